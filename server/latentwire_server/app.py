@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A configuration -> a running server, in an event loop, a thread or a process of its own."""
+
+import asyncio
+import ipaddress
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from wsgiref.simple_server import WSGIServer
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health
+from grpc_reflection.v1alpha import reflection
+
+from latentwire_codec.errors import ModelError
+from latentwire_proto.v1.latent_codec_pb2_grpc import add_LatentCodecServiceServicer_to_server
+from latentwire_server.config import ServerConfig
+from latentwire_server.engine import Engine
+from latentwire_server.errors import ServerError
+from latentwire_server.interceptors import SERVICE, RequestInterceptor
+from latentwire_server.lifecycle import Lifecycle
+from latentwire_server.service import LatentCodecService
+from latentwire_server.telemetry import Metrics
+
+log = logging.getLogger("latentwire")
+
+# After the last answer is written, how long the transport may take to deliver it.
+CLOSE_S = 5.0
+
+
+class Server:
+    """One server in the running event loop: `start`, then `stop`.
+
+    Args:
+        config: what to serve, where.
+    """
+
+    def __init__(self, config: ServerConfig) -> None:
+        self.config = config
+        self.metrics = Metrics()
+        self.port = 0
+        self.metrics_port = 0
+        self._lifecycle = Lifecycle()
+        self._engine = Engine(config, self.metrics)
+        self._health = health.HealthServicer()
+        self._metrics_server: WSGIServer | None = None
+        self._grpc = grpc.aio.server(
+            interceptors=[RequestInterceptor(self._lifecycle, self.metrics, config.token)],
+            options=[
+                ("grpc.max_receive_message_length", config.max_message_bytes),
+                ("grpc.max_send_message_length", config.max_message_bytes),
+                # Two servers must not share a port by accident.
+                ("grpc.so_reuseport", 0),
+                # Clients may ping an idle connection every 10 s; the default of 5 min would cut them off.
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+            ],
+        )
+
+    async def start(self) -> None:
+        """Listen, load the models, run each once, and only then be healthy and let requests in.
+
+        Raises:
+            ServerError: the port is taken, or a certificate cannot be read.
+            ModelError: a model cannot be loaded.
+        """
+        service = LatentCodecService(self._engine, self.config, self._lifecycle, self.metrics)
+        add_LatentCodecServiceServicer_to_server(service, self._grpc)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        reflection.enable_server_reflection(
+            (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+             reflection.SERVICE_NAME),
+            self._grpc,
+        )  # fmt: skip
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._warn_if_open()
+        self.port = self._listen()
+        self._serve_metrics()
+        await self._grpc.start()
+        try:
+            await self._engine.start()
+        except ModelError:
+            await self.stop()
+            raise
+        self._lifecycle.warm()
+        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+
+    async def stop(self) -> None:
+        """Be unhealthy, let no request in, finish those that are in, and close."""
+        self._lifecycle.drain()
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        if not await self._lifecycle.idle(self.config.drain_timeout_s):
+            log.warning("requests were still running after %s s", self.config.drain_timeout_s)
+        await self._grpc.stop(CLOSE_S)
+        await self._engine.close()
+        if self._metrics_server is not None:
+            await asyncio.to_thread(self._metrics_server.shutdown)
+            self._metrics_server.server_close()
+
+    async def _set_health(self, status: int) -> None:
+        for service in ("", SERVICE):
+            await self._health.set(service, status)
+
+    def _listen(self) -> int:
+        host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
+        address = f"{host}:{self.config.port}"
+        try:
+            if self.config.tls_cert is None or self.config.tls_key is None:
+                return int(self._grpc.add_insecure_port(address))
+            pair = (self.config.tls_key.read_bytes(), self.config.tls_cert.read_bytes())
+            return int(self._grpc.add_secure_port(address, grpc.ssl_server_credentials([pair])))
+        except RuntimeError as error:
+            raise ServerError(
+                f"cannot listen on {address}: the port is taken or the address is not this machine's; "
+                "choose another with --port or --host (--port 0 takes a free one)"
+            ) from error
+        except OSError as error:
+            raise ServerError(f"cannot read the certificate or its key: {error}") from error
+
+    def _serve_metrics(self) -> None:
+        if self.config.metrics_port is None:
+            return
+        try:
+            self._metrics_server = self.metrics.serve(self.config.host, self.config.metrics_port)
+        except OSError as error:
+            raise ServerError(
+                f"cannot serve metrics on port {self.config.metrics_port}: {error.strerror}; "
+                "choose another with --metrics-port"
+            ) from error
+        self.metrics_port = self._metrics_server.server_port
+
+    def _warn_if_open(self) -> None:
+        with suppress(ValueError):
+            if ipaddress.ip_address(self.config.host).is_loopback:
+                return
+        if self.config.host == "localhost":
+            return
+        if self.config.tls_cert is None:
+            log.warning("listening on %s without TLS; consider --tls-cert and --tls-key", self.config.host)
+        if self.config.token is None:
+            log.warning("listening on %s without a token; consider --token", self.config.host)
+
+
+def run(config: ServerConfig, on_ready: Callable[[Server], None]) -> None:
+    """Serve until SIGTERM or SIGINT, then drain; a second signal ends the process at once.
+
+    Raises:
+        ServerError, ModelError: the server cannot start.
+    """
+    asyncio.run(_run(config, on_ready))
+
+
+async def _run(config: ServerConfig, on_ready: Callable[[Server], None]) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        stopping.set()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    shown = {key: value for key, value in asdict(config).items() if key != "token"}
+    log.info("configuration: %s", {**shown, "token": config.token is not None})
+    server = Server(config)
+    await server.start()
+    on_ready(server)
+    await stopping.wait()
+    log.info("draining")
+    await server.stop()
+
+
+@contextmanager
+def background(config: ServerConfig) -> Iterator[Server]:
+    """Serve from a thread with an event loop of its own while the context lasts.
+
+    Raises:
+        ServerError, ModelError: the server cannot start.
+    """
+    started: threading.Event = threading.Event()
+    box: dict[str, Server | BaseException] = {}
+    loop = asyncio.new_event_loop()
+    stopping = asyncio.Event()
+
+    async def serve() -> None:
+        try:
+            server = Server(config)
+            await server.start()
+            box["server"] = server
+        except BaseException as error:
+            box["error"] = error
+            return
+        finally:
+            started.set()
+        await stopping.wait()
+        await server.stop()
+
+    def thread_main() -> None:
+        asyncio.set_event_loop(loop)
+        loop.run_until_complete(serve())
+        loop.close()
+
+    thread = threading.Thread(target=thread_main, name="latentwire-server", daemon=True)
+    thread.start()
+    started.wait()
+    if isinstance(error := box.get("error"), BaseException):
+        thread.join()
+        raise error
+    server = box["server"]
+    assert isinstance(server, Server)
+    try:
+        yield server
+    finally:
+        loop.call_soon_threadsafe(stopping.set)
+        thread.join()

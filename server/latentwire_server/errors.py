@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exceptions -> google.rpc.Status: the one table of what a client is told.
+
+RequestError
+├── InvalidRequest    a field is missing, of an unknown value or contradicts another
+├── RequestTooLarge   the request or its answer is over a limit that a flag sets
+├── QueueFull         no place in the queue now; worth trying again
+├── DeadlineExceeded  the deadline passed while the request waited
+├── Unauthenticated   the token is missing or wrong
+└── NotServing        warming up or draining; worth trying again elsewhere or later
+
+ServerError           the server cannot start: a wrong configuration, a port in use
+"""
+
+import logging
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+from latentwire_codec import errors as codec
+
+log = logging.getLogger("latentwire")
+
+INTERNAL_TEXT = "internal error; the server's log has the details under the request id"
+DOMAIN = "latentwire"
+# Messages echo what a client sent, and a call's error travels in trailing metadata, twice and percent-encoded once;
+# a peer refuses more than 8 KiB of that, and the status with it.
+MAX_MESSAGE_CHARACTERS = 400
+
+
+class ServerError(Exception):
+    """The server cannot start as configured."""
+
+
+class RequestError(Exception):
+    """Base of what the server itself, not the codec, finds wrong with a request."""
+
+
+class InvalidRequest(RequestError):
+    """A field is missing, has an unknown value or contradicts another.
+
+    Args:
+        field: its path in the request, such as `latents.seeds`.
+        problem: what is wrong, the value, the limit and the remedy.
+    """
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(problem)
+        self.field = field
+
+
+class RequestTooLarge(RequestError):
+    """The request, or the answer that it asks for, is over a limit."""
+
+
+class QueueFull(RequestError):
+    """No place in the queue.
+
+    Args:
+        message: who holds how many places of how many.
+        retry_after_s: when a place should be free, seconds.
+    """
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineExceeded(RequestError):
+    """The deadline passed before the request reached the model."""
+
+
+class Unauthenticated(RequestError):
+    """The token is missing or wrong."""
+
+
+class NotServing(RequestError):
+    """The server is warming up or draining."""
+
+
+# Most specific first: the first row that the exception is an instance of decides.
+STATUS_TABLE: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
+    (InvalidRequest, grpc.StatusCode.INVALID_ARGUMENT),
+    (RequestTooLarge, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (QueueFull, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (DeadlineExceeded, grpc.StatusCode.DEADLINE_EXCEEDED),
+    (Unauthenticated, grpc.StatusCode.UNAUTHENTICATED),
+    (NotServing, grpc.StatusCode.UNAVAILABLE),
+    (codec.ImageTooLarge, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (codec.ImageError, grpc.StatusCode.INVALID_ARGUMENT),
+    (codec.TensorTooLarge, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (codec.TensorError, grpc.StatusCode.INVALID_ARGUMENT),
+    (codec.NonFiniteError, grpc.StatusCode.INVALID_ARGUMENT),
+    (codec.UnknownModel, grpc.StatusCode.NOT_FOUND),
+    (codec.LatentSpaceMismatch, grpc.StatusCode.FAILED_PRECONDITION),
+    # A checkpoint fails at the start; if one ever fails in a request, it is no fault of the client.
+    (codec.CheckpointError, grpc.StatusCode.INTERNAL),
+)
+
+# Where no exception names the field itself.
+FIELDS: tuple[tuple[type[Exception], str], ...] = (
+    (codec.ImageError, "image_file"),
+    (codec.TensorError, "tensor"),
+    (codec.NonFiniteError, "tensor.data"),
+)
+
+
+def status_code(error: Exception) -> grpc.StatusCode:
+    """Map an exception to its status code; INTERNAL for any that is not in the table."""
+    return next(
+        (code for kind, code in STATUS_TABLE if isinstance(error, kind)),
+        grpc.StatusCode.INTERNAL,
+    )
+
+
+def to_status(error: Exception, request_id: str) -> status_pb2.Status:
+    """Map an exception to what the client is told, with details; a fault of ours is logged and not told.
+
+    Args:
+        error: anything that a request raised.
+        request_id: told to the client, and in the log beside the traceback.
+    """
+    code = status_code(error)
+    message = str(error)
+    if code is grpc.StatusCode.INTERNAL:
+        log.error("request failed", exc_info=error, extra={"request_id": request_id})
+        message = INTERNAL_TEXT
+    if len(message) > MAX_MESSAGE_CHARACTERS:
+        message = message[: MAX_MESSAGE_CHARACTERS - 3] + "..."
+    details: list[object] = [
+        error_details_pb2.ErrorInfo(reason=type(error).__name__, domain=DOMAIN),
+        error_details_pb2.RequestInfo(request_id=request_id),
+    ]
+    if code is grpc.StatusCode.INVALID_ARGUMENT:
+        field = getattr(error, "field", None) or next((name for kind, name in FIELDS if isinstance(error, kind)), "")
+        violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=message)
+        details.append(error_details_pb2.BadRequest(field_violations=[violation]))
+    if isinstance(error, QueueFull):
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(round(error.retry_after_s * 1000))
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    packed = []
+    for detail in details:
+        packed.append(any_pb2.Any())
+        packed[-1].Pack(detail)  # type: ignore[arg-type]
+    return status_pb2.Status(code=code.value[0], message=message, details=packed)

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Around every RPC: the request id, the token, the state of the server, errors -> statuses, metrics and the log."""
+
+import hmac
+import logging
+import re
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import grpc.aio
+from grpc_status import rpc_status
+
+from latentwire_proto.v1 import latent_codec_pb2 as pb
+from latentwire_server.errors import QueueFull, Unauthenticated, status_code, to_status
+from latentwire_server.lifecycle import Lifecycle
+from latentwire_server.telemetry import Metrics, request_id
+
+log = logging.getLogger("latentwire")
+
+SERVICE = pb.DESCRIPTOR.services_by_name["LatentCodecService"].full_name
+REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
+REQUEST_ID = "x-request-id"
+# What is kept of a request id that a client chose: nothing that could forge a line of the log.
+SAFE_ID = re.compile(r"[\w.:/+=-]{1,128}")
+
+
+class RequestInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps the RPCs of the service, and asks for the token at reflection; health stays open to probes.
+
+    Args:
+        lifecycle: which requests are let in.
+        metrics: told how each RPC ended.
+        token: what clients must send; None: nothing.
+    """
+
+    def __init__(self, lifecycle: Lifecycle, metrics: Metrics, token: str | None) -> None:
+        self._lifecycle = lifecycle
+        self._metrics = metrics
+        self._token = token
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """Return the RPC's handler, wrapped."""
+        handler: Any = await continuation(handler_call_details)
+        service, _, method = handler_call_details.method.removeprefix("/").partition("/")
+        if handler is None or service not in (SERVICE, REFLECTION):
+            return handler
+        if handler.stream_stream:
+
+            async def stream(requests: Any, context: Any) -> AsyncIterator[Any]:
+                async with self._around(service, method, context):
+                    async for response in handler.stream_stream(requests, context):
+                        yield response
+
+            return grpc.stream_stream_rpc_method_handler(
+                stream, handler.request_deserializer, handler.response_serializer
+            )
+
+        async def unary(request: Any, context: Any) -> Any:
+            async with self._around(service, method, context):
+                return await handler.unary_unary(request, context)
+
+        return grpc.unary_unary_rpc_method_handler(unary, handler.request_deserializer, handler.response_serializer)
+
+    @asynccontextmanager
+    async def _around(self, service: str, method: str, context: Any) -> AsyncIterator[None]:
+        metadata = dict(context.invocation_metadata() or ())
+        chosen = metadata.get(REQUEST_ID, "")
+        identity = chosen if SAFE_ID.fullmatch(str(chosen)) else uuid.uuid4().hex
+        request_id.set(identity)
+        context.set_trailing_metadata(((REQUEST_ID, identity),))
+        started = time.monotonic()
+        code = grpc.StatusCode.CANCELLED  # unless it ends otherwise
+        try:
+            self._check_token(metadata)
+            if service == SERVICE:
+                with self._lifecycle.request():
+                    yield
+            else:
+                yield
+            code = grpc.StatusCode.OK
+        except Exception as error:
+            code = status_code(error)
+            status = rpc_status.to_status(to_status(error, identity))
+            pushback = error.retry_after_s * 1000 if isinstance(error, QueueFull) else -1
+            trailing = (
+                *status.trailing_metadata,
+                (REQUEST_ID, identity),
+                # gRPC's own retries obey this: a request that is over a limit stays so.
+                *(
+                    [("grpc-retry-pushback-ms", str(round(pushback)))]
+                    if code is grpc.StatusCode.RESOURCE_EXHAUSTED
+                    else []
+                ),
+            )
+            await context.abort(status.code, status.details, trailing)
+        finally:
+            self._metrics.ended(method, code.name)
+            milliseconds = (time.monotonic() - started) * 1000
+            log.info("%s %s in %.1f ms from %s", method, code.name, milliseconds, context.peer())
+
+    def _check_token(self, metadata: dict[str, Any]) -> None:
+        if self._token is None:
+            return
+        sent = str(metadata.get("authorization", ""))
+        if not hmac.compare_digest(sent.encode(), f"Bearer {self._token}".encode()):
+            raise Unauthenticated(
+                "the token is missing or wrong; send `authorization: Bearer TOKEN` (Client(token=...))"
+            )

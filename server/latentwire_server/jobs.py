@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a request asks for and what it gets, free of any protocol: jobs -> results.
+
+`convert.py` makes them from protobuf; a gateway of another protocol makes the same ones.
+"""
+
+import time
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+from latentwire_codec.images import ImageFormat
+from latentwire_server.errors import DeadlineExceeded
+
+
+class LatentKind(Enum):
+    """A view of the posterior."""
+
+    MODE = "mode"
+    SAMPLE = "sample"
+    MOMENTS = "moments"
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks, and how long the answer is worth something.
+
+    Attributes:
+        client: one key for each connection; places in the queue are shared out by it.
+        deadline: on the clock of `time.monotonic`, seconds; None: none.
+        patient: whether to wait for a place in the queue (the items of a stream do) or be refused.
+    """
+
+    client: str
+    deadline: float | None = None
+    patient: bool = False
+
+    def check_deadline(self) -> None:
+        """Raise DeadlineExceeded where the deadline has passed."""
+        if self.deadline is not None and time.monotonic() >= self.deadline:
+            raise DeadlineExceeded("the deadline passed before the request reached the model")
+
+
+@dataclass(frozen=True)
+class EncodeJob:
+    """One image file, or a batch of raw images, to be encoded.
+
+    Attributes:
+        model: a served name; empty: the default.
+        image: the file's bytes; or uint8 (B,H,W,3); or float (B,3,H,W) in [-1,1].
+        target_size: (height, width) to scale and crop a file to; None: its own.
+        kind: which view of the posterior.
+        scaled: scaled latents instead of raw ones.
+        dtype: of the answer; a float.
+        seeds: for SAMPLE, one for each image.
+    """
+
+    model: str
+    image: bytes | Tensor
+    target_size: tuple[int, int] | None
+    kind: LatentKind
+    scaled: bool
+    dtype: torch.dtype
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a job was carried out; times in nanoseconds, see the proto's message of the same name."""
+
+    queue_ns: int
+    compute_ns: int
+    coding_ns: int
+    batch_size: int
+    float32_retry: bool
+    model: str
+    weights_digest: str
+
+
+@dataclass(frozen=True)
+class EncodeResult:
+    """Latents (B,C,h,w) in the job's dtype, and the images' size (height, width) before padding."""
+
+    values: Tensor
+    logvar: Tensor | None
+    kind: LatentKind
+    scaled: bool
+    image_size: tuple[int, int]
+    latent_space: str
+    execution: Execution
+
+
+@dataclass(frozen=True)
+class FileOutput:
+    """Images as files: the format, and the quality of a lossy one (None: its default)."""
+
+    image_format: ImageFormat
+    quality: int | None
+
+
+@dataclass(frozen=True)
+class DecodeJob:
+    """A batch of latents to be decoded.
+
+    Attributes:
+        model: a served name; empty: the default.
+        latents: float (B,C,h,w).
+        scaled: whether they are scaled; else raw.
+        image_size: (height, width) to crop to; None: no cropping.
+        latent_space: the space they are in; empty: unknown.
+        output: files; or a tensor of torch.uint8 (B,H,W,3) or of a float dtype (B,3,H,W).
+    """
+
+    model: str
+    latents: Tensor
+    scaled: bool
+    image_size: tuple[int, int] | None
+    latent_space: str
+    output: FileOutput | torch.dtype
+
+
+@dataclass(frozen=True)
+class DecodeResult:
+    """Images as one file for each latent, or as a tensor in the dtype that was asked for."""
+
+    images: list[bytes] | Tensor
+    execution: Execution

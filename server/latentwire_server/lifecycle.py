@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Warming up, serving, draining: which requests are let in, and when the last has ended."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from latentwire_server.errors import NotServing
+
+
+class Lifecycle:
+    """The state of one server, for one event loop; it begins with warming up."""
+
+    def __init__(self) -> None:
+        self.draining = asyncio.Event()
+        self._warm = False
+        self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def warm(self) -> None:
+        """Let requests in from now on."""
+        self._warm = True
+
+    def drain(self) -> None:
+        """Let no more requests in; those that are in go on."""
+        self.draining.set()
+
+    async def idle(self, timeout_s: float) -> bool:
+        """Wait until no request is in; return whether that came true in time."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """Count a request in while the context lasts.
+
+        Raises:
+            NotServing: the server is warming up or draining.
+        """
+        if self.draining.is_set():
+            raise NotServing("the server is shutting down; send the request to another, or again later")
+        if not self._warm:
+            raise NotServing("the server is loading its models; send the request again in a moment")
+        self._in_flight += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
+            if not self._in_flight:
+                self._idle.set()

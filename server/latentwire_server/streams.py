@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bidirectional streams: requests in, answers out as they are ready, a bounded number of items in flight."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
+
+from latentwire_server.errors import NotServing
+
+Q = TypeVar("Q")
+S = TypeVar("S")
+
+
+async def serve_stream(
+    requests: AsyncIterator[Q],
+    answer: Callable[[Q], Awaitable[S]],
+    window: int,
+    draining: asyncio.Event,
+) -> AsyncIterator[S]:
+    """Map a stream of requests to a stream of answers, in the order in which they are done.
+
+    Args:
+        requests: read only while fewer than `window` items are without an answer, which is how a fast sender is
+            slowed down: the transport's own flow control does the rest.
+        answer: makes the answer to one item; it must not raise.
+        window: items in flight.
+        draining: once set, no more is read.
+
+    Raises:
+        NotServing: after the last answer, when draining ended the reading before the client did.
+    """
+    pending: set[asyncio.Task[S]] = set()
+    reader: asyncio.Task[Q] | None = None
+    drain = asyncio.create_task(draining.wait())
+    exhausted = False
+    try:
+        while True:
+            if not exhausted and reader is None and len(pending) < window and not drain.done():
+                reader = asyncio.create_task(_next(requests))
+            if reader is None and not pending:
+                break
+            watched: set[asyncio.Task[S] | asyncio.Task[Q] | asyncio.Task[bool]] = {*pending}
+            if reader is not None:
+                watched |= {reader, drain}
+            done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+            if reader is not None and reader.done():
+                try:
+                    pending.add(asyncio.create_task(_call(answer, reader.result())))
+                except StopAsyncIteration:
+                    exhausted = True
+                reader = None
+            elif reader is not None and drain.done():
+                reader.cancel()
+                reader = None
+            for task in [task for task in pending if task in done]:
+                pending.remove(task)
+                yield task.result()
+        if not exhausted:
+            raise NotServing("the server is shutting down; send the items without an answer again")
+    finally:
+        drain.cancel()
+        if reader is not None:
+            reader.cancel()
+        for task in pending:
+            task.cancel()
+
+
+async def _next(requests: AsyncIterator[Q]) -> Q:
+    return await anext(requests)
+
+
+async def _call(answer: Callable[[Q], Awaitable[S]], request: Q) -> S:
+    return await answer(request)

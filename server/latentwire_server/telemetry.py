@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happens in the server -> Prometheus metrics and log lines."""
+
+import logging
+import sys
+from collections.abc import Callable
+from contextvars import ContextVar
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from pythonjsonlogger.json import JsonFormatter
+
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+"""The id of the request that the current task works on; in every log line."""
+
+# 0.5 ms to 65 s: from a 64-pixel image on a GPU to a large one behind a full queue on a CPU.
+SECONDS = tuple(0.0005 * 2**power for power in range(18))
+
+
+class Metrics:
+    """The metrics of one server, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "latentwire_requests",
+            "RPCs and stream items that ended, by method and status code",
+            ["method", "code"],
+            registry=self.registry,
+        )
+        self._queue = Gauge(
+            "latentwire_queue_images",
+            "Images that are waiting or being worked on",
+            registry=self.registry,
+        )
+        self._batch = Histogram(
+            "latentwire_batch_images",
+            "Images in a batch",
+            ["operation"],
+            buckets=tuple(2**power for power in range(8)),
+            registry=self.registry,
+        )
+        self._seconds = {
+            stage: Histogram(
+                f"latentwire_{stage}_seconds",
+                text,
+                ["operation"],
+                buckets=SECONDS,
+                registry=self.registry,
+            )
+            for stage, text in (
+                ("queue", "Time of a request's images in the queue"),
+                ("compute", "Time of a batch on the device"),
+                ("coding", "Time of a request's image files and casts"),
+            )
+        }
+        self._retries = Counter(
+            "latentwire_float32_retries",
+            "Images whose output was not finite and was computed again in float32",
+            ["model"],
+            registry=self.registry,
+        )
+
+    def watch_queue(self, held: Callable[[], int]) -> None:
+        """Read the queue's depth with `held` whenever the metrics are collected."""
+        self._queue.set_function(held)
+
+    def ended(self, method: str, code: str) -> None:
+        """Count an RPC, or an item of a stream, that ended with a status code's name."""
+        self._requests.labels(method, code).inc()
+
+    def computed(self, operation: str, images: int, seconds: float) -> None:
+        """Observe a batch."""
+        self._batch.labels(operation).observe(images)
+        self._seconds["compute"].labels(operation).observe(seconds)
+
+    def answered(self, operation: str, queue_ns: int, coding_ns: int) -> None:
+        """Observe a request's stages."""
+        self._seconds["queue"].labels(operation).observe(queue_ns / 1e9)
+        self._seconds["coding"].labels(operation).observe(coding_ns / 1e9)
+
+    def retried(self, model: str, images: int) -> None:
+        """Count images that were computed again in float32."""
+        self._retries.labels(model).inc(images)
+
+    def serve(self, host: str, port: int) -> WSGIServer:
+        """Answer GET /metrics from a thread; raises OSError where the port is taken."""
+        server, _ = start_http_server(port, addr=host, registry=self.registry)
+        return server
+
+
+def configure_logging(log_format: str) -> None:
+    """Send the log to standard error, as `text` for people or as `json`, one object a line."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_add_request_id)
+    if log_format == "json":
+        fields = ["asctime", "levelname", "name", "message", "request_id"]
+        handler.setFormatter(JsonFormatter(fields))
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s [%(request_id)s]"))
+    logger = logging.getLogger("latentwire")
+    logger.handlers = [handler]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+def _add_request_id(record: logging.LogRecord) -> bool:
+    if not hasattr(record, "request_id"):
+        record.request_id = request_id.get() or "-"
+    return True

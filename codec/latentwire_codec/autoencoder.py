@@ -4,6 +4,7 @@
 Latents are raw everywhere but in `to_scaled` and `to_raw`; no other module knows a scaling factor.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -75,6 +76,9 @@ class Autoencoder:
 
     def __init__(self, checkpoint: Checkpoint, placement: Placement) -> None:
         self._runtime = Runtime(checkpoint.module, placement)
+        n_in, n_out = (checkpoint.config.get(key, 3) for key in ("in_channels", "out_channels"))
+        if (n_in, n_out) != (3, 3):
+            raise CheckpointError(f"the {checkpoint.class_name} takes {n_in} channels and gives {n_out}; images have 3")
         probe = torch.zeros(1, 3, PROBE_SIDE, PROBE_SIDE)
         latents = self._runtime.run(_mode, probe)[0]
         scale, shift = _scaling(checkpoint.config, latents.shape[1])
@@ -195,12 +199,17 @@ def _scaling(config: Mapping[str, Any], channels: int) -> tuple[tuple[float, ...
     Either scaled = (raw - shift_factor) * scaling_factor, or, where per-channel statistics are given,
     scaled = (raw - latents_mean) / latents_std * scaling_factor; as the diffusers pipelines compute it.
     """
-    factor = float(config["scaling_factor"])
     mean, std = config.get("latents_mean"), config.get("latents_std")
-    scale: tuple[float, ...] = (factor,)
-    shift: tuple[float, ...] = (float(config.get("shift_factor") or 0.0),)
-    if mean is not None and std is not None:
-        scale, shift = tuple(factor / float(s) for s in std), tuple(map(float, mean))
+    try:
+        factor = float(config["scaling_factor"])
+        scale: tuple[float, ...] = (factor,)
+        shift: tuple[float, ...] = (float(config.get("shift_factor") or 0.0),)
+        if mean is not None and std is not None:
+            scale, shift = tuple(factor / float(s) for s in std), tuple(map(float, mean))
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise CheckpointError(f"the scaling in config.json is not of finite numbers: {error!r}") from error
+    if not all(map(math.isfinite, (*scale, *shift))) or 0.0 in scale:
+        raise CheckpointError(f"scaling by {scale} after a shift by {shift} cannot be undone")
     if not {len(scale), len(shift)} <= {1, channels}:
         raise CheckpointError(
             f"latents_mean and latents_std have {len(shift)} and {len(scale)} numbers; {channels} are needed"

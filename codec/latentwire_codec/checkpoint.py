@@ -127,7 +127,7 @@ def _cached_snapshot(source: str) -> Path:
             f"no model {source!r}: it is neither a bundled one ({', '.join(bundled_names())}) nor a folder"
         )
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(source, local_files_only=True))
@@ -136,6 +136,8 @@ def _cached_snapshot(source: str) -> Path:
             f"no model {source!r}: it is neither a folder nor in the local Hugging Face cache; "
             f"download it with `hf download {source}`"
         ) from error
+    except HFValidationError as error:
+        raise UnknownModel(f"no model {source!r}: it is not a folder, and cannot be a hub id: {error}") from error
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

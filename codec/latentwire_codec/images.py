@@ -90,7 +90,10 @@ class ImageLimits:
 
         Raises:
             ImageTooLarge: they are over a limit.
+            ImageError: one is zero.
         """
+        if min(width, height) < 1:
+            raise ImageError(f"image is {width}x{height}; each side must be at least 1")
         if max(width, height) > self.max_side:
             raise ImageTooLarge(f"image is {width}x{height}; each side must be <= {self.max_side} (serve --max-side)")
         if width * height > self.max_pixels:
@@ -165,8 +168,11 @@ def read_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Pixels:
 
 def _open(name: str, data: bytes, limits: ImageLimits) -> ImageFile.ImageFile:
     """A file and its format -> Pillow's image: header read, size checked, no pixel decoded."""
-    if name == "WEBP" and (size := _webp_size(data)):
-        limits.check(*size)  # Pillow's WebP plugin allocates the canvas when it opens the file
+    # Pillow's WebP plugin allocates the canvas when it opens the file, and its PNG plugin
+    # refuses 0x0 without saying why.
+    size = {"WEBP": _webp_size, "PNG": _png_size}.get(name, lambda _: None)(data)
+    if size is not None:
+        limits.check(*size)
     image = _FORMATS[name][1](io.BytesIO(data))
     limits.check(*image.size)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
@@ -190,6 +196,13 @@ def _open(name: str, data: bytes, limits: ImageLimits) -> ImageFile.ImageFile:
             "to 8 bits, or send a raw tensor"
         )
     return image
+
+
+def _png_size(data: bytes) -> tuple[int, int] | None:
+    """A PNG file -> the width and height of its IHDR chunk; None where it has none."""
+    if data[12:16] != b"IHDR" or len(data) < 24:
+        return None
+    return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
 
 
 def _webp_size(data: bytes) -> tuple[int, int] | None:

@@ -63,7 +63,7 @@ class AutoencoderLatentVAE(ModelMixin, AutoencoderMixin, ConfigMixin):  # type: 
         latent_space: str = "",
         block_out_channels: Sequence[int] | None = None,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.encoder = Encoder(latent_channels, widths, encoder_depths)
         self.decoder = Decoder(latent_channels, widths, decoder_depths)
         self.register_to_config(block_out_channels=(widths[0], *widths))

@@ -65,7 +65,7 @@ class Placement:
 
 
 class Runtime:
-    """Runs one float32 module at a placement, in channels_last, and answers for its numbers.
+    """Runs one float32 module at a placement, in its memory format, and answers for its numbers.
 
     Args:
         module: the network in float32, on the CPU; it is kept as the source of every precision.
@@ -75,6 +75,7 @@ class Runtime:
     def __init__(self, module: nn.Module, placement: Placement) -> None:
         self.placement = placement
         self._master = module.eval().requires_grad_(False)
+        self._normalises = any(isinstance(layer, nn.GroupNorm) for layer in module.modules())
         self._modules: dict[torch.dtype, nn.Module] = {}
         self._module(placement.dtype)
 
@@ -120,7 +121,7 @@ class Runtime:
             return result
 
     def _forward(self, call: Call, batch: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
-        placed = batch.to(self.placement.device, dtype, memory_format=torch.channels_last)
+        placed = batch.to(self.placement.device, dtype, memory_format=self._memory_format(dtype))
         return tuple(output.float() for output in call(self._module(dtype), placed))
 
     def _module(self, dtype: torch.dtype) -> nn.Module:
@@ -131,9 +132,19 @@ class Runtime:
                 module = copy.deepcopy(module)
             # nn.Module.to on purpose: a diffusers model's own warns about keeping layers in float32.
             nn.Module.to(module, self.placement.device, dtype)
-            nn.Module.to(module, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            nn.Module.to(module, memory_format=self._memory_format(dtype))  # type: ignore[call-overload]
             self._modules[dtype] = module
         return self._modules[dtype]
+
+    def _memory_format(self, dtype: torch.dtype) -> torch.memory_format:
+        """Return channels_last, which is faster, but where it costs accuracy.
+
+        The CPU's float32 GroupNorm in channels_last sums the squares in one pass: on a 512x512 photograph a small
+        AutoencoderKL is then off by 7e-4, against 4e-6 in the contiguous format (torch 2.13).
+        """
+        if self._normalises and dtype == torch.float32 and self.placement.device.type == "cpu":
+            return torch.contiguous_format
+        return torch.channels_last
 
 
 def _not_finite(outputs: tuple[Tensor, ...]) -> list[int]:

@@ -162,7 +162,7 @@ def _check_finite(tensor: Tensor, what: str) -> None:
     if tensor.is_floating_point() and not (finite := tensor.isfinite()).all():
         bad = tensor.numel() - int(finite.sum())
         raise NonFiniteError(
-            f"{bad} of the {what}'s {tensor.numel()} numbers are NaN or infinite; "
+            f"{bad} of the {tensor.numel()} numbers of the {what} are NaN or infinite; "
             "check how it was made, and that its bytes are contiguous and of the announced dtype"
         )
 

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The light client of a latentwire server: images to VAE latents and back, without torch. Start at `Client`."""
+
+from latentwire_client._convert import ImageInput
+from latentwire_client._outbox import StreamItem
+from latentwire_client.aio import AsyncClient
+from latentwire_client.client import Client
+from latentwire_client.config import Limits, Retry, Timeout
+from latentwire_client.errors import (
+    Cancelled,
+    DataLoss,
+    DeadlineExceeded,
+    InvalidRequest,
+    LatentSpaceMismatch,
+    LatentwireError,
+    Overloaded,
+    ServerFault,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+    UnknownModel,
+)
+from latentwire_client.info import Execution, ModelInfo, ServerInfo, ServerLimits
+from latentwire_client.latents import LatentKind, Latents
+from latentwire_proto import __version__
+
+__all__ = [
+    "AsyncClient",
+    "Cancelled",
+    "Client",
+    "DataLoss",
+    "DeadlineExceeded",
+    "Execution",
+    "ImageInput",
+    "InvalidRequest",
+    "LatentKind",
+    "LatentSpaceMismatch",
+    "Latents",
+    "LatentwireError",
+    "Limits",
+    "ModelInfo",
+    "Overloaded",
+    "Retry",
+    "ServerFault",
+    "ServerInfo",
+    "ServerLimits",
+    "StreamItem",
+    "Timeout",
+    "TooLarge",
+    "Unauthenticated",
+    "Unavailable",
+    "UnknownModel",
+    "__version__",
+]

@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The asyncio client: the methods of `Client`, awaited."""
+
+import asyncio
+import os
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self, Unpack, cast, overload
+
+import grpc
+import grpc.aio
+import numpy.typing as npt
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from PIL import Image
+
+from latentwire_client import _convert
+from latentwire_client._channel import SERVICE, Address
+from latentwire_client._convert import EncodeArguments, ImageInput
+from latentwire_client._outbox import Outbox, StreamItem, T
+from latentwire_client.config import Limits, Retry, Timeout
+from latentwire_client.errors import Unavailable, from_rpc_error
+from latentwire_client.info import OnExecution, ServerInfo
+from latentwire_client.latents import Latents
+from latentwire_proto.v1 import latent_codec_pb2 as pb
+from latentwire_proto.v1.latent_codec_pb2_grpc import LatentCodecServiceStub
+
+
+class AsyncClient:
+    """A latentwire server, seen from an event loop. One object serves any number of loops; an async context manager.
+
+    The arguments, results and errors are those of `Client`. A path is read in a thread, so that the loop goes on.
+    """
+
+    def __init__(
+        self,
+        target: str | None = None,
+        *,
+        model: str = "",
+        timeout: Timeout = Timeout(),
+        retry: Retry = Retry(),
+        limits: Limits = Limits(),
+        token: str | None = None,
+        tls: bool | str | os.PathLike[str] = False,
+        on_execution: OnExecution | None = None,
+    ) -> None:
+        self._address = Address.choose(target, token, tls)
+        self._model = model
+        self._timeout = timeout
+        self._retry = retry
+        self._limits = limits
+        self._on_execution = on_execution
+        # A channel belongs to its loop, and doesn't survive a fork.
+        self._channels: dict[tuple[int, asyncio.AbstractEventLoop], grpc.aio.Channel] = {}
+
+    @property
+    def target(self) -> str:
+        """The server's address."""
+        return self._address.target
+
+    async def info(self) -> ServerInfo:
+        """Ask the server for its version, limits and models."""
+        return _convert.from_info(await self._call("GetServerInfo", pb.GetServerInfoRequest()))
+
+    async def is_healthy(self) -> bool:
+        """Ask whether the server is serving; False while it warms up or drains; raises Unavailable as `Client` does."""
+        stub: Any = health_pb2_grpc.HealthStub(self._channel())
+        try:
+            request = health_pb2.HealthCheckRequest(service=SERVICE)
+            response = await stub.Check(request, timeout=self._timeout.call_s)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self.target) from error
+        return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
+
+    @overload
+    # A str is a Sequence[str] to the type checker; the first overload takes it.
+    async def encode(self, image: ImageInput, **options: Unpack[EncodeArguments]) -> Latents: ...  # type: ignore[overload-overlap]
+    @overload
+    async def encode(self, image: Sequence[ImageInput], **options: Unpack[EncodeArguments]) -> list[Latents]: ...
+
+    async def encode(
+        self, image: ImageInput | Sequence[ImageInput], **options: Unpack[EncodeArguments]
+    ) -> Latents | list[Latents]:
+        """Map an image, or each of a list of images, to latents; see `Client.encode`."""
+        if isinstance(image, list | tuple):
+            return [item.get() async for item in self.encode_stream(image, **options).ordered()]
+        request = await asyncio.to_thread(_convert.to_encode_request, cast(ImageInput, image), options, self._model)
+        return _convert.from_latents((await self._run("Encode", request)).latents)
+
+    @overload
+    async def decode(self, latents: Latents, *, model: str = "") -> Image.Image: ...
+    @overload
+    async def decode(self, latents: Sequence[Latents], *, model: str = "") -> list[Image.Image]: ...
+
+    async def decode(self, latents: Latents | Sequence[Latents], *, model: str = "") -> Image.Image | list[Image.Image]:
+        """Map the latents of one image, or each of a list of them, to PIL images; see `Client.decode`."""
+        if isinstance(latents, Latents):
+            return _convert.single(await self.decode_array(latents, model=model), latents)
+        return [item.get() async for item in self.decode_stream(latents, model=model).ordered()]
+
+    async def decode_array(self, latents: Latents, *, dtype: str = "uint8", model: str = "") -> npt.NDArray[Any]:
+        """Map latents to raw images; see `Client.decode_array`."""
+        request = _convert.to_decode_request(latents, _convert.to_tensor_output(dtype), model or self._model)
+        return _convert.from_image_tensor((await self._run("Decode", request)).image_tensor)
+
+    async def decode_files(
+        self, latents: Latents, *, image_format: str = "png", quality: int | None = None, model: str = ""
+    ) -> list[bytes]:
+        """Map latents to the bytes of B image files; see `Client.decode_files`."""
+        output = _convert.to_file_output(image_format, quality)
+        request = _convert.to_decode_request(latents, output, model or self._model)
+        return list((await self._run("Decode", request)).image_files.files)
+
+    def encode_stream(self, images: Iterable[ImageInput], **options: Unpack[EncodeArguments]) -> "AsyncStream[Latents]":
+        """Map many images to latents, a bounded number in flight; see `Client.encode_stream`."""
+        return AsyncStream(
+            self, "EncodeStream",
+            _convert.encode_outbox(images, options, self._model, self._timeout, self._limits, self._on_execution),
+        )  # fmt: skip
+
+    def decode_stream(self, latents: Iterable[Latents], *, model: str = "") -> "AsyncStream[Image.Image]":
+        """Map the latents of many single images to PIL images; see `Client.decode_stream`."""
+        return AsyncStream(
+            self, "DecodeStream",
+            _convert.decode_outbox(
+                latents, model or self._model, self._timeout, self._limits, self._on_execution
+            ),
+        )  # fmt: skip
+
+    async def close(self) -> None:
+        """Close this loop's channel; the next call would make another."""
+        channel = self._channels.pop((os.getpid(), asyncio.get_running_loop()), None)
+        if channel is not None:
+            await channel.close()
+
+    async def __aenter__(self) -> Self:
+        """Return the client itself."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the channel."""
+        await self.close()
+
+    def __getstate__(self) -> Mapping[str, Any]:
+        """Pickle without the channels."""
+        return {**self.__dict__, "_channels": {}}
+
+    def _channel(self) -> grpc.aio.Channel:
+        key = (os.getpid(), asyncio.get_running_loop())
+        if key not in self._channels:
+            alive = {k: channel for k, channel in self._channels.items() if k[0] == key[0] and not k[1].is_closed()}
+            self._channels = {**alive, key: self._address.open(grpc.aio, self._limits, self._retry)}
+        return self._channels[key]
+
+    async def _run(self, method: str, request: Any) -> Any:
+        response = await self._call(method, request)
+        _convert.report(response, self._on_execution)
+        return response
+
+    async def _call(self, method: str, request: Any) -> Any:
+        call = getattr(LatentCodecServiceStub(self._channel()), method)
+        try:
+            return await call(request, timeout=self._timeout.call_s, metadata=self._address.metadata)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self.target) from error
+
+    def _open_stream(self, method: str, requests: AsyncIterator[Any]) -> Any:
+        return getattr(LatentCodecServiceStub(self._channel()), method)(requests, metadata=self._address.metadata)
+
+
+class AsyncStream(AsyncIterator[StreamItem[T]]):
+    """The answers to a stream of items, as they are done; `client.Stream`, awaited."""
+
+    def __init__(self, client: AsyncClient, method: str, outbox: Outbox[T]) -> None:
+        self._client = client
+        self._method = method
+        self._outbox = outbox
+        self._items = self._run()
+
+    async def __anext__(self) -> StreamItem[T]:
+        """Return the next item that is done.
+
+        Raises:
+            LatentwireError: the stream as a whole failed, and trying again did not help.
+        """
+        return await anext(self._items)
+
+    async def ordered(self) -> AsyncIterator[StreamItem[T]]:
+        """Iterate in the order of the input; what is done early is held until its turn."""
+        early: dict[int, StreamItem[T]] = {}
+        turn = 0
+        async for item in self:
+            early[item.index] = item
+            while turn in early:
+                yield early.pop(turn)
+                turn += 1
+
+    async def close(self) -> None:
+        """End the stream early; what is in flight is cancelled."""
+        await self._items.aclose()
+
+    async def _run(self) -> AsyncGenerator[StreamItem[T], None]:
+        failures = 0
+        while not self._outbox.finished:
+            try:
+                async for item in self._connection():
+                    failures = 0
+                    yield item
+            except Unavailable:
+                failures += 1
+                if failures >= self._client._retry.attempts:
+                    raise
+                await asyncio.sleep(random.uniform(0, self._client._retry.backoff_s(failures)))
+
+    async def _connection(self) -> AsyncGenerator[StreamItem[T], None]:
+        """Run one call: what has no answer yet goes first; each answer makes room for a further item."""
+        requests: asyncio.Queue[Any] = asyncio.Queue()
+
+        async def sending() -> AsyncIterator[Any]:
+            while (request := await requests.get()) is not None:
+                yield request
+
+        call = self._client._open_stream(self._method, sending())
+        try:
+            for request in self._outbox.unanswered():
+                requests.put_nowait(request)
+            async for item in self._feed(requests):
+                yield item
+            if not self._outbox.finished:
+                async for response in call:
+                    yield self._outbox.answer(response)
+                    async for item in self._feed(requests):
+                        yield item
+                    if self._outbox.finished:
+                        break
+            if not self._outbox.finished:
+                raise Unavailable(grpc.StatusCode.UNAVAILABLE, f"{self._client.target} ended the stream early")
+            requests.put_nowait(None)
+            await call.code()
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self._client.target) from error
+        finally:
+            requests.put_nowait(None)
+            call.cancel()
+
+    async def _feed(self, requests: "asyncio.Queue[Any]") -> AsyncGenerator[StreamItem[T], None]:
+        """Send items while there is room; yield those that cannot even be sent."""
+        outcomes = self._outbox.fill()
+        while (outcome := await asyncio.to_thread(next, outcomes, None)) is not None:
+            if isinstance(outcome, StreamItem):
+                yield outcome
+            else:
+                requests.put_nowait(outcome)

@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The client: images -> `Latents` -> images, over one gRPC channel that is made when it is first needed."""
+
+import os
+import random
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Any, Self, Unpack, cast, overload
+
+import grpc
+import numpy.typing as npt
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from PIL import Image
+
+from latentwire_client import _convert
+from latentwire_client._channel import SERVICE, Address
+from latentwire_client._convert import EncodeArguments, ImageInput
+from latentwire_client._outbox import Outbox, StreamItem, T
+from latentwire_client.config import Limits, Retry, Timeout
+from latentwire_client.errors import Unavailable, from_rpc_error
+from latentwire_client.info import OnExecution, ServerInfo
+from latentwire_client.latents import Latents
+from latentwire_proto.v1 import latent_codec_pb2 as pb
+from latentwire_proto.v1.latent_codec_pb2_grpc import LatentCodecServiceStub
+
+
+class Client:
+    """A latentwire server, seen from here. Thread-safe; usable in forked workers; a context manager.
+
+    Args:
+        target: HOST:PORT; default `$LATENTWIRE_SERVER`, else localhost:50051.
+        model: the model to use where a call names none; empty: the server's default.
+        timeout: how long to wait.
+        retry: how to try again when the server cannot be reached.
+        limits: the size of messages and the items of a stream in flight.
+        token: what the server asks for; default `$LATENTWIRE_TOKEN`.
+        tls: True, or the path of a PEM file with the root certificates to trust.
+        on_execution: called with each `Execution`: the server's times for a call, or for an item of a stream.
+
+    Every call raises `LatentwireError` (see `errors`), OSError for a path that cannot be read, and TypeError or
+    ValueError for an argument that cannot be sent.
+    """
+
+    def __init__(
+        self,
+        target: str | None = None,
+        *,
+        model: str = "",
+        timeout: Timeout = Timeout(),
+        retry: Retry = Retry(),
+        limits: Limits = Limits(),
+        token: str | None = None,
+        tls: bool | str | os.PathLike[str] = False,
+        on_execution: OnExecution | None = None,
+    ) -> None:
+        self._address = Address.choose(target, token, tls)
+        self._model = model
+        self._timeout = timeout
+        self._retry = retry
+        self._limits = limits
+        self._on_execution = on_execution
+        # A channel doesn't survive a fork: each process makes its own.
+        self._channels: dict[int, grpc.Channel] = {}
+
+    @property
+    def target(self) -> str:
+        """The server's address."""
+        return self._address.target
+
+    def info(self) -> ServerInfo:
+        """Ask the server for its version, limits and models."""
+        return _convert.from_info(self._call("GetServerInfo", pb.GetServerInfoRequest()))
+
+    def is_healthy(self) -> bool:
+        """Ask whether the server is serving; False while it warms up or drains.
+
+        Raises:
+            Unavailable: nothing answers at the address.
+        """
+        stub: Any = health_pb2_grpc.HealthStub(self._channel())
+        try:
+            request = health_pb2.HealthCheckRequest(service=SERVICE)
+            response = stub.Check(request, timeout=self._timeout.call_s)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self.target) from error
+        return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
+
+    @overload
+    # A str is a Sequence[str] to the type checker; the first overload takes it.
+    def encode(self, image: ImageInput, **options: Unpack[EncodeArguments]) -> Latents: ...  # type: ignore[overload-overlap]
+    @overload
+    def encode(self, image: Sequence[ImageInput], **options: Unpack[EncodeArguments]) -> list[Latents]: ...
+
+    def encode(
+        self, image: ImageInput | Sequence[ImageInput], **options: Unpack[EncodeArguments]
+    ) -> Latents | list[Latents]:
+        """Map an image, or each of a list of images, to latents.
+
+        Args:
+            image: see `ImageInput`; of a list, the first failure is raised (`encode_stream` goes on).
+            options: see `EncodeArguments`.
+
+        Returns:
+            latents (B,C,h,w), B = 1 but for an array (B,...).
+        """
+        if isinstance(image, list | tuple):
+            return [item.get() for item in self.encode_stream(image, **options).ordered()]
+        request = _convert.to_encode_request(cast(ImageInput, image), options, self._model)
+        return _convert.from_latents(self._run("Encode", request).latents)
+
+    @overload
+    def decode(self, latents: Latents, *, model: str = "") -> Image.Image: ...
+    @overload
+    def decode(self, latents: Sequence[Latents], *, model: str = "") -> list[Image.Image]: ...
+
+    def decode(self, latents: Latents | Sequence[Latents], *, model: str = "") -> Image.Image | list[Image.Image]:
+        """Map the latents of one image, or each of a list of them, to PIL images of the original size.
+
+        Raises:
+            ValueError: latents of several images; see `Latents.split` and `decode_array`.
+        """
+        if isinstance(latents, Latents):
+            return _convert.single(self.decode_array(latents, model=model), latents)
+        return [item.get() for item in self.decode_stream(latents, model=model).ordered()]
+
+    def decode_array(self, latents: Latents, *, dtype: str = "uint8", model: str = "") -> npt.NDArray[Any]:
+        """Map latents to raw images: uint8 (B,H,W,3), or for a float dtype (B,3,H,W), about [-1,1], not clamped."""
+        request = _convert.to_decode_request(latents, _convert.to_tensor_output(dtype), model or self._model)
+        return _convert.from_image_tensor(self._run("Decode", request).image_tensor)
+
+    def decode_files(
+        self, latents: Latents, *, image_format: str = "png", quality: int | None = None, model: str = ""
+    ) -> list[bytes]:
+        """Map latents to the bytes of B image files: `png`, `jpeg`, `webp` or `avif`, the lossy with quality 1..100."""
+        output = _convert.to_file_output(image_format, quality)
+        request = _convert.to_decode_request(latents, output, model or self._model)
+        return list(self._run("Decode", request).image_files.files)
+
+    def encode_stream(self, images: Iterable[ImageInput], **options: Unpack[EncodeArguments]) -> "Stream[Latents]":
+        """Map many images to latents, a bounded number in flight; for the options see `EncodeArguments`.
+
+        Returns:
+            an iterator over `StreamItem`s as they are done; each holds its index and a result or an error, so that
+            one bad image never ends a folder. What had no answer when the server went away is sent again.
+        """
+        return Stream(
+            self, "EncodeStream",
+            _convert.encode_outbox(images, options, self._model, self._timeout, self._limits, self._on_execution),
+        )  # fmt: skip
+
+    def decode_stream(self, latents: Iterable[Latents], *, model: str = "") -> "Stream[Image.Image]":
+        """Map the latents of many single images to PIL images, as `encode_stream` does."""
+        return Stream(
+            self, "DecodeStream",
+            _convert.decode_outbox(
+                latents, model or self._model, self._timeout, self._limits, self._on_execution
+            ),
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """Close this process's channel; the next call would make another."""
+        channel = self._channels.pop(os.getpid(), None)
+        if channel is not None:
+            channel.close()
+
+    def __enter__(self) -> Self:
+        """Return the client itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the channel."""
+        self.close()
+
+    def __getstate__(self) -> Mapping[str, Any]:
+        """Pickle without the channels: a spawned worker makes its own."""
+        return {**self.__dict__, "_channels": {}}
+
+    def _channel(self) -> grpc.Channel:
+        pid = os.getpid()
+        if pid not in self._channels:
+            self._channels = {pid: self._address.open(grpc, self._limits, self._retry)}
+        return self._channels[pid]
+
+    def _run(self, method: str, request: Any) -> Any:
+        response = self._call(method, request)
+        _convert.report(response, self._on_execution)
+        return response
+
+    def _call(self, method: str, request: Any) -> Any:
+        call: Callable[..., Any] = getattr(LatentCodecServiceStub(self._channel()), method)
+        try:
+            return call(request, timeout=self._timeout.call_s, metadata=self._address.metadata)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self.target) from error
+
+    def _open_stream(self, method: str, requests: Iterator[Any]) -> Any:
+        return getattr(LatentCodecServiceStub(self._channel()), method)(requests, metadata=self._address.metadata)
+
+
+class Stream(Iterator[StreamItem[T]]):
+    """The answers to a stream of items, as they are done; made by the client's stream methods."""
+
+    def __init__(self, client: Client, method: str, outbox: Outbox[T]) -> None:
+        self._client = client
+        self._method = method
+        self._outbox = outbox
+        self._items: Generator[StreamItem[T], None, None] = self._run()
+
+    def __next__(self) -> StreamItem[T]:
+        """Return the next item that is done.
+
+        Raises:
+            LatentwireError: the stream as a whole failed, and trying again did not help.
+        """
+        return next(self._items)
+
+    def ordered(self) -> Iterator[StreamItem[T]]:
+        """Iterate in the order of the input; what is done early is held until its turn."""
+        early: dict[int, StreamItem[T]] = {}
+        turn = 0
+        for item in self:
+            early[item.index] = item
+            while turn in early:
+                yield early.pop(turn)
+                turn += 1
+
+    def close(self) -> None:
+        """End the stream early; what is in flight is cancelled."""
+        self._items.close()
+
+    def _run(self) -> Generator[StreamItem[T], None, None]:
+        failures = 0
+        while not self._outbox.finished:
+            try:
+                for item in self._connection():
+                    failures = 0
+                    yield item
+            except Unavailable:
+                failures += 1
+                if failures >= self._client._retry.attempts:
+                    raise
+                time.sleep(random.uniform(0, self._client._retry.backoff_s(failures)))
+
+    def _connection(self) -> Iterator[StreamItem[T]]:
+        """Run one call: what has no answer yet goes first; each answer makes room for a further item."""
+        requests: SimpleQueue[Any] = SimpleQueue()
+        call = self._client._open_stream(self._method, iter(requests.get, None))
+        try:
+            for request in self._outbox.unanswered():
+                requests.put(request)
+            yield from self._feed(requests)
+            if not self._outbox.finished:
+                for response in call:
+                    yield self._outbox.answer(response)
+                    yield from self._feed(requests)
+                    if self._outbox.finished:
+                        break
+            if not self._outbox.finished:
+                # The server ended the call in good order with items unanswered: as good as gone.
+                raise Unavailable(grpc.StatusCode.UNAVAILABLE, f"{self._client.target} ended the stream early")
+            requests.put(None)
+            call.code()  # waits until the server has ended the call, which it would count as cancelled otherwise
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self._client.target) from error
+        finally:
+            requests.put(None)  # lets go of the thread that sends
+            call.cancel()
+
+    def _feed(self, requests: "SimpleQueue[Any]") -> Iterator[StreamItem[T]]:
+        """Send items while there is room; yield those that cannot even be sent."""
+        for outcome in self._outbox.fill():
+            if isinstance(outcome, StreamItem):
+                yield outcome
+            else:
+                requests.put(outcome)

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a call can fail with: gRPC statuses -> exceptions.
+
+    LatentwireError
+    ├── InvalidRequest        the request is wrong; `fields` says where
+    ├── UnknownModel          the server has no model of that name
+    ├── LatentSpaceMismatch   the latents are of another space than the model
+    ├── TooLarge              the request or its answer is over a limit
+    ├── Overloaded            the queue is full; `retry_after_s` says when to try again
+    ├── DeadlineExceeded      no answer in time
+    ├── Unavailable           no server there, or it is warming up or draining
+    ├── Unauthenticated       the token is missing or wrong
+    ├── DataLoss              a checksum did not match
+    ├── Cancelled             the call was cancelled
+    └── ServerFault           a fault of the server; its log has the details under `request_id`
+
+A path that cannot be read raises OSError, an argument that cannot be sent TypeError or ValueError.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc import error_details_pb2, status_pb2
+
+STATUS_DETAILS = "grpc-status-details-bin"
+REQUEST_ID = "x-request-id"
+
+
+class LatentwireError(Exception):
+    """Base of every error that the server or the way to it causes.
+
+    Attributes:
+        code: the gRPC status.
+        details: what was wrong, the value, the limit and the remedy.
+        request_id: under which the server's log knows the call; empty where it never got there.
+    """
+
+    def __init__(self, code: grpc.StatusCode, details: str, request_id: str = "") -> None:
+        super().__init__(details)
+        self.code = code
+        self.details = details
+        self.request_id = request_id
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by the constructor's arguments: the error crosses process boundaries (DataLoader workers)."""
+        return type(self), (self.code, self.details, self.request_id), self.__dict__
+
+
+class InvalidRequest(LatentwireError):
+    """The request is wrong whatever the server's state.
+
+    Attributes:
+        fields: path of the field in the request -> what is wrong with it.
+    """
+
+    fields: Mapping[str, str] = {}
+
+
+class UnknownModel(LatentwireError):
+    """The server has no model of that name."""
+
+
+class LatentSpaceMismatch(LatentwireError):
+    """The latents are of another latent space than the model."""
+
+
+class TooLarge(LatentwireError):
+    """The request, or the answer that it asks for, is over a limit."""
+
+
+class Overloaded(LatentwireError):
+    """The server's queue is full.
+
+    Attributes:
+        retry_after_s: when the server expects a place to be free, seconds.
+    """
+
+    retry_after_s: float = 0.0
+
+
+class DeadlineExceeded(LatentwireError):
+    """There was no answer within the timeout."""
+
+
+class Unavailable(LatentwireError):
+    """No server answers at the address, or it is warming up or draining."""
+
+
+class Unauthenticated(LatentwireError):
+    """The token is missing or wrong."""
+
+
+class DataLoss(LatentwireError):
+    """A checksum did not match: bytes changed on disk or on the way."""
+
+
+class Cancelled(LatentwireError):
+    """The call was cancelled."""
+
+
+class ServerFault(LatentwireError):
+    """The server failed; its log has the details under `request_id`."""
+
+
+# RESOURCE_EXHAUSTED is Overloaded where the server says when to come back, else TooLarge.
+CODE_TABLE: Mapping[grpc.StatusCode, type[LatentwireError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
+    grpc.StatusCode.OUT_OF_RANGE: InvalidRequest,
+    grpc.StatusCode.NOT_FOUND: UnknownModel,
+    grpc.StatusCode.FAILED_PRECONDITION: LatentSpaceMismatch,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: TooLarge,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
+    grpc.StatusCode.UNAVAILABLE: Unavailable,
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED: Unauthenticated,
+    grpc.StatusCode.DATA_LOSS: DataLoss,
+    grpc.StatusCode.CANCELLED: Cancelled,
+    grpc.StatusCode.INTERNAL: ServerFault,
+    grpc.StatusCode.UNKNOWN: ServerFault,
+    grpc.StatusCode.UNIMPLEMENTED: ServerFault,
+    grpc.StatusCode.ABORTED: ServerFault,
+    grpc.StatusCode.ALREADY_EXISTS: ServerFault,
+}
+
+
+def from_status(status: status_pb2.Status) -> LatentwireError:
+    """Map the google.rpc.Status of a call or of a stream's item to an exception."""
+    code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
+    details = {detail.TypeName(): detail for detail in status.details}
+    request = _unpack(details, error_details_pb2.RequestInfo())
+    kind = CODE_TABLE[code]
+    retry = _unpack(details, error_details_pb2.RetryInfo())
+    if kind is TooLarge and retry is not None:
+        kind = Overloaded
+    error = kind(code, status.message, "" if request is None else request.request_id)
+    if isinstance(error, Overloaded) and retry is not None:
+        error.retry_after_s = retry.retry_delay.ToTimedelta().total_seconds()
+    if isinstance(error, InvalidRequest):
+        request_errors = _unpack(details, error_details_pb2.BadRequest())
+        violations = [] if request_errors is None else request_errors.field_violations
+        error.fields = {violation.field: violation.description for violation in violations}
+    return error
+
+
+def from_rpc_error(error: Any, target: str) -> LatentwireError:
+    """Map a grpc.RpcError (of the sync or the asyncio API) to an exception.
+
+    Args:
+        error: what the call raised.
+        target: the address that was called, for the message.
+    """
+    code: grpc.StatusCode = error.code()
+    message: str = error.details() or ""
+    metadata = dict(error.trailing_metadata() or ())
+    if STATUS_DETAILS in metadata:
+        return from_status(status_pb2.Status.FromString(metadata[STATUS_DETAILS]))
+    # From here on gRPC itself speaks, not our server: it names no remedy.
+    if code is grpc.StatusCode.UNAVAILABLE:
+        message = f"no server answers at {target} ({message}); start one with `latentwire serve`, or check the address"
+    elif code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        message = f"{message}; send less at once, or raise `serve --max-message-mib` and Limits.max_message_bytes"
+    elif code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        message = f"{target} did not answer in time; raise the timeout, or send less at once"
+    return CODE_TABLE[code](code, message, str(metadata.get(REQUEST_ID, "")))
+
+
+def _unpack(details: Mapping[str, AnyMessage], message: Any) -> Any:
+    """Unpack the detail of the message's type, or return None."""
+    packed = details.get(message.DESCRIPTOR.full_name)
+    if packed is None:
+        return None
+    packed.Unpack(message)
+    return message

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A server for tests of code that uses the client: in this process, without torch, exact and instant.
+
+    with FakeServer() as server, Client(server.target) as client:
+        latents = client.encode(image)  # the mean colour of each 8x8 block
+
+It speaks the protocol over a real socket, so that timeouts, retries and errors are those of a real server.
+"""
+
+import io
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+from google.rpc import code_pb2, status_pb2
+from PIL import Image, ImageOps
+
+from latentwire_client import _convert
+from latentwire_client.latents import LatentKind, Latents
+from latentwire_proto import __version__
+from latentwire_proto.v1 import latent_codec_pb2 as pb
+from latentwire_proto.v1.latent_codec_pb2_grpc import (
+    LatentCodecServiceServicer,
+    add_LatentCodecServiceServicer_to_server,
+)
+
+FACTOR = 8
+MODEL = pb.ModelInfo(
+    name="fake",
+    class_name="Fake",
+    latent_space="latentwire-fake@1",
+    weights_digest="0" * 64,
+    latent_channels=3,
+    downsample_factor=FACTOR,
+    scale=[1.0],
+    shift=[0.0],
+    has_logvar=True,
+    dtype=pb.DTYPE_FLOAT32,
+    device="cpu",
+    config_json="{}",
+    loaded=True,
+)
+LIMITS = pb.Limits(
+    max_message_bytes=64 * 2**20,
+    max_image_side=8192,
+    max_image_pixels=2**24,
+    max_batch_images=64,
+    max_queue_images=256,
+    stream_window=16,
+)
+
+
+class FakeServer(LatentCodecServiceServicer):
+    """A gRPC server on a free port of the loopback; its one model, `fake`, has f = 8 and C = 3.
+
+    Latents are the means of 8x8 blocks in [-1,1] with a log-variance of -30, samples equal the mode, and decoding
+    repeats each mean over its block.
+
+    Attributes:
+        calls: how often each RPC was called, failures included.
+    """
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+        self._failures: list[tuple[grpc.StatusCode, str]] = []
+        self._server = grpc.server(ThreadPoolExecutor(8))
+        add_LatentCodecServiceServicer_to_server(self, self._server)
+        self._port = self._server.add_insecure_port("127.0.0.1:0")
+
+    @property
+    def target(self) -> str:
+        """The address to give to a client."""
+        return f"127.0.0.1:{self._port}"
+
+    def fail_next(self, code: grpc.StatusCode, message: str = "told to fail", times: int = 1) -> None:
+        """Let the next calls fail with a status."""
+        self._failures += [(code, message)] * times
+
+    def __enter__(self) -> Self:
+        """Start serving."""
+        self._server.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop at once."""
+        self._server.stop(None).wait()
+
+    def GetServerInfo(self, request: pb.GetServerInfoRequest, context: Any) -> pb.GetServerInfoResponse:
+        """Say what the server is."""
+        self._count("GetServerInfo", context)
+        return pb.GetServerInfoResponse(version=__version__, limits=LIMITS, models=[MODEL])
+
+    def Encode(self, request: pb.EncodeRequest, context: Any) -> pb.EncodeResponse:
+        """Map images to the means of their blocks."""
+        self._count("Encode", context)
+        try:
+            return _encode(request)
+        except (OSError, ValueError) as error:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            raise
+
+    def Decode(self, request: pb.DecodeRequest, context: Any) -> pb.DecodeResponse:
+        """Map means to blocks."""
+        self._count("Decode", context)
+        return _decode(request)
+
+    def EncodeStream(
+        self, request_iterator: Iterator[pb.EncodeStreamRequest], context: Any
+    ) -> Iterator[pb.EncodeStreamResponse]:
+        """Map many images."""
+        self._count("EncodeStream", context)
+        for item in request_iterator:
+            yield pb.EncodeStreamResponse(id=item.id, **_outcome(_encode, item.request))
+
+    def DecodeStream(
+        self, request_iterator: Iterator[pb.DecodeStreamRequest], context: Any
+    ) -> Iterator[pb.DecodeStreamResponse]:
+        """Map many latents."""
+        self._count("DecodeStream", context)
+        for item in request_iterator:
+            yield pb.DecodeStreamResponse(id=item.id, **_outcome(_decode, item.request))
+
+    def _count(self, method: str, context: Any) -> None:
+        self.calls[method] += 1
+        if self._failures:
+            context.abort(*self._failures.pop(0))
+
+
+def _outcome(work: Callable[[Any], Any], request: Any) -> dict[str, Any]:
+    try:
+        return {"result": work(request)}
+    except (OSError, ValueError) as error:
+        return {"error": status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message=str(error))}
+
+
+def _encode(request: pb.EncodeRequest) -> pb.EncodeResponse:
+    if request.WhichOneof("input") == "image_tensor":
+        pixels = _convert.from_image_tensor(request.image_tensor)
+        if pixels.dtype != np.uint8:
+            pixels = _to_uint8(pixels)
+    else:
+        with Image.open(io.BytesIO(request.image_file)) as image:
+            pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))[np.newaxis]
+    height, width = pixels.shape[1:3]
+    padded = np.pad(pixels, ((0, 0), (0, -height % FACTOR), (0, -width % FACTOR), (0, 0)), mode="edge")
+    batch, rows, columns = len(padded), padded.shape[1] // FACTOR, padded.shape[2] // FACTOR
+    blocks = padded.reshape(batch, rows, FACTOR, columns, FACTOR, 3).astype(np.float32)
+    means = np.ascontiguousarray((blocks.mean(axis=(2, 4)) / 127.5 - 1).transpose(0, 3, 1, 2))
+    asked = request.latents
+    kind = _convert.FROM_KIND.get(asked.kind, LatentKind.MODE)
+    dtype = np.float32 if asked.dtype == pb.DTYPE_FLOAT32 else np.float16
+    latents = Latents(
+        values=means.astype(dtype),
+        logvar=np.full(means.shape, -30, dtype) if kind is LatentKind.MOMENTS else None,
+        kind=kind,
+        scaled=asked.scale == pb.LATENT_SCALE_SCALED,
+        image_size=(height, width),
+        model=MODEL.name,
+        latent_space=MODEL.latent_space,
+        weights_digest=MODEL.weights_digest,
+    )
+    return pb.EncodeResponse(latents=_convert.to_latents(latents), execution=_execution())
+
+
+def _decode(request: pb.DecodeRequest) -> pb.DecodeResponse:
+    latents = _convert.from_latents(request.latents)
+    means = latents.values.astype(np.float32).repeat(FACTOR, axis=2).repeat(FACTOR, axis=3)
+    height, width = latents.image_size or means.shape[2:]
+    means = np.ascontiguousarray(means[:, :, :height, :width])
+    if request.WhichOneof("output") == "image_files":
+        files = []
+        for pixels in _to_uint8(means):
+            buffer = io.BytesIO()
+            image_format = pb.ImageFormat.Name(request.image_files.format).removeprefix("IMAGE_FORMAT_")
+            Image.fromarray(pixels).save(buffer, "PNG" if image_format == "UNSPECIFIED" else image_format)
+            files.append(buffer.getvalue())
+        return pb.DecodeResponse(image_files=pb.ImageFiles(files=files), execution=_execution())
+    floats = request.image_tensor.layout == pb.IMAGE_LAYOUT_FLOAT_NCHW
+    tensor = _convert.to_image_tensor(means if floats else _to_uint8(means))
+    return pb.DecodeResponse(image_tensor=tensor, execution=_execution())
+
+
+def _to_uint8(images: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    levels = np.rint((images.astype(np.float32) + 1) * 127.5).clip(0, 255).astype(np.uint8)
+    return np.ascontiguousarray(levels.transpose(0, 2, 3, 1))
+
+
+def _execution() -> pb.Execution:
+    return pb.Execution(batch_size=1, model=MODEL.name, weights_digest=MODEL.weights_digest)

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What tests of several folders share: photographs that packages ship, small models, a server."""
+
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from diffusers import AutoencoderKL
+from skimage import data
+
+from latentwire_server.app import Server, background
+from latentwire_server.config import ModelSource, ServerConfig
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@pytest.fixture(scope="session")
+def astronaut() -> Pixels:
+    """A photograph, uint8 (512,512,3)."""
+    photograph: Pixels = data.astronaut()
+    return photograph
+
+
+@pytest.fixture(scope="session")
+def tiny_kl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small AutoencoderKL with random weights, f = 4, C = 4, saved by diffusers."""
+    torch.manual_seed(0)
+    model = AutoencoderKL(
+        down_block_types=["DownEncoderBlock2D"] * 3,
+        up_block_types=["UpDecoderBlock2D"] * 3,
+        block_out_channels=[8, 16, 16],
+        latent_channels=4,
+        norm_num_groups=4,
+        scaling_factor=0.5,
+        shift_factor=0.25,
+    )
+    folder = tmp_path_factory.mktemp("tiny-kl")
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(tiny_kl: Path) -> Iterator[Server]:
+    """A server in this process with the bundled model and, as `tiny`, the small AutoencoderKL."""
+    models = (ModelSource("f8c4", "f8c4"), ModelSource("tiny", str(tiny_kl)))
+    with background(ServerConfig(models=models, port=0, metrics_port=0)) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def target(server: Server) -> str:
+    """The address of the shared server."""
+    return f"127.0.0.1:{server.port}"
+
+
+@contextmanager
+def serving(*flags: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """Start `latentwire serve --port 0` as a process; give it and its address; kill what is left of it."""
+    command = [str(Path(sys.executable).with_name("latentwire")), "serve", "--port", "0", *flags]
+    # The log goes to a file: a pipe that nobody reads would stop the server when it is full.
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process,
+    ):
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            log.seek(0)
+            assert line.startswith("serving "), log.read()
+            yield process, line.split(" on ")[1].split(",")[0].strip()
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                try:
+                    process.wait(30)
+                finally:
+                    process.kill()
+
+
+@pytest.fixture(scope="session")
+def start_server() -> Callable[..., object]:
+    """Give `serving`, for tests that need a process of their own."""
+    return serving

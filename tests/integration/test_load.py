@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""More requests than the server has room for, and the end of the server under load."""
+
+import asyncio
+import gc
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
+from pathlib import Path
+from subprocess import Popen
+
+import numpy as np
+import psutil
+import pytest
+
+from latentwire_client import AsyncClient, Client, LatentwireError, Limits, Overloaded, Retry, Unavailable
+from latentwire_server.app import background
+from latentwire_server.config import ModelSource, ServerConfig
+
+StartServer = Callable[..., AbstractContextManager[tuple["Popen[str]", str]]]
+ONCE = Retry(attempts=1)
+
+
+def image(side: int) -> "np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]":
+    return np.random.default_rng(side).integers(0, 256, (side, side, 3), dtype=np.uint8)
+
+
+def test_256_concurrent_requests_against_a_queue_of_32_end_as_ok_or_exhausted_and_memory_returns(
+    start_server: StartServer,
+) -> None:
+    async def burst(target: str, count: int) -> Counter[str]:
+        async with AsyncClient(target, retry=ONCE) as client:
+            outcomes = await asyncio.gather(*(client.encode(image(256)) for _ in range(count)), return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, Overloaded):
+                assert outcome.retry_after_s > 0
+                assert "--max-queue" in outcome.details
+        return Counter(type(outcome).__name__ for outcome in outcomes)
+
+    with start_server("--max-queue", "32") as (process, target):
+        memory = psutil.Process(process.pid).memory_info
+        asyncio.run(burst(target, 256))  # what is allocated once and kept is allocated by now
+        before = memory().rss
+        for _ in range(3):
+            outcomes = asyncio.run(burst(target, 256))
+            assert set(outcomes) == {"Latents", "Overloaded"}
+            assert outcomes["Latents"] >= 24  # what one client may hold at a time
+        # One burst's images alone are 50 MB; a leak of them would show three times.
+        assert memory().rss - before < 50 * 2**20
+        with Client(target) as client:
+            assert client.is_healthy()
+
+
+def test_one_client_s_flood_leaves_a_place_for_another(tiny_kl: Path) -> None:
+    config = ServerConfig(models=(ModelSource("tiny", str(tiny_kl)),), port=0, max_queue=16)
+    with background(config) as server:
+        target = f"127.0.0.1:{server.port}"
+        stop = threading.Event()
+
+        def flood() -> None:
+            async def run() -> None:
+                async with AsyncClient(target, retry=ONCE) as client:
+                    while not stop.is_set():
+                        await asyncio.gather(*(client.encode(image(128)) for _ in range(64)), return_exceptions=True)
+
+            asyncio.run(run())
+
+        flooder = threading.Thread(target=flood)
+        flooder.start()
+        try:
+            with Client(target, retry=ONCE) as client:
+                for _ in range(10):  # never Overloaded
+                    assert len(client.encode(image(64))) == 1
+        finally:
+            stop.set()
+            flooder.join()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_under_load_loses_no_accepted_request_and_exits_0(
+    start_server: StartServer, number: signal.Signals
+) -> None:
+    with start_server("--max-queue", "64") as (process, target):
+
+        async def load() -> list[object]:
+            async with AsyncClient(target, retry=ONCE) as client:
+                requests = [asyncio.create_task(client.encode(image(256))) for _ in range(24)]
+                await requests[0]  # by now the others are in the queue
+                process.send_signal(number)
+                late: list[object] = []
+                while process.poll() is None:
+                    try:
+                        late.append(await client.encode(image(64)))
+                    except LatentwireError as error:
+                        late.append(error)
+                    await asyncio.sleep(0.02)
+                accepted = await asyncio.gather(*requests)
+                assert len(accepted) == 24  # gather would have raised
+                return late
+
+        late = asyncio.run(load())
+        assert process.wait(60) == 0
+        assert any(isinstance(outcome, Unavailable) for outcome in late)
+        assert [
+            outcome for outcome in late if isinstance(outcome, Exception) and type(outcome) is not Unavailable
+        ] == []
+
+
+def test_items_that_a_stream_had_sent_when_the_server_went_away_are_answered_by_the_next_server(
+    tiny_kl: Path,
+) -> None:
+    config = ServerConfig(models=(ModelSource("tiny", str(tiny_kl)),), port=0)
+    retry = Retry(attempts=5, initial_backoff_s=5, max_backoff_s=5)
+    first, second = ExitStack(), ExitStack()
+    server = first.enter_context(background(config))
+    port = server.port
+
+    def restart() -> None:
+        first.close()
+        second.enter_context(background(replace(config, port=port)))
+
+    with Client(f"127.0.0.1:{port}", retry=retry, limits=Limits(in_flight=4)) as client:
+        stream = client.encode_stream([image(128)] * 60)
+        seen = [next(stream).get() and index for index in range(5)]
+        thread = threading.Thread(target=restart)
+        thread.start()
+        rest = list(stream)
+        thread.join()
+    second.close()
+    assert [item.error for item in rest if item.error] == []
+    assert len(seen) + len(rest) == 60
+    assert len({item.index for item in rest}) == len(rest)
+
+
+def test_a_request_whose_client_gives_up_leaves_the_queue(tiny_kl: Path) -> None:
+    config = ServerConfig(models=(ModelSource("tiny", str(tiny_kl)),), port=0, max_queue=64)
+    with background(config) as server:
+
+        async def give_up() -> None:
+            async with AsyncClient(f"127.0.0.1:{server.port}", retry=ONCE) as client:
+                requests = [asyncio.create_task(client.encode(image(512))) for _ in range(32)]
+                await requests[0]
+                for request in requests:
+                    request.cancel()
+                await asyncio.gather(*requests, return_exceptions=True)
+                started = time.monotonic()
+                await client.encode(image(8))  # nothing of the 31 is in its way
+                assert server._engine._admission.held == 0 or time.monotonic() - started < 60
+
+        asyncio.run(give_up())
+        deadline = time.monotonic() + 30
+        while server._engine._admission.held and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert server._engine._admission.held == 0
+        assert len(server._engine._batcher) == 0
+    gc.collect()

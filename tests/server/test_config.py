@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an operator may set, and what is told to one who sets something else."""
+
+import logging
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from latentwire_server import app
+from latentwire_server.config import ModelSource, ServerConfig
+from latentwire_server.errors import ServerError
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "source"),
+    [
+        ("f8c4", "f8c4", "f8c4"),
+        ("sd=stabilityai/sd-vae-ft-mse", "sd", "stabilityai/sd-vae-ft-mse"),
+        ("stabilityai/sd-vae-ft-mse", "sd-vae-ft-mse", "stabilityai/sd-vae-ft-mse"),
+        ("/models/vae/", "vae", "/models/vae/"),
+        ("x=/models/a=b", "x", "/models/a=b"),
+    ],
+)
+def test_a_model_is_a_name_and_a_source(text: str, name: str, source: str) -> None:
+    assert ModelSource.parse(text) == ModelSource(name, source)
+
+
+@pytest.mark.parametrize("text", ["", "=", "name=", "=source", ".", "/"])
+def test_a_model_without_a_name_or_a_source_is_refused(text: str) -> None:
+    with pytest.raises(ServerError, match=r"--model .* is not of the form \[NAME=\]SOURCE"):
+        ModelSource.parse(text)
+
+
+def test_the_default_configuration_is_valid_and_serves_the_bundled_model_on_loopback() -> None:
+    config = ServerConfig()
+    assert config.models == (ModelSource("f8c4", "f8c4"),)
+    assert config.host == "127.0.0.1"
+    assert config.max_message_bytes == 64 * 2**20
+
+
+RANGES = {
+    "port": (0, 65535),
+    "metrics_port": (0, 65535),
+    "max_delay_ms": (0, 10_000),
+    "max_batch_pixels": (1, 2**40),
+    "max_batch": (1, 65_536),
+    "max_queue": (1, 2**20),
+    "max_message_mib": (1, 2047),
+    "max_side": (8, 2**20 - 1),
+    "stream_window": (1, 4096),
+    "drain_timeout_s": (0, 86_400),
+}
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_the_ends_of_a_range_are_inside(name: str) -> None:
+    for value in RANGES[name]:
+        changed: dict[str, Any] = {name: value}
+        assert getattr(ServerConfig(**changed), name) == value
+
+
+@pytest.mark.parametrize("name", RANGES)
+@pytest.mark.parametrize("end", [0, 1])
+def test_beyond_a_range_the_flag_the_value_and_the_range_are_told(name: str, end: int) -> None:
+    least, most = RANGES[name]
+    value = (least - 1, most + 1)[end]
+    changed: dict[str, Any] = {name: value}
+    with pytest.raises(ServerError) as caught:
+        ServerConfig(**changed)
+    flag = "--" + name.replace("_", "-")
+    assert str(caught.value) == f"{flag} is {value}; it must be in {least}..{most}"
+
+
+@pytest.mark.parametrize("name", ["max_delay_ms", "drain_timeout_s"])
+def test_not_a_number_is_out_of_range(name: str) -> None:
+    changed: dict[str, Any] = {name: float("nan")}
+    with pytest.raises(ServerError, match="is nan; it must be in"):
+        ServerConfig(**changed)
+
+
+def test_every_number_has_a_range() -> None:
+    numbers = {f.name for f in fields(ServerConfig) if str(f.type).startswith(("int", "float"))}
+    numbers |= {f.name for f in fields(ServerConfig) if f.type in (int, float)}
+    assert numbers <= set(RANGES)
+    assert len(numbers) >= 8
+
+
+def test_no_model_is_refused() -> None:
+    with pytest.raises(ServerError, match="give at least one --model"):
+        ServerConfig(models=())
+
+
+def test_two_models_of_one_name_are_refused() -> None:
+    with pytest.raises(ServerError, match="two models share a name in vae, vae"):
+        ServerConfig(models=(ModelSource("vae", "a"), ModelSource("vae", "b")))
+
+
+@pytest.mark.parametrize(("cert", "key"), [(Path("cert.pem"), None), (None, Path("key.pem"))], ids=["cert", "key"])
+def test_half_a_certificate_is_refused(cert: Path | None, key: Path | None) -> None:
+    with pytest.raises(ServerError, match="--tls-cert and --tls-key are needed together"):
+        ServerConfig(tls_cert=cert, tls_key=key)
+
+
+def test_an_empty_token_is_refused() -> None:
+    with pytest.raises(ServerError, match="the token is empty"):
+        ServerConfig(token="")
+
+
+def test_an_image_may_have_as_many_pixels_as_fit_a_message() -> None:
+    limits = ServerConfig(max_message_mib=3, max_side=64).image_limits
+    assert (limits.max_side, limits.max_pixels) == (64, 2**20)
+
+
+def test_a_configuration_shows_everything_but_its_token() -> None:
+    shown = repr(ServerConfig(token="secret", port=1234))
+    assert "1234" in shown
+    assert "secret" not in shown
+
+
+@pytest.mark.parametrize("token", ["secret", None])
+async def test_the_log_of_the_start_says_whether_there_is_a_token_and_not_which(
+    token: str | None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class NoServer:
+        def __init__(self, config: ServerConfig) -> None:
+            raise ServerError("enough seen")
+
+    monkeypatch.setattr(app, "Server", NoServer)
+    caplog.set_level(logging.INFO, "latentwire")
+    logger = logging.getLogger("latentwire")
+    logger.addHandler(caplog.handler)
+    try:
+        with pytest.raises(ServerError, match="enough seen"):
+            await app._run(ServerConfig(token=token, port=1234), lambda server: None)
+    finally:
+        logger.removeHandler(caplog.handler)
+    (record,) = {id(r): r for r in caplog.records if "configuration" in r.getMessage()}.values()
+    text = record.getMessage()
+    assert "'port': 1234" in text
+    assert f"'token': {token is not None}" in text
+    assert "secret" not in text

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the source tree promises as a whole: light imports, whole folders, short modules, one version."""
+
+import re
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from latentwire_proto import __version__
+
+ROOT = Path(__file__).parents[1]
+PACKAGE_ROOTS = ("client", "codec", "proto", "server")
+MAX_LINES = 400
+LIBRARY_FACE = "latentwire_client"
+# What a machine that only talks to a server has no use for, and should not wait for.
+MODEL_PACKAGES = {
+    "diffusers",
+    "latentwire_codec",
+    "latentwire_server",
+    "pytorch_msssim",
+    "torch",
+    "transformers",
+}
+
+
+def imported_by(*arguments: str) -> set[str]:
+    """Return the top-level packages that a fresh interpreter imports when it runs `arguments`."""
+    result = subprocess.run(
+        [sys.executable, "-X", "importtime", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=120,
+        check=False,
+    )
+    # Each import is a line `import time: <self> | <cumulative> | <module>`.
+    modules = re.findall(r"^import time: +\d+ \| +\d+ \| +(\S+)$", result.stderr, re.MULTILINE)
+    assert result.returncode == 0, result.stderr[-2000:]
+    return {module.partition(".")[0] for module in modules}
+
+
+def sources(*suffixes: str) -> list[Path]:
+    """Return the hand-written files with one of `suffixes`, below the folders that hold code."""
+    return [
+        path
+        for folder in (*PACKAGE_ROOTS, "benchmarks", "tests")
+        for path in sorted((ROOT / folder).rglob("*"))
+        if path.suffix in suffixes and not path.stem.endswith(("_pb2", "_pb2_grpc"))
+    ]
+
+
+def test_importing_the_client_loads_no_model_package() -> None:
+    packages = imported_by("-c", f"import {LIBRARY_FACE}")
+    assert LIBRARY_FACE in packages
+    assert not packages & MODEL_PACKAGES
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_the_command_line_answers_without_loading_a_model_package(option: str) -> None:
+    packages = imported_by(str(Path(sysconfig.get_path("scripts")) / "latentwire"), option)
+    assert LIBRARY_FACE in packages
+    assert not packages & MODEL_PACKAGES
+
+
+@pytest.mark.parametrize("module", ["latentwire_codec", "latentwire_codec.images"])
+def test_reading_images_loads_no_torch(module: str) -> None:
+    packages = imported_by("-c", f"import {module}")
+    assert "latentwire_codec" in packages
+    assert not packages & {"torch", "diffusers"}
+
+
+@pytest.mark.parametrize("folder", PACKAGE_ROOTS)
+def test_a_package_root_is_not_itself_a_package(folder: str) -> None:
+    # With an `__init__.py` it would be importable as `proto` or `client`, names that others own.
+    assert not (ROOT / folder / "__init__.py").exists()
+    assert (ROOT / folder / f"latentwire_{folder}" / "__init__.py").exists()
+
+
+def test_every_module_is_short_enough_to_be_read_at_once() -> None:
+    lengths = {
+        str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines())
+        for path in sources(".py")
+        if not path.is_relative_to(ROOT / "tests")
+    }
+    assert lengths
+    assert not {path: lines for path, lines in lengths.items() if lines > MAX_LINES}
+
+
+def test_every_source_file_begins_with_its_licence() -> None:
+    marks = {".py": "# ", ".proto": "// "}
+    missing = [
+        str(path.relative_to(ROOT))
+        for path in sources(*marks)
+        if not path.read_text(encoding="utf-8").startswith(f"{marks[path.suffix]}SPDX-License-Identifier: Apache-2.0\n")
+    ]
+    assert not missing
+
+
+def test_the_changelog_has_an_entry_for_this_version() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(rf"^## \[{re.escape(__version__)}\] - \d{{4}}-\d\d-\d\d$", changelog, re.M)

@@ -150,7 +150,7 @@ class AsyncClient:
     def _channel(self) -> grpc.aio.Channel:
         key = (os.getpid(), asyncio.get_running_loop())
         if key not in self._channels:
-            alive = {k: channel for k, channel in self._channels.items() if k[0] == key[0] and not k[1].is_closed()}
+            alive = {k: channel for k, channel in self._channels.items() if not k[1].is_closed()}
             self._channels = {**alive, key: self._address.open(grpc.aio, self._limits, self._retry)}
         return self._channels[key]
 
@@ -209,6 +209,8 @@ class AsyncStream(AsyncIterator[StreamItem[T]]):
                     failures = 0
                     yield item
             except Unavailable:
+                if self._outbox.finished:  # a draining server ends the call so even when nothing is left to answer
+                    return
                 failures += 1
                 if failures >= self._client._retry.attempts:
                     raise

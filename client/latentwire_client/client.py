@@ -61,7 +61,8 @@ class Client:
         self._retry = retry
         self._limits = limits
         self._on_execution = on_execution
-        # A channel doesn't survive a fork: each process makes its own.
+        # A channel doesn't survive a fork: each process makes its own. The parent's is kept beside it, for dropping it
+        # would close the parent's connection.
         self._channels: dict[int, grpc.Channel] = {}
 
     @property
@@ -182,7 +183,7 @@ class Client:
     def _channel(self) -> grpc.Channel:
         pid = os.getpid()
         if pid not in self._channels:
-            self._channels = {pid: self._address.open(grpc, self._limits, self._retry)}
+            self._channels[pid] = self._address.open(grpc, self._limits, self._retry)
         return self._channels[pid]
 
     def _run(self, method: str, request: Any) -> Any:
@@ -240,6 +241,8 @@ class Stream(Iterator[StreamItem[T]]):
                     failures = 0
                     yield item
             except Unavailable:
+                if self._outbox.finished:  # a draining server ends the call so even when nothing is left to answer
+                    return
                 failures += 1
                 if failures >= self._client._retry.attempts:
                     raise

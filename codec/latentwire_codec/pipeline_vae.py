@@ -92,4 +92,4 @@ class AutoencoderLatentVAE(ModelMixin, AutoencoderMixin, ConfigMixin):  # type: 
         """Reconstruct images (B,3,H,W) through a sample of the posterior or through its mode."""
         posterior = self.encode(sample).latent_dist
         z = posterior.sample(generator=generator) if sample_posterior else posterior.mode()
-        return self.decode(z, return_dict=return_dict)  # type: ignore[no-any-return]
+        return self.decode(z, return_dict=return_dict)

@@ -55,6 +55,14 @@ class Placement:
             raise ModelError(f"dtype {dtype!r} is unknown; use auto, {', '.join(DTYPES)}")
         return cls(chosen, DTYPES[dtype])
 
+    @property
+    def is_emulated(self) -> bool:
+        """Whether the dtype is a half that this CPU has no instructions for: about ten times slower than float32."""
+        if self.device.type != "cpu" or self.dtype == torch.float32:
+            return False
+        half = "bf16" if self.dtype == torch.bfloat16 else "fp16"
+        return not getattr(torch.ops.mkldnn, f"_is_mkldnn_{half}_supported")()
+
     @staticmethod
     def _fast_dtype(device: torch.device) -> torch.dtype:
         if device.type != "cuda":

@@ -2,8 +2,9 @@
 """Places in the queue: a client and a number of images -> a place, a wait or QueueFull.
 
 A client may hold at most `SHARE` times as many places as are free. One client alone gets three quarters of the queue,
-two get 3/7 each, n get 3 / (3n + 1) each, and a newcomer always finds some free: no client starves another. This is
-the dynamic threshold of Choudhury and Hahne (IEEE/ACM Transactions on Networking 6(2), 1998), here for images.
+two that share it for a while 3/7 each, n 3 / (3n + 1) each, so that some stay free for newcomers; and a client that
+holds none may have the very last. No client starves another. This is the dynamic threshold of Choudhury and Hahne
+(IEEE/ACM Transactions on Networking 6(2), 1998), here for images.
 """
 
 import asyncio

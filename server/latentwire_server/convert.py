@@ -13,7 +13,6 @@ from google.protobuf.message import Message
 from torch import Tensor
 
 from latentwire_codec.autoencoder import AutoencoderSpec
-from latentwire_codec.errors import TensorError
 from latentwire_codec.images import ImageFormat
 from latentwire_proto.v1 import latent_codec_pb2 as pb
 from latentwire_server.config import ServerConfig
@@ -74,8 +73,8 @@ def to_encode_job(request: pb.EncodeRequest) -> EncodeJob:
     """Map a message to a job.
 
     Raises:
-        InvalidRequest: a field is missing, unknown or contradicts another.
-        TensorError: a tensor's bytes are not what its dtype and shape say.
+        InvalidRequest: a field is missing, unknown or contradicts another, or a tensor's bytes are not what its dtype
+            and shape say.
     """
     which = request.WhichOneof("input")
     if which is None:
@@ -212,7 +211,7 @@ def _to_images(message: pb.ImageTensor, field: str) -> Tensor:
     if not fits:
         layout = pb.ImageLayout.Name(message.layout).removeprefix("IMAGE_LAYOUT_")
         dtype = str(tensor.dtype).removeprefix("torch.")
-        raise TensorError(f"image tensor is {dtype} {tuple(tensor.shape)}; {layout} means {wanted}")
+        raise InvalidRequest(field, f"image tensor is {dtype} {tuple(tensor.shape)}; {layout} means {wanted}")
     return tensor
 
 
@@ -221,14 +220,16 @@ def _to_tensor(message: pb.Tensor, field: str) -> Tensor:
     dtype = _known(message.dtype, DTYPES, f"{field}.dtype", pb.DType)
     words = WORDS[message.dtype]
     if len(message.shape) != 4:
-        raise TensorError(f"tensor has {len(message.shape)} axes; it needs 4, such as (B,C,h,w)")
+        raise InvalidRequest(f"{field}.shape", f"tensor has {len(message.shape)} axes; it needs 4, such as (B,C,h,w)")
     shape = tuple(message.shape)
     if min(shape) < 1:
-        raise TensorError(f"tensor has the shape {shape}; it needs sides of at least 1")
+        raise InvalidRequest(f"{field}.shape", f"tensor has the shape {shape}; it needs sides of at least 1")
     wanted = math.prod(shape) * words.itemsize
     if len(message.data) != wanted:
         name = pb.DType.Name(message.dtype).removeprefix("DTYPE_").lower()
-        raise TensorError(f"tensor has {len(message.data)} bytes; {name} of the shape {shape} takes {wanted}")
+        raise InvalidRequest(
+            f"{field}.data", f"tensor has {len(message.data)} bytes; {name} of the shape {shape} takes {wanted}"
+        )
     array = np.frombuffer(message.data, words).reshape(shape).copy()
     return torch.from_numpy(array).view(dtype)
 

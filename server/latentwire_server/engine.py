@@ -8,6 +8,7 @@ written in the pool again; the event loop only passes things on.
 """
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Hashable
@@ -37,6 +38,8 @@ from latentwire_server.jobs import (
     Execution,
 )
 from latentwire_server.telemetry import Metrics
+
+log = logging.getLogger("latentwire")
 
 T = TypeVar("T")
 
@@ -98,6 +101,10 @@ class Engine:
         self._config = config
         self._metrics = metrics
         placement = Placement.choose(config.device, config.dtype)
+        if placement.is_emulated:
+            log.warning(
+                "this CPU has no instructions for %s: it will be about ten times slower than float32", config.dtype
+            )
         on_cpu = placement.device.type == "cpu"
         delay_ms = config.max_delay_ms
         if delay_ms is None or on_cpu:

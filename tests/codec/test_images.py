@@ -664,7 +664,7 @@ def test_what_is_no_readable_image_is_refused_with_the_list_of_formats(data: byt
     [png_header(0, 0), png_header(0, 5), bmp_header(0, 5), ppm_header(0, 0), tiff_header(0, 5)],
 )
 def test_an_image_without_pixels_is_refused(data: bytes) -> None:
-    with pytest.raises(ImageError, match="cannot be read"):
+    with pytest.raises(ImageError, match=r"cannot be read|image is 0x\d; each side must be at least 1"):
         read_image(data)
 
 

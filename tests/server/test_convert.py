@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from latentwire_codec.autoencoder import AutoencoderSpec
-from latentwire_codec.errors import TensorError
 from latentwire_codec.images import ImageFormat
 from latentwire_proto.v1 import latent_codec_pb2 as pb
 from latentwire_server import convert
@@ -174,7 +173,7 @@ def test_a_tensor_of_the_wrong_length_is_refused(wrong: int) -> None:
     right = request.latents.values.data
     request.latents.values.data = right[:wrong] if wrong < 0 else right + b"\0" * wrong
     expected = rf"tensor has {96 + wrong} bytes; float32 of the shape \(1, 4, 2, 3\) takes 96"
-    with pytest.raises(TensorError, match=expected):
+    with pytest.raises(InvalidRequest, match=expected):
         to_decode_job(request)
 
 
@@ -182,7 +181,7 @@ def test_a_tensor_of_the_wrong_length_is_refused(wrong: int) -> None:
 def test_a_tensor_with_an_empty_side_is_refused(shape: list[int]) -> None:
     request = latents_request()
     request.latents.values.shape[:] = shape
-    with pytest.raises(TensorError, match="it needs sides of at least 1"):
+    with pytest.raises(InvalidRequest, match="it needs sides of at least 1"):
         to_decode_job(request)
 
 
@@ -190,14 +189,14 @@ def test_a_tensor_with_an_empty_side_is_refused(shape: list[int]) -> None:
 def test_a_tensor_without_four_axes_is_refused(shape: list[int]) -> None:
     request = latents_request()
     request.latents.values.shape[:] = shape
-    with pytest.raises(TensorError, match=f"tensor has {len(shape)} axes; it needs 4"):
+    with pytest.raises(InvalidRequest, match=f"tensor has {len(shape)} axes; it needs 4"):
         to_decode_job(request)
 
 
 def test_a_shape_of_astronomical_size_is_refused_by_its_length() -> None:
     request = latents_request()
     request.latents.values.shape[:] = [2**32 - 1] * 4
-    with pytest.raises(TensorError, match=r"tensor has 96 bytes; .* takes \d+"):
+    with pytest.raises(InvalidRequest, match=r"tensor has 96 bytes; .* takes \d+"):
         to_decode_job(request)
 
 
@@ -311,7 +310,7 @@ def test_a_raw_image_that_is_not_as_its_layout_says_is_refused(
     layout: "pb.ImageLayout", shape: tuple[int, ...], dtype: torch.dtype
 ) -> None:
     image = pb.ImageTensor(tensor=tensor_message(torch.zeros(shape, dtype=dtype)), layout=layout)
-    with pytest.raises(TensorError) as caught:
+    with pytest.raises(InvalidRequest) as caught:
         to_encode_job(pb.EncodeRequest(image_tensor=image))
     assert str(shape) in str(caught.value)
     assert pb.ImageLayout.Name(layout).removeprefix("IMAGE_LAYOUT_") in str(caught.value)

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files and folders on the command line -> what is read and where it is written, with nothing in the way."""
+
+import os
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from latentwire_client.cli.ending import Refusal
+from latentwire_client.cli.words import NO_VALUE, option
+
+IMAGE_SUFFIXES = frozenset(
+    (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
+)
+LATENT_SUFFIXES = frozenset((".safetensors",))
+
+Images = Annotated[
+    list[Path],
+    typer.Argument(metavar="IMAGE", help="Image files, or folders to look through for them.", show_default=False),
+]
+Output = Annotated[
+    Path,
+    option("--output", "-o", text="The folder to write to; made if need be.", metavar="DIR"),
+]
+Overwrite = Annotated[bool, option("--overwrite", text="Replace files that exist.", metavar=NO_VALUE)]
+Json = Annotated[bool, option("--json", text="Print one JSON document on standard output.", metavar=NO_VALUE)]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file's way.
+
+    Attributes:
+        source: what is read.
+        target: what is written.
+    """
+
+    source: Path
+    target: Path
+
+
+def plan(inputs: Iterable[Path], suffixes: Collection[str], folder: Path, ending: str, overwrite: bool) -> list[Job]:
+    """Map inputs to jobs: a file to FOLDER/NAME+ending, those of a folder likewise with their place below it.
+
+    The folder to write to is made, and is not looked through where it is inside an input. Hidden files are left out.
+
+    Raises:
+        Refusal: two inputs would be written to one file, a file exists, or a folder holds no such file.
+        OSError: the folder cannot be made.
+    """
+    jobs: dict[Path, Job] = {}
+    for path in inputs:
+        for source, place in _found(path, suffixes, folder):
+            job = Job(source, folder / place.with_name(place.stem + ending))
+            other = jobs.setdefault(job.target, job)
+            if other.source.resolve() != job.source.resolve():
+                raise Refusal(
+                    f"{other.source} and {job.source} would both be written to {job.target}; "
+                    "rename one, or give them to two runs with folders of their own"
+                )
+    taken = [] if overwrite else [job.target for job in jobs.values() if job.target.exists()]
+    if taken:
+        more = f" (and {len(taken) - 1} more)" if len(taken) > 1 else ""
+        raise Refusal(f"{taken[0]}{more} exists; --overwrite replaces it, or write to another folder with -o")
+    folder.mkdir(parents=True, exist_ok=True)
+    return list(jobs.values())
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file, whole or not at all, and the folders above it; raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _found(path: Path, suffixes: Collection[str], output: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield each file that an input stands for, and its place below the output; a missing one fails when it is read."""
+    if not path.is_dir():
+        yield path, Path(path.name)
+        return
+    output = output.resolve()
+    empty = True
+    for here, folders, names in os.walk(path):
+        folders[:] = sorted(
+            name for name in folders if not name.startswith(".") and Path(here, name).resolve() != output
+        )
+        for name in sorted(names):
+            if Path(name).suffix.lower() in suffixes and not name.startswith("."):
+                empty = False
+                yield Path(here, name), Path(here, name).relative_to(path)
+    if empty:
+        raise Refusal(f"{path} holds none of the files looked for ({' '.join(sorted(suffixes))})")

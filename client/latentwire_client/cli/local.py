@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model on this machine: what must be installed for it, and the names of models -> a server in this process."""
+
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+
+from latentwire_client.cli.ending import Refusal
+
+# What each extra brings and the code behind it imports.
+EXTRAS = {
+    "codec": ("torch", "diffusers", "pytorch_msssim"),
+    "server": ("torch", "diffusers", "grpc_reflection", "grpc_status", "prometheus_client", "pythonjsonlogger"),
+}
+
+
+def require(extra: str) -> None:
+    """Check that an extra is installed, without importing it, and keep its libraries from chattering.
+
+    Raises:
+        Refusal: it is not.
+    """
+    if not all(find_spec(module) for module in EXTRAS[extra]):
+        raise Refusal(f"this needs the {extra} extra: pip install 'latentwire[{extra}]'")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    for variable in ("DIFFUSERS_VERBOSITY", "TRANSFORMERS_VERBOSITY"):
+        os.environ.setdefault(variable, "error")
+
+
+@contextmanager
+def local_server(model: str) -> Iterator[str]:
+    """Serve one model from a thread, on a free port of the loopback interface; yield the address.
+
+    Raises:
+        Refusal: the server extra is not installed.
+        ModelError, ServerError: the model cannot be served.
+    """
+    require("server")
+    from latentwire_server.app import background
+    from latentwire_server.config import ModelSource, ServerConfig
+
+    models = (ModelSource.parse(model),) if model else ServerConfig.models
+    # Interrupted, there is nobody left to finish the accepted requests for.
+    with background(ServerConfig(port=0, models=models, drain_timeout_s=0)) as server:
+        yield f"127.0.0.1:{server.port}"

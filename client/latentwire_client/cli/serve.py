@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`latentwire serve`: options -> a server, until SIGTERM.
+
+The options are the fields of the server's `ServerConfig`, which checks them and has the defaults; only what is given
+here is passed on.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from latentwire_client.cli.local import require
+from latentwire_client.cli.report import print_line
+from latentwire_client.cli.words import option
+
+if TYPE_CHECKING:
+    from latentwire_server.app import Server
+
+
+def _option(flag: str, panel: str, metavar: str, text: str, default: str = "") -> Any:
+    variable = f"LATENTWIRE_{flag.removeprefix('--').upper().replace('-', '_')}"
+    return option(flag, text=text, default=default, panel=panel, metavar=metavar, envvar=variable)
+
+
+MODELS, NETWORK, BATCHES, LIMITS, ACCESS = "Models", "Network", "Batches", "Limits", "Access"
+
+
+def serve(
+    *,
+    models: Annotated[
+        list[str] | None,
+        _option(
+            "--model",
+            MODELS,
+            "[NAME=]SOURCE",
+            "A bundled model, a diffusers folder, or a hub id in the local cache; repeatable, the first is the"
+            " default (in the variable: separated by spaces).",
+            "f8c4",
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        _option("--device", MODELS, "NAME", "cpu, cuda, cuda:1 ...; auto takes a GPU if there is one.", "auto"),
+    ] = None,
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"] | None,
+        _option("--dtype", MODELS, "NAME", "What the model computes in: auto, float32, bfloat16 or float16.", "auto"),
+    ] = None,
+    host: Annotated[
+        str | None, _option("--host", NETWORK, "ADDRESS", "Address to listen on; 0.0.0.0 for every one.", "127.0.0.1")
+    ] = None,
+    port: Annotated[int | None, _option("--port", NETWORK, "PORT", "0..65535; 0 takes a free one.", "50051")] = None,
+    metrics_port: Annotated[
+        int | None,
+        _option(
+            "--metrics-port", NETWORK, "PORT", "Prometheus metrics over HTTP, 0..65535; 0 takes a free one.", "off"
+        ),
+    ] = None,
+    max_delay_ms: Annotated[
+        float | None,
+        _option(
+            "--max-delay-ms",
+            BATCHES,
+            "MS",
+            "How long a batch waits for more images, 0..10000 ms.",
+            "5 on a GPU, 0 on a CPU",
+        ),
+    ] = None,
+    max_batch_pixels: Annotated[
+        int | None,
+        _option(
+            "--max-batch-pixels",
+            BATCHES,
+            "PIXELS",
+            "Pixels of the images that share a batch, from 1; a larger image goes alone.",
+            "4194304",
+        ),
+    ] = None,
+    max_batch: Annotated[
+        int | None, _option("--max-batch", LIMITS, "IMAGES", "Images in one request, 1..65536.", "64")
+    ] = None,
+    max_queue: Annotated[
+        int | None,
+        _option("--max-queue", LIMITS, "IMAGES", "Images waiting or at work, of all clients, 1..1048576.", "256"),
+    ] = None,
+    max_message_mib: Annotated[
+        int | None,
+        _option(
+            "--max-message-mib",
+            LIMITS,
+            "MIB",
+            "MiB of one message, either way, 1..2047; an image may have a third as many pixels as this has bytes.",
+            "64",
+        ),
+    ] = None,
+    max_side: Annotated[
+        int | None, _option("--max-side", LIMITS, "PIXELS", "Pixels along each side of an image, 8..1048575.", "8192")
+    ] = None,
+    stream_window: Annotated[
+        int | None, _option("--stream-window", LIMITS, "ITEMS", "Items of one stream in flight, 1..4096.", "16")
+    ] = None,
+    drain_timeout_s: Annotated[
+        float | None,
+        _option(
+            "--drain-timeout-s",
+            LIMITS,
+            "SECONDS",
+            "How long accepted requests may take after SIGTERM, 0..86400 s.",
+            "60",
+        ),
+    ] = None,
+    token: Annotated[
+        str | None,
+        _option("--token", ACCESS, "TEXT", "What clients must send; better given by its variable."),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None,
+        _option("--tls-cert", ACCESS, "PATH", "Speak TLS with the certificate chain of this PEM file."),
+    ] = None,
+    tls_key: Annotated[
+        Path | None, _option("--tls-key", ACCESS, "PATH", "PEM file of the certificate's private key.")
+    ] = None,
+    log_format: Annotated[
+        Literal["text", "json"],
+        _option("--log-format", "Log", "FORMAT", "text, or json: one object a line; on standard error.", "text"),
+    ] = "text",
+) -> None:
+    """Serve models until SIGTERM or Ctrl-C, which lets accepted requests finish.
+
+    One line on standard output says when it is ready and where: `serving f8c4 on 127.0.0.1:50051`.
+    """
+    given = {key: value for key, value in locals().items() if value is not None and key not in ("models", "log_format")}
+    require("server")
+    from latentwire_server.app import run
+    from latentwire_server.config import ModelSource, ServerConfig
+    from latentwire_server.telemetry import configure_logging
+
+    if models:
+        given["models"] = tuple(ModelSource.parse(model) for model in models)
+    config = ServerConfig(**given)
+    configure_logging(log_format)
+    run(config, _say_ready)
+
+
+def _say_ready(server: "Server") -> None:
+    config = server.config
+    names = ",".join(model.name for model in config.models)
+    line = f"serving {names} on {_address(config.host, server.port)}"
+    if config.metrics_port is not None:
+        line += f", metrics on {_address(config.host, server.metrics_port)}"
+    print_line(line)
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which server a command talks to: the options that say so -> a `Client`."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+from latentwire_client.cli.ending import Refusal
+from latentwire_client.cli.local import local_server
+from latentwire_client.cli.report import working
+from latentwire_client.cli.words import NO_VALUE, option
+from latentwire_client.client import Client
+from latentwire_client.config import Limits, Timeout
+from latentwire_client.errors import Overloaded
+from latentwire_client.info import OnExecution
+
+T = TypeVar("T")
+
+# The server has the say on the size of messages; this is protobuf's own limit.
+NO_LIMIT = Limits(max_message_bytes=2**31 - 1)
+PATIENCE_S = 120.0
+PANEL = "Server"
+
+# Client reads LATENTWIRE_SERVER and LATENTWIRE_TOKEN itself, so that --server given beside --local can be told apart.
+Server = Annotated[
+    str | None,
+    option(text="The server.", default="$LATENTWIRE_SERVER or localhost:50051", panel=PANEL, metavar="HOST:PORT"),
+]
+Local = Annotated[
+    bool,
+    option("--local", text="Run the model in this process instead.", panel=PANEL, metavar=NO_VALUE),
+]
+Model = Annotated[
+    str,
+    option(
+        text="A model of the server; with --local what `serve --model` takes.",
+        default="its first; f8c4",
+        panel=PANEL,
+        metavar="NAME",
+    ),
+]
+Token = Annotated[
+    str | None, option(text="What the server asks for.", default="$LATENTWIRE_TOKEN", panel=PANEL, metavar="TEXT")
+]
+Tls = Annotated[bool, option("--tls", text="Speak TLS, trusting the system's roots.", panel=PANEL, metavar=NO_VALUE)]
+TlsCa = Annotated[
+    Path | None, option(text="Speak TLS, trusting the roots of this PEM file.", panel=PANEL, metavar="PATH")
+]
+TimeoutS = Annotated[
+    float | None,
+    option(
+        "--timeout",
+        text="How long to wait for one answer, seconds, above 0.",
+        default="120; for `encode` no limit",
+        panel=PANEL,
+        metavar="SECONDS",
+    ),
+]
+
+
+@contextmanager
+def connect(
+    server: str | None,
+    token: str | None,
+    tls: bool,
+    tls_ca: Path | None,
+    timeout: float | None,
+    *,
+    local: bool = False,
+    model: str = "",
+    on_execution: OnExecution | None = None,
+) -> Iterator[Client]:
+    """Map the options to a client, and with `local` to a server in this process.
+
+    Raises:
+        Refusal: the options contradict each other, or the server extra is missing.
+        ValueError: the timeout is not positive.
+        ModelError, ServerError: the local model cannot be served.
+    """
+    waiting = Timeout() if timeout is None else Timeout(call_s=timeout, stream_item_s=timeout)
+    if local and (server is not None or tls or tls_ca is not None):
+        raise Refusal("--local runs the model in this process; leave out --server, --tls and --tls-ca")
+    if not local:
+        with Client(
+            server, model=model, timeout=waiting, limits=NO_LIMIT, token=token, tls=tls_ca or tls,
+            on_execution=on_execution,
+        ) as client:  # fmt: skip
+            yield client
+        return
+    serving = local_server(model)
+    with working("loading the model"):
+        address = serving.__enter__()
+    try:
+        with Client(address, timeout=waiting, limits=NO_LIMIT, on_execution=on_execution) as client:
+            yield client
+    finally:
+        serving.__exit__(None, None, None)
+
+
+def patiently(call: Callable[[], T]) -> T:
+    """Make a call, again and again while the server's queue is full, for two minutes at most."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return call()
+        except Overloaded as error:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(max(0.1, error.retry_after_s))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What tests of several folders share: photographs that packages ship, small models, a server."""
 
+import logging
 import signal
 import subprocess
 import sys
@@ -20,6 +21,15 @@ from latentwire_server.app import Server, background
 from latentwire_server.config import ModelSource, ServerConfig
 
 Pixels = npt.NDArray[np.uint8]
+
+
+@pytest.fixture(autouse=True)
+def _own_logging() -> Iterator[None]:
+    """Undo what a test configures: its log must not go to a stream that ended with it."""
+    logger = logging.getLogger("latentwire")
+    before = (logger.handlers, logger.level, logger.propagate)
+    yield
+    logger.handlers, logger.level, logger.propagate = before
 
 
 @pytest.fixture(scope="session")

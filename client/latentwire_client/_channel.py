@@ -72,8 +72,8 @@ def _options(limits: Limits, retry: Retry) -> Iterator[tuple[str, Any]]:
     if retry.attempts > 1:
         policy = {
             "maxAttempts": retry.attempts,
-            "initialBackoff": f"{retry.initial_backoff_s}s",
-            "maxBackoff": f"{retry.max_backoff_s}s",
+            "initialBackoff": f"{retry.initial_backoff_s:.9f}s",
+            "maxBackoff": f"{retry.max_backoff_s:.9f}s",
             "backoffMultiplier": 2,
             "retryableStatusCodes": ["UNAVAILABLE"],
         }

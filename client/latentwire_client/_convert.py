@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from latentwire_client._outbox import Outbox
 from latentwire_client.config import Limits, Timeout
 from latentwire_client.info import Execution, ModelInfo, OnExecution, ServerInfo, ServerLimits
-from latentwire_client.latents import Array, LatentKind, Latents
+from latentwire_client.latents import MAX_SEED, Array, LatentKind, Latents
 from latentwire_proto.v1 import latent_codec_pb2 as pb
 
 ImageInput = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.generic]
@@ -29,7 +29,7 @@ KINDS = {
     LatentKind.SAMPLE: pb.LATENT_KIND_SAMPLE,
     LatentKind.MOMENTS: pb.LATENT_KIND_MOMENTS,
 }
-FROM_KIND = {number: kind for kind, number in KINDS.items()}
+FROM_KIND = {pb.LATENT_KIND_UNSPECIFIED: LatentKind.MODE} | {number: kind for kind, number in KINDS.items()}
 DTYPES = {"float32": pb.DTYPE_FLOAT32, "float16": pb.DTYPE_FLOAT16, "bfloat16": pb.DTYPE_BFLOAT16}
 FORMATS = {
     "png": pb.IMAGE_FORMAT_PNG,
@@ -38,6 +38,8 @@ FORMATS = {
     "avif": pb.IMAGE_FORMAT_AVIF,
 }
 PIXELS = pb.ImageTensorOutput(layout=pb.IMAGE_LAYOUT_UINT8_NHWC)
+# Modes that no file format holds -> the nearest that one does.
+STORABLE = {"La": "LA", "RGBa": "RGBA", "HSV": "RGB"}
 
 
 class EncodeArguments(TypedDict, total=False):
@@ -66,21 +68,39 @@ def to_encode_request(image: ImageInput, options: EncodeArguments, default_model
         OSError: the path cannot be read.
         TypeError, ValueError: the image or an option is nothing that can be sent.
     """
+    return _with_image(_without_image(options, default_model), image)
+
+
+def _without_image(options: EncodeArguments, default_model: str) -> pb.EncodeRequest:
+    unknown = sorted(options.keys() - EncodeArguments.__optional_keys__)
+    if unknown:
+        known = ", ".join(sorted(EncodeArguments.__optional_keys__))
+        raise TypeError(f"there is no option {unknown[0]!r}; the options are {known}")
     dtype = options.get("dtype", "float16")
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}")
+    seeds = tuple(options.get("seeds", ()))
+    for seed in seeds:
+        if not 0 <= seed <= MAX_SEED:
+            raise ValueError(f"seed is {seed}; it must be in 0..2^64-1")
     request = pb.EncodeRequest(
         model=options.get("model") or default_model,
         latents=pb.LatentOutput(
             kind=KINDS[LatentKind(options.get("kind", LatentKind.MODE))],
             scale=pb.LATENT_SCALE_SCALED if options.get("scaled") else pb.LATENT_SCALE_RAW,
             dtype=DTYPES[dtype],
-            seeds=options.get("seeds", ()),
+            seeds=seeds,
         ),
     )
     size = options.get("size")
     if size is not None:
         request.target_size.CopyFrom(_to_size(size))
+    return request
+
+
+def _with_image(options: pb.EncodeRequest, image: ImageInput) -> pb.EncodeRequest:
+    request = pb.EncodeRequest()
+    request.CopyFrom(options)
     if isinstance(image, np.ndarray):
         request.image_tensor.CopyFrom(to_image_tensor(image))
     else:
@@ -133,12 +153,16 @@ def to_file_output(image_format: str, quality: int | None) -> pb.ImageFileOutput
 
 
 def from_latents(message: pb.Latents) -> Latents:
-    """Map a message to latents; bfloat16 becomes float32."""
+    """Map a message to latents; bfloat16 becomes float32.
+
+    Raises:
+        ValueError: the message is of a kind or dtype that is not known here, or contradicts itself.
+    """
     size = message.image_size
     return Latents(
         values=cast(Array, _from_tensor(message.values)),
         logvar=cast(Array, _from_tensor(message.logvar)) if message.HasField("logvar") else None,
-        kind=FROM_KIND[message.kind],
+        kind=FROM_KIND.get(message.kind) or LatentKind(str(message.kind)),
         scaled=message.scale == pb.LATENT_SCALE_SCALED,
         image_size=(size.height, size.width) if message.HasField("image_size") else None,
         model=message.model,
@@ -195,10 +219,11 @@ def encode_outbox(
     limits: Limits,
     on_execution: OnExecution | None,
 ) -> Outbox[Latents]:
-    """Map images to the bookkeeping of an EncodeStream."""
+    """Map images to the bookkeeping of an EncodeStream; raises what `to_encode_request` raises for options."""
+    common = _without_image(options, default_model)
 
     def make(number: int, image: ImageInput) -> pb.EncodeStreamRequest:
-        request = to_encode_request(image, options, default_model)
+        request = _with_image(common, image)
         return pb.EncodeStreamRequest(id=number, request=request, timeout_ns=timeout.stream_item_ns)
 
     def parse(_: ImageInput, response: pb.EncodeResponse) -> Latents:
@@ -261,14 +286,27 @@ def _to_file(image: object) -> bytes:
     if isinstance(image, bytes | bytearray | memoryview):
         return bytes(image)
     if isinstance(image, Image.Image):
-        # Uncompressed TIFF keeps every mode that the server can convert (alpha, 16 bits, CMYK) and costs no time.
-        buffer = io.BytesIO()
-        upright = ImageOps.exif_transpose(image)
-        upright.save(buffer, "TIFF", icc_profile=image.info.get("icc_profile"))
-        return buffer.getvalue()
+        try:
+            return _pil_to_file(image)
+        except OSError:
+            raise
+        except Exception as error:  # what is read only now may fail with nearly anything
+            raise ValueError(f"the PIL image ({image.mode}, {image.size}) cannot be sent: {error}") from error
     if isinstance(image, str | os.PathLike):
         return Path(image).read_bytes()
     raise TypeError(f"an image is a path, bytes, a PIL image or a numpy array, not {type(image).__name__}")
+
+
+def _pil_to_file(image: Image.Image) -> bytes:
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode in STORABLE:
+        upright = upright.convert(STORABLE[upright.mode])
+    # Uncompressed TIFF keeps every mode that the server can convert (alpha, 16 bits, CMYK) and costs no time. But it
+    # knows no transparent colours, as GIF and PNG have them.
+    image_format = "PNG" if "transparency" in upright.info else "TIFF"
+    buffer = io.BytesIO()
+    upright.save(buffer, image_format, icc_profile=image.info.get("icc_profile"), compress_level=0)
+    return buffer.getvalue()
 
 
 def to_image_tensor(array: npt.NDArray[np.generic]) -> pb.ImageTensor:
@@ -276,7 +314,7 @@ def to_image_tensor(array: npt.NDArray[np.generic]) -> pb.ImageTensor:
     batch = array[np.newaxis] if array.ndim == 3 else array
     if batch.ndim == 4 and batch.dtype == np.uint8 and batch.shape[3] == 3:
         return pb.ImageTensor(tensor=_to_tensor(batch), layout=pb.IMAGE_LAYOUT_UINT8_NHWC)
-    if batch.ndim == 4 and batch.dtype in (np.float32, np.float16) and batch.shape[1] == 3:
+    if batch.ndim == 4 and batch.dtype.newbyteorder("=") in (np.float32, np.float16) and batch.shape[1] == 3:
         return pb.ImageTensor(tensor=_to_tensor(batch), layout=pb.IMAGE_LAYOUT_FLOAT_NCHW)
     raise ValueError(
         f"image array is {array.dtype} {array.shape}; uint8 (H,W,3) or (B,H,W,3) in 0..255, "
@@ -300,15 +338,21 @@ FROM_WORDS = dict(WORDS.values())
 
 
 def _to_tensor(array: npt.NDArray[np.generic]) -> pb.Tensor:
-    dtype, words = WORDS[array.dtype]
+    dtype, words = WORDS[array.dtype.newbyteorder("=")]
     return pb.Tensor(dtype=dtype, shape=array.shape, data=array.astype(words, copy=False).tobytes())
 
 
 def _from_tensor(message: pb.Tensor) -> npt.NDArray[np.generic]:
-    """Map a message to an array of its own memory; bfloat16 is the upper half of a float32."""
+    """Map a message to an array of its own memory; bfloat16 is the upper half of a float32.
+
+    Raises:
+        ValueError: there is no tensor, its dtype is not known here, or its bytes don't fit its shape.
+    """
     shape = tuple(message.shape)
     if message.dtype == pb.DTYPE_BFLOAT16:
         halves = np.frombuffer(message.data, "<u2").astype(np.uint32)
         return (halves << np.uint32(16)).view(np.float32).reshape(shape)
+    if message.dtype not in FROM_WORDS:
+        raise ValueError(f"a tensor of {shape} has the dtype number {message.dtype}, which this version does not know")
     array = np.frombuffer(message.data, FROM_WORDS[message.dtype]).reshape(shape)
     return array.astype(array.dtype.newbyteorder("="))

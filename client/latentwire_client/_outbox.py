@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from latentwire_client.errors import from_status
+import grpc
+
+from latentwire_client.errors import ServerFault, from_status
 
 T = TypeVar("T")
 
@@ -45,6 +47,9 @@ class Outbox(Generic[T]):
         make: (number, item) -> request; an OSError, TypeError or ValueError fails that item alone.
         parse: (item, response) -> result; likewise.
         in_flight: items without an answer.
+
+    Attributes:
+        source_failed: whether `items` raised. It must not be read again: a generator would seem to be at its end.
     """
 
     def __init__(
@@ -60,6 +65,7 @@ class Outbox(Generic[T]):
         self._in_flight = in_flight
         self._pending: dict[int, tuple[Any, Any]] = {}
         self._exhausted = False
+        self.source_failed = False
 
     @property
     def finished(self) -> bool:
@@ -78,6 +84,9 @@ class Outbox(Generic[T]):
             except StopIteration:
                 self._exhausted = True
                 return
+            except BaseException:
+                self.source_failed = True
+                raise
             try:
                 request = self._make(number, item)
             except (OSError, TypeError, ValueError) as error:
@@ -87,11 +96,18 @@ class Outbox(Generic[T]):
                 yield request
 
     def answer(self, response: Any) -> StreamItem[T]:
-        """Map a response to its item, which is then done."""
+        """Map a response to its item, which is then done.
+
+        Raises:
+            ServerFault: no item of that number waits for an answer.
+        """
+        if response.id not in self._pending:
+            problem = f"the server answered item {response.id} of a stream, which was not waiting for an answer"
+            raise ServerFault(grpc.StatusCode.INTERNAL, problem)
         item, _ = self._pending.pop(response.id)
         if response.WhichOneof("outcome") == "error":
             return StreamItem(response.id, item, None, from_status(response.error))
         try:
             return StreamItem(response.id, item, self._parse(item, response.result), None)
-        except ValueError as error:
+        except (OSError, TypeError, ValueError) as error:
             return StreamItem(response.id, item, None, error)

@@ -5,6 +5,7 @@ import asyncio
 import os
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self, Unpack, cast, overload
 
@@ -83,7 +84,7 @@ class AsyncClient:
     ) -> Latents | list[Latents]:
         """Map an image, or each of a list of images, to latents; see `Client.encode`."""
         if isinstance(image, list | tuple):
-            return [item.get() async for item in self.encode_stream(image, **options).ordered()]
+            return await _results(self.encode_stream(image, **options))
         request = await asyncio.to_thread(_convert.to_encode_request, cast(ImageInput, image), options, self._model)
         return _convert.from_latents((await self._run("Encode", request)).latents)
 
@@ -96,7 +97,7 @@ class AsyncClient:
         """Map the latents of one image, or each of a list of them, to PIL images; see `Client.decode`."""
         if isinstance(latents, Latents):
             return _convert.single(await self.decode_array(latents, model=model), latents)
-        return [item.get() async for item in self.decode_stream(latents, model=model).ordered()]
+        return await _results(self.decode_stream(latents, model=model))
 
     async def decode_array(self, latents: Latents, *, dtype: str = "uint8", model: str = "") -> npt.NDArray[Any]:
         """Map latents to raw images; see `Client.decode_array`."""
@@ -150,8 +151,10 @@ class AsyncClient:
     def _channel(self) -> grpc.aio.Channel:
         key = (os.getpid(), asyncio.get_running_loop())
         if key not in self._channels:
-            alive = {k: channel for k, channel in self._channels.items() if not k[1].is_closed()}
-            self._channels = {**alive, key: self._address.open(grpc.aio, self._limits, self._retry)}
+            for other in list(self._channels):
+                if other[1].is_closed():
+                    self._channels.pop(other, None)
+            self._channels[key] = self._address.open(grpc.aio, self._limits, self._retry)
         return self._channels[key]
 
     async def _run(self, method: str, request: Any) -> Any:
@@ -174,10 +177,8 @@ class AsyncStream(AsyncIterator[StreamItem[T]]):
     """The answers to a stream of items, as they are done; `client.Stream`, awaited."""
 
     def __init__(self, client: AsyncClient, method: str, outbox: Outbox[T]) -> None:
-        self._client = client
-        self._method = method
-        self._outbox = outbox
-        self._items = self._run()
+        # The generator doesn't know the stream: without a cycle, a stream that is dropped ends at once.
+        self._items = _items(client, method, outbox)
 
     async def __anext__(self) -> StreamItem[T]:
         """Return the next item that is done.
@@ -187,7 +188,7 @@ class AsyncStream(AsyncIterator[StreamItem[T]]):
         """
         return await anext(self._items)
 
-    async def ordered(self) -> AsyncIterator[StreamItem[T]]:
+    async def ordered(self) -> AsyncGenerator[StreamItem[T], None]:
         """Iterate in the order of the input; what is done early is held until its turn."""
         early: dict[int, StreamItem[T]] = {}
         turn = 0
@@ -201,57 +202,78 @@ class AsyncStream(AsyncIterator[StreamItem[T]]):
         """End the stream early; what is in flight is cancelled."""
         await self._items.aclose()
 
-    async def _run(self) -> AsyncGenerator[StreamItem[T], None]:
-        failures = 0
-        while not self._outbox.finished:
-            try:
-                async for item in self._connection():
+
+async def _results(stream: AsyncStream[T]) -> list[T]:
+    """Return the results in the order of the input; the first failure is raised, and ends the stream."""
+    try:
+        async with aclosing(stream.ordered()) as items:
+            return [item.get() async for item in items]
+    finally:
+        await stream.close()
+
+
+# A generator that is dropped half-way is closed by the loop, some time later; `aclosing` does it in place.
+
+
+async def _items(client: AsyncClient, method: str, outbox: Outbox[T]) -> AsyncGenerator[StreamItem[T], None]:
+    """Run calls until every item has its answer."""
+    failures = 0
+    while not outbox.finished:
+        try:
+            async with aclosing(_connection(client, method, outbox)) as items:
+                async for item in items:
                     failures = 0
                     yield item
-            except Unavailable:
-                if self._outbox.finished:  # a draining server ends the call so even when nothing is left to answer
-                    return
-                failures += 1
-                if failures >= self._client._retry.attempts:
-                    raise
-                await asyncio.sleep(random.uniform(0, self._client._retry.backoff_s(failures)))
+        except Unavailable:
+            if outbox.finished:  # a draining server ends the call so even when nothing is left to answer
+                return
+            failures += 1
+            if outbox.source_failed or failures >= client._retry.attempts:
+                raise
+            await asyncio.sleep(random.uniform(0, client._retry.backoff_s(failures)))
 
-    async def _connection(self) -> AsyncGenerator[StreamItem[T], None]:
-        """Run one call: what has no answer yet goes first; each answer makes room for a further item."""
-        requests: asyncio.Queue[Any] = asyncio.Queue()
 
-        async def sending() -> AsyncIterator[Any]:
-            while (request := await requests.get()) is not None:
-                yield request
+async def _connection(client: AsyncClient, method: str, outbox: Outbox[T]) -> AsyncGenerator[StreamItem[T], None]:
+    """Run one call: what has no answer yet goes first; each answer makes room for a further item."""
+    requests: asyncio.Queue[Any] = asyncio.Queue()
 
-        call = self._client._open_stream(self._method, sending())
-        try:
-            for request in self._outbox.unanswered():
-                requests.put_nowait(request)
-            async for item in self._feed(requests):
+    async def sending() -> AsyncIterator[Any]:
+        while (request := await requests.get()) is not None:
+            yield request
+
+    call = client._open_stream(method, sending())
+    try:
+        for request in outbox.unanswered():
+            requests.put_nowait(request)
+        async with aclosing(_feed(outbox, requests)) as failed:
+            async for item in failed:
                 yield item
-            if not self._outbox.finished:
-                async for response in call:
-                    yield self._outbox.answer(response)
-                    async for item in self._feed(requests):
+        if not outbox.finished:
+            async for response in call:
+                yield outbox.answer(response)
+                async with aclosing(_feed(outbox, requests)) as failed:
+                    async for item in failed:
                         yield item
-                    if self._outbox.finished:
-                        break
-            if not self._outbox.finished:
-                raise Unavailable(grpc.StatusCode.UNAVAILABLE, f"{self._client.target} ended the stream early")
-            requests.put_nowait(None)
-            await call.code()
-        except grpc.RpcError as error:
-            raise from_rpc_error(error, self._client.target) from error
-        finally:
-            requests.put_nowait(None)
-            call.cancel()
+                if outbox.finished:
+                    break
+        if not outbox.finished:
+            raise Unavailable(grpc.StatusCode.UNAVAILABLE, f"{client.target} ended the stream early")
+        requests.put_nowait(None)
+        await call.code()
+    except grpc.RpcError as error:
+        if outbox.source_failed:
+            raise
+        raise from_rpc_error(error, client.target) from error
+    finally:
+        requests.put_nowait(None)
+        call.cancel()
 
-    async def _feed(self, requests: "asyncio.Queue[Any]") -> AsyncGenerator[StreamItem[T], None]:
-        """Send items while there is room; yield those that cannot even be sent."""
-        outcomes = self._outbox.fill()
-        while (outcome := await asyncio.to_thread(next, outcomes, None)) is not None:
-            if isinstance(outcome, StreamItem):
-                yield outcome
-            else:
-                requests.put_nowait(outcome)
+
+async def _feed(outbox: Outbox[T], requests: "asyncio.Queue[Any]") -> AsyncGenerator[StreamItem[T], None]:
+    """Send items while there is room; yield those that cannot even be sent."""
+    outcomes = outbox.fill()
+    while (outcome := await asyncio.to_thread(next, outcomes, None)) is not None:
+        if isinstance(outcome, StreamItem):
+            yield outcome
+        else:
+            requests.put_nowait(outcome)

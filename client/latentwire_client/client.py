@@ -5,6 +5,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self, Unpack, cast, overload
@@ -107,7 +108,8 @@ class Client:
             latents (B,C,h,w), B = 1 but for an array (B,...).
         """
         if isinstance(image, list | tuple):
-            return [item.get() for item in self.encode_stream(image, **options).ordered()]
+            with closing(self.encode_stream(image, **options)) as stream:
+                return [item.get() for item in stream.ordered()]
         request = _convert.to_encode_request(cast(ImageInput, image), options, self._model)
         return _convert.from_latents(self._run("Encode", request).latents)
 
@@ -124,7 +126,8 @@ class Client:
         """
         if isinstance(latents, Latents):
             return _convert.single(self.decode_array(latents, model=model), latents)
-        return [item.get() for item in self.decode_stream(latents, model=model).ordered()]
+        with closing(self.decode_stream(latents, model=model)) as stream:
+            return [item.get() for item in stream.ordered()]
 
     def decode_array(self, latents: Latents, *, dtype: str = "uint8", model: str = "") -> npt.NDArray[Any]:
         """Map latents to raw images: uint8 (B,H,W,3), or for a float dtype (B,3,H,W), about [-1,1], not clamped."""
@@ -181,10 +184,13 @@ class Client:
         return {**self.__dict__, "_channels": {}}
 
     def _channel(self) -> grpc.Channel:
-        pid = os.getpid()
-        if pid not in self._channels:
-            self._channels[pid] = self._address.open(grpc, self._limits, self._retry)
-        return self._channels[pid]
+        channel = self._channels.get(os.getpid())
+        if channel is None:
+            made = self._address.open(grpc, self._limits, self._retry)
+            channel = self._channels.setdefault(os.getpid(), made)
+            if channel is not made:  # another thread was faster
+                made.close()
+        return channel
 
     def _run(self, method: str, request: Any) -> Any:
         response = self._call(method, request)
@@ -206,10 +212,8 @@ class Stream(Iterator[StreamItem[T]]):
     """The answers to a stream of items, as they are done; made by the client's stream methods."""
 
     def __init__(self, client: Client, method: str, outbox: Outbox[T]) -> None:
-        self._client = client
-        self._method = method
-        self._outbox = outbox
-        self._items: Generator[StreamItem[T], None, None] = self._run()
+        # The generator doesn't know the stream: without a cycle, a stream that is dropped ends at once.
+        self._items = _items(client, method, outbox)
 
     def __next__(self) -> StreamItem[T]:
         """Return the next item that is done.
@@ -233,50 +237,56 @@ class Stream(Iterator[StreamItem[T]]):
         """End the stream early; what is in flight is cancelled."""
         self._items.close()
 
-    def _run(self) -> Generator[StreamItem[T], None, None]:
-        failures = 0
-        while not self._outbox.finished:
-            try:
-                for item in self._connection():
-                    failures = 0
-                    yield item
-            except Unavailable:
-                if self._outbox.finished:  # a draining server ends the call so even when nothing is left to answer
-                    return
-                failures += 1
-                if failures >= self._client._retry.attempts:
-                    raise
-                time.sleep(random.uniform(0, self._client._retry.backoff_s(failures)))
 
-    def _connection(self) -> Iterator[StreamItem[T]]:
-        """Run one call: what has no answer yet goes first; each answer makes room for a further item."""
-        requests: SimpleQueue[Any] = SimpleQueue()
-        call = self._client._open_stream(self._method, iter(requests.get, None))
+def _items(client: Client, method: str, outbox: Outbox[T]) -> Generator[StreamItem[T], None, None]:
+    """Run calls until every item has its answer."""
+    failures = 0
+    while not outbox.finished:
         try:
-            for request in self._outbox.unanswered():
-                requests.put(request)
-            yield from self._feed(requests)
-            if not self._outbox.finished:
-                for response in call:
-                    yield self._outbox.answer(response)
-                    yield from self._feed(requests)
-                    if self._outbox.finished:
-                        break
-            if not self._outbox.finished:
-                # The server ended the call in good order with items unanswered: as good as gone.
-                raise Unavailable(grpc.StatusCode.UNAVAILABLE, f"{self._client.target} ended the stream early")
-            requests.put(None)
-            call.code()  # waits until the server has ended the call, which it would count as cancelled otherwise
-        except grpc.RpcError as error:
-            raise from_rpc_error(error, self._client.target) from error
-        finally:
-            requests.put(None)  # lets go of the thread that sends
-            call.cancel()
+            for item in _connection(client, method, outbox):
+                failures = 0
+                yield item
+        except Unavailable:
+            if outbox.finished:  # a draining server ends the call so even when nothing is left to answer
+                return
+            failures += 1
+            if outbox.source_failed or failures >= client._retry.attempts:
+                raise
+            time.sleep(random.uniform(0, client._retry.backoff_s(failures)))
 
-    def _feed(self, requests: "SimpleQueue[Any]") -> Iterator[StreamItem[T]]:
-        """Send items while there is room; yield those that cannot even be sent."""
-        for outcome in self._outbox.fill():
-            if isinstance(outcome, StreamItem):
-                yield outcome
-            else:
-                requests.put(outcome)
+
+def _connection(client: Client, method: str, outbox: Outbox[T]) -> Iterator[StreamItem[T]]:
+    """Run one call: what has no answer yet goes first; each answer makes room for a further item."""
+    requests: SimpleQueue[Any] = SimpleQueue()
+    call = client._open_stream(method, iter(requests.get, None))
+    try:
+        for request in outbox.unanswered():
+            requests.put(request)
+        yield from _feed(outbox, requests)
+        if not outbox.finished:
+            for response in call:
+                yield outbox.answer(response)
+                yield from _feed(outbox, requests)
+                if outbox.finished:
+                    break
+        if not outbox.finished:
+            # The server ended the call in good order with items unanswered: as good as gone.
+            raise Unavailable(grpc.StatusCode.UNAVAILABLE, f"{client.target} ended the stream early")
+        requests.put(None)
+        call.code()  # waits until the server has ended the call, which it would count as cancelled otherwise
+    except grpc.RpcError as error:
+        if outbox.source_failed:
+            raise
+        raise from_rpc_error(error, client.target) from error
+    finally:
+        requests.put(None)  # lets go of the thread that sends
+        call.cancel()
+
+
+def _feed(outbox: Outbox[T], requests: "SimpleQueue[Any]") -> Iterator[StreamItem[T]]:
+    """Send items while there is room; yield those that cannot even be sent."""
+    for outcome in outbox.fill():
+        if isinstance(outcome, StreamItem):
+            yield outcome
+        else:
+            requests.put(outcome)

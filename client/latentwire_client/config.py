@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a client behaves: timeouts, retries, limits; small values, checked when they are built."""
 
+import math
 from dataclasses import dataclass
 
 
@@ -19,13 +20,13 @@ class Timeout:
     def __post_init__(self) -> None:
         """Check that the times are positive."""
         for name, value in (("call_s", self.call_s), ("stream_item_s", self.stream_item_s)):
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} is {value}; it must be positive, or None to wait for ever")
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} is {value}; it must be positive and finite, or None to wait for ever")
 
     @property
     def stream_item_ns(self) -> int:
         """The time for a stream's item in nanoseconds, as it travels; 0: for ever."""
-        return round((self.stream_item_s or 0.0) * 1e9)
+        return math.ceil((self.stream_item_s or 0.0) * 1e9)
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,10 @@ class Retry:
         """Check the ranges."""
         if not 1 <= self.attempts <= 5:
             raise ValueError(f"attempts is {self.attempts}; it must be in 1..5")
-        if not 0 < self.initial_backoff_s <= self.max_backoff_s:
+        if not 1e-9 <= self.initial_backoff_s <= self.max_backoff_s < math.inf:
             raise ValueError(
-                f"backoff is {self.initial_backoff_s} to {self.max_backoff_s} s; both must be positive, in this order"
+                f"backoff is {self.initial_backoff_s} to {self.max_backoff_s} s; both must be finite and at least "
+                "1e-9, in this order"
             )
 
     def backoff_s(self, failures: int) -> float:

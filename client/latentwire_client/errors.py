@@ -22,6 +22,7 @@ from typing import Any
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 STATUS_DETAILS = "grpc-status-details-bin"
@@ -123,11 +124,12 @@ CODE_TABLE: Mapping[grpc.StatusCode, type[LatentwireError]] = {
     grpc.StatusCode.ABORTED: ServerFault,
     grpc.StatusCode.ALREADY_EXISTS: ServerFault,
 }
+CODES = {code.value[0]: code for code in CODE_TABLE}
 
 
 def from_status(status: status_pb2.Status) -> LatentwireError:
     """Map the google.rpc.Status of a call or of a stream's item to an exception."""
-    code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
+    code = CODES.get(status.code, grpc.StatusCode.UNKNOWN)
     details = {detail.TypeName(): detail for detail in status.details}
     request = _unpack(details, error_details_pb2.RequestInfo())
     kind = CODE_TABLE[code]
@@ -136,7 +138,7 @@ def from_status(status: status_pb2.Status) -> LatentwireError:
         kind = Overloaded
     error = kind(code, status.message, "" if request is None else request.request_id)
     if isinstance(error, Overloaded) and retry is not None:
-        error.retry_after_s = retry.retry_delay.ToTimedelta().total_seconds()
+        error.retry_after_s = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
     if isinstance(error, InvalidRequest):
         request_errors = _unpack(details, error_details_pb2.BadRequest())
         violations = [] if request_errors is None else request_errors.field_violations
@@ -155,7 +157,10 @@ def from_rpc_error(error: Any, target: str) -> LatentwireError:
     message: str = error.details() or ""
     metadata = dict(error.trailing_metadata() or ())
     if STATUS_DETAILS in metadata:
-        return from_status(status_pb2.Status.FromString(metadata[STATUS_DETAILS]))
+        try:
+            return from_status(status_pb2.Status.FromString(metadata[STATUS_DETAILS]))
+        except DecodeError:  # not our server's doing; the status itself is still good
+            pass
     # From here on gRPC itself speaks, not our server: it names no remedy.
     if code is grpc.StatusCode.UNAVAILABLE:
         message = f"no server answers at {target} ({message}); start one with `latentwire serve`, or check the address"
@@ -167,9 +172,9 @@ def from_rpc_error(error: Any, target: str) -> LatentwireError:
 
 
 def _unpack(details: Mapping[str, AnyMessage], message: Any) -> Any:
-    """Unpack the detail of the message's type, or return None."""
+    """Unpack the detail of the message's type, or return None where there is none, or a broken one."""
     packed = details.get(message.DESCRIPTOR.full_name)
-    if packed is None:
+    try:
+        return message if packed is not None and packed.Unpack(message) else None
+    except DecodeError:
         return None
-    packed.Unpack(message)
-    return message

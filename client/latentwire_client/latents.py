@@ -2,10 +2,12 @@
 """Latents as a client holds them: arrays with their origin <-> safetensors files. numpy only."""
 
 import os
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +26,10 @@ class LatentKind(StrEnum):
     MODE = "mode"
     SAMPLE = "sample"
     MOMENTS = "moments"
+
+    @classmethod
+    def _missing_(cls, value: object) -> NoReturn:
+        raise ValueError(f"kind is {value!r}; it must be one of {', '.join(cls)}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,17 +60,22 @@ class Latents:
     weights_digest: str = ""
 
     def __post_init__(self) -> None:
-        """Check shapes and dtypes."""
+        """Check shapes and dtypes; a kind may be given by its name."""
+        object.__setattr__(self, "kind", LatentKind(self.kind))
         if self.values.ndim != 4 or 0 in self.values.shape:
             raise ValueError(f"latents have the shape {self.values.shape}; (B, C, h, w) is needed, each at least 1")
-        if self.values.dtype not in (np.float32, np.float16):
+        if self.values.dtype.newbyteorder("=") not in (np.float32, np.float16):
             raise ValueError(f"latents are {self.values.dtype}; float32 or float16 is needed")
         if self.logvar is not None and self.logvar.shape != self.values.shape:
             raise ValueError(f"logvar has the shape {self.logvar.shape}, the mean {self.values.shape}")
+        if self.logvar is not None and self.logvar.dtype != self.values.dtype:
+            raise ValueError(f"logvar is {self.logvar.dtype}, the mean {self.values.dtype}; give both the same dtype")
         if self.logvar is not None and self.kind is not LatentKind.MOMENTS:
             raise ValueError(f"logvar comes with moments, not with a {self.kind}")
         if self.scaled and self.kind is LatentKind.MOMENTS:
             raise ValueError("moments are always raw")
+        if self.image_size is not None and min(self.image_size) < 1:
+            raise ValueError(f"image size is (height, width) = {self.image_size}; each must be at least 1")
 
     def __len__(self) -> int:
         """Return B."""
@@ -149,7 +160,7 @@ class Latents:
         }
         if self.image_size is not None:
             metadata |= {"image_height": str(self.image_size[0]), "image_width": str(self.image_size[1])}
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        partial = path.with_name(f".{uuid.uuid4().hex}.partial")
         try:
             # Not save_file, whose files nobody but their owner may read.
             partial.write_bytes(save({name: np.ascontiguousarray(array) for name, array in tensors.items()}, metadata))
@@ -173,7 +184,7 @@ class Latents:
             with safe_open(path, framework="numpy") as file:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, TypeError) as error:
+        except (AttributeError, SafetensorError, TypeError) as error:  # the dtypes that numpy lacks are not its own errors
             raise ValueError(f"{path} cannot be read as safetensors: {error}") from error
         if metadata.get("format") != FORMAT:
             raise ValueError(f"{path} has the format {metadata.get('format')!r}; latents are {FORMAT!r}")

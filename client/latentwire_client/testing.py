@@ -11,16 +11,19 @@ import io
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import grpc
 import numpy as np
 import numpy.typing as npt
 from google.rpc import code_pb2, status_pb2
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from PIL import Image, ImageOps
 
 from latentwire_client import _convert
+from latentwire_client._channel import SERVICE
 from latentwire_client.latents import LatentKind, Latents
 from latentwire_proto import __version__
 from latentwire_proto.v1 import latent_codec_pb2 as pb
@@ -28,6 +31,9 @@ from latentwire_proto.v1.latent_codec_pb2_grpc import (
     LatentCodecServiceServicer,
     add_LatentCodecServiceServicer_to_server,
 )
+
+Q = TypeVar("Q")
+R = TypeVar("R")
 
 FACTOR = 8
 MODEL = pb.ModelInfo(
@@ -68,8 +74,13 @@ class FakeServer(LatentCodecServiceServicer):
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
         self._failures: list[tuple[grpc.StatusCode, str]] = []
-        self._server = grpc.server(ThreadPoolExecutor(8))
+        self._lock = Lock()
+        self._threads = ThreadPoolExecutor(8)
+        self._server = grpc.server(self._threads)
         add_LatentCodecServiceServicer_to_server(self, self._server)
+        health_servicer = health.HealthServicer()
+        health_servicer.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(health_servicer, self._server)
         self._port = self._server.add_insecure_port("127.0.0.1:0")
 
     @property
@@ -78,8 +89,9 @@ class FakeServer(LatentCodecServiceServicer):
         return f"127.0.0.1:{self._port}"
 
     def fail_next(self, code: grpc.StatusCode, message: str = "told to fail", times: int = 1) -> None:
-        """Let the next calls fail with a status."""
-        self._failures += [(code, message)] * times
+        """Let the next calls, of any kind but health checks, fail with a status."""
+        with self._lock:
+            self._failures += [(code, message)] * times
 
     def __enter__(self) -> Self:
         """Start serving."""
@@ -91,6 +103,7 @@ class FakeServer(LatentCodecServiceServicer):
     ) -> None:
         """Stop at once."""
         self._server.stop(None).wait()
+        self._threads.shutdown()
 
     def GetServerInfo(self, request: pb.GetServerInfoRequest, context: Any) -> pb.GetServerInfoResponse:
         """Say what the server is."""
@@ -100,16 +113,12 @@ class FakeServer(LatentCodecServiceServicer):
     def Encode(self, request: pb.EncodeRequest, context: Any) -> pb.EncodeResponse:
         """Map images to the means of their blocks."""
         self._count("Encode", context)
-        try:
-            return _encode(request)
-        except (OSError, ValueError) as error:
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-            raise
+        return _answer(_encode, request, context)
 
     def Decode(self, request: pb.DecodeRequest, context: Any) -> pb.DecodeResponse:
         """Map means to blocks."""
         self._count("Decode", context)
-        return _decode(request)
+        return _answer(_decode, request, context)
 
     def EncodeStream(
         self, request_iterator: Iterator[pb.EncodeStreamRequest], context: Any
@@ -128,9 +137,19 @@ class FakeServer(LatentCodecServiceServicer):
             yield pb.DecodeStreamResponse(id=item.id, **_outcome(_decode, item.request))
 
     def _count(self, method: str, context: Any) -> None:
-        self.calls[method] += 1
-        if self._failures:
-            context.abort(*self._failures.pop(0))
+        with self._lock:
+            self.calls[method] += 1
+            failure = self._failures.pop(0) if self._failures else None
+        if failure is not None:
+            context.abort(*failure)
+
+
+def _answer(work: Callable[[Q], R], request: Q, context: Any) -> R:
+    try:
+        return work(request)
+    except (OSError, ValueError) as error:
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        raise
 
 
 def _outcome(work: Callable[[Any], Any], request: Any) -> dict[str, Any]:
@@ -145,9 +164,15 @@ def _encode(request: pb.EncodeRequest) -> pb.EncodeResponse:
         pixels = _convert.from_image_tensor(request.image_tensor)
         if pixels.dtype != np.uint8:
             pixels = _to_uint8(pixels)
+        if pixels.shape[1] % FACTOR or pixels.shape[2] % FACTOR:
+            raise ValueError(f"raw images are {pixels.shape[1:3]}; their sides must be multiples of {FACTOR}")
     else:
         with Image.open(io.BytesIO(request.image_file)) as image:
-            pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))[np.newaxis]
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+        if request.HasField("target_size"):
+            size = (request.target_size.width, request.target_size.height)
+            upright = ImageOps.fit(upright, size, Image.Resampling.LANCZOS)
+        pixels = np.asarray(upright)[np.newaxis]
     height, width = pixels.shape[1:3]
     padded = np.pad(pixels, ((0, 0), (0, -height % FACTOR), (0, -width % FACTOR), (0, 0)), mode="edge")
     batch, rows, columns = len(padded), padded.shape[1] // FACTOR, padded.shape[2] // FACTOR
@@ -155,7 +180,8 @@ def _encode(request: pb.EncodeRequest) -> pb.EncodeResponse:
     means = np.ascontiguousarray((blocks.mean(axis=(2, 4)) / 127.5 - 1).transpose(0, 3, 1, 2))
     asked = request.latents
     kind = _convert.FROM_KIND.get(asked.kind, LatentKind.MODE)
-    dtype = np.float32 if asked.dtype == pb.DTYPE_FLOAT32 else np.float16
+    # bfloat16 would arrive as float32 too; the means just keep their precision.
+    dtype = np.float32 if asked.dtype in (pb.DTYPE_FLOAT32, pb.DTYPE_BFLOAT16) else np.float16
     latents = Latents(
         values=means.astype(dtype),
         logvar=np.full(means.shape, -30, dtype) if kind is LatentKind.MOMENTS else None,
@@ -179,11 +205,15 @@ def _decode(request: pb.DecodeRequest) -> pb.DecodeResponse:
         for pixels in _to_uint8(means):
             buffer = io.BytesIO()
             image_format = pb.ImageFormat.Name(request.image_files.format).removeprefix("IMAGE_FORMAT_")
-            Image.fromarray(pixels).save(buffer, "PNG" if image_format == "UNSPECIFIED" else image_format)
+            options = {"quality": request.image_files.quality} if request.image_files.quality else {}
+            Image.fromarray(pixels).save(buffer, "PNG" if image_format == "UNSPECIFIED" else image_format, **options)
             files.append(buffer.getvalue())
         return pb.DecodeResponse(image_files=pb.ImageFiles(files=files), execution=_execution())
-    floats = request.image_tensor.layout == pb.IMAGE_LAYOUT_FLOAT_NCHW
-    tensor = _convert.to_image_tensor(means if floats else _to_uint8(means))
+    if request.image_tensor.layout != pb.IMAGE_LAYOUT_FLOAT_NCHW:
+        tensor = _convert.to_image_tensor(_to_uint8(means))
+    else:
+        half = request.image_tensor.dtype == pb.DTYPE_FLOAT16
+        tensor = _convert.to_image_tensor(means.astype(np.float16) if half else means)
     return pb.DecodeResponse(image_tensor=tensor, execution=_execution())
 
 

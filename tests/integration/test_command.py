@@ -18,6 +18,7 @@ from tests.conftest import Pixels
 
 from latentwire_client import Client, Latents
 from latentwire_client.cli import main
+from latentwire_server.app import Server
 
 PROGRAM = str(Path(sys.executable).with_name("latentwire"))
 TOKEN = "open sesame"
@@ -331,3 +332,16 @@ def test_serve_says_how_to_download_a_hub_id_that_is_not_cached() -> None:
     assert (ended.returncode, ended.stdout) == (2, "")
     assert "`hf download somebody/no-such-vae`" in ended.stderr.splitlines()[-1]
     assert "Traceback" not in ended.stderr
+
+
+def test_a_finished_stream_does_not_count_as_cancelled(server: Server, photos: Path) -> None:
+    registry = server.metrics.registry
+
+    def cancelled() -> float:
+        labels = {"method": "EncodeStream", "code": "CANCELLED"}
+        return registry.get_sample_value("latentwire_requests_total", labels) or 0.0
+
+    before = cancelled()
+    with Client(f"127.0.0.1:{server.port}") as client:
+        assert len(client.encode([photos / "face.png"] * 3, model="tiny")) == 3
+    assert cancelled() == before

@@ -4,9 +4,7 @@
 import asyncio
 import io
 import json
-import logging
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +31,12 @@ def config(tiny_kl: Path) -> ServerConfig:
 
 
 @pytest.fixture
-def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+def log(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """What the server writes to standard error, as JSON."""
-    logger = logging.getLogger("latentwire")
-    before = (logger.handlers, logger.level, logger.propagate)
     stream = io.StringIO()
     monkeypatch.setattr("sys.stderr", stream)
     configure_logging("json")
-    yield stream
-    logger.handlers, logger.level, logger.propagate = before
+    return stream
 
 
 async def health(stub: Any, service: str = SERVICE) -> str:

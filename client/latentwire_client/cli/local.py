@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A model on this machine: what must be installed for it, and the names of models -> a server in this process."""
 
+import logging
 import os
 import sys
 import warnings
@@ -43,6 +44,8 @@ def local_server(model: str) -> Iterator[str]:
     from latentwire_server.app import background
     from latentwire_server.config import ModelSource, ServerConfig
 
+    # It has no log here; its faults are printed all the same.
+    logging.getLogger("latentwire").setLevel(logging.ERROR)
     models = (ModelSource.parse(model),) if model else ServerConfig.models
     # Interrupted, there is nobody left to finish the accepted requests for.
     with background(ServerConfig(port=0, models=models, drain_timeout_s=0)) as server:

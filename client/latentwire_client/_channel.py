@@ -33,9 +33,18 @@ class Address:
     token: str | None
     tls: bool | str | os.PathLike[str]
 
+    def __post_init__(self) -> None:
+        """Check that the token can travel; gRPC would say no more than "invalid metadata"."""
+        if self.token is not None and not (self.token.isascii() and self.token.isprintable()):
+            raise ValueError("the token has a character other than printable ASCII; is there a line break at its end?")
+
     @classmethod
     def choose(cls, target: str | None, token: str | None, tls: bool | str | os.PathLike[str]) -> "Address":
-        """Fill in what is not given: `$LATENTWIRE_SERVER` or localhost:50051, and `$LATENTWIRE_TOKEN`."""
+        """Fill in what is not given: `$LATENTWIRE_SERVER` or localhost:50051, and `$LATENTWIRE_TOKEN`.
+
+        Raises:
+            ValueError: the token cannot be sent.
+        """
         return cls(
             target=target or os.environ.get(SERVER_VARIABLE) or DEFAULT_TARGET,
             token=token or os.environ.get(TOKEN_VARIABLE) or None,

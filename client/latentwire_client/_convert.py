@@ -38,6 +38,8 @@ FORMATS = {
     "avif": pb.IMAGE_FORMAT_AVIF,
 }
 PIXELS = pb.ImageTensorOutput(layout=pb.IMAGE_LAYOUT_UINT8_NHWC)
+# Modes that may have a transparent colour beside their pixels.
+KEYED = ("1", "L", "I;16", "P", "RGB")
 # Modes that no file format holds -> the nearest that one does.
 STORABLE = {"La": "LA", "RGBa": "RGBA", "HSV": "RGB"}
 
@@ -303,7 +305,8 @@ def _pil_to_file(image: Image.Image) -> bytes:
         upright = upright.convert(STORABLE[upright.mode])
     # Uncompressed TIFF keeps every mode that the server can convert (alpha, 16 bits, CMYK) and costs no time. But it
     # knows no transparent colours, as GIF and PNG have them.
-    image_format = "PNG" if "transparency" in upright.info else "TIFF"
+    keyed = "transparency" in upright.info and upright.mode in KEYED
+    image_format = "PNG" if keyed else "TIFF"
     buffer = io.BytesIO()
     upright.save(buffer, image_format, icc_profile=image.info.get("icc_profile"), compress_level=0)
     return buffer.getvalue()

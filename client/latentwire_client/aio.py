@@ -4,8 +4,8 @@
 import asyncio
 import os
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from types import TracebackType
 from typing import Any, Self, Unpack, cast, overload
 
@@ -20,7 +20,7 @@ from latentwire_client._channel import SERVICE, Address
 from latentwire_client._convert import EncodeArguments, ImageInput
 from latentwire_client._outbox import Outbox, StreamItem, T
 from latentwire_client.config import Limits, Retry, Timeout
-from latentwire_client.errors import Unavailable, from_rpc_error
+from latentwire_client.errors import Cancelled, Unavailable, from_rpc_error
 from latentwire_client.info import OnExecution, ServerInfo
 from latentwire_client.latents import Latents
 from latentwire_proto.v1 import latent_codec_pb2 as pb
@@ -66,11 +66,9 @@ class AsyncClient:
     async def is_healthy(self) -> bool:
         """Ask whether the server is serving; False while it warms up or drains; raises Unavailable as `Client` does."""
         stub: Any = health_pb2_grpc.HealthStub(self._channel())
-        try:
+        with _mapped_errors(self.target):
             request = health_pb2.HealthCheckRequest(service=SERVICE)
             response = await stub.Check(request, timeout=self._timeout.call_s)
-        except grpc.RpcError as error:
-            raise from_rpc_error(error, self.target) from error
         return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
 
     @overload
@@ -164,10 +162,8 @@ class AsyncClient:
 
     async def _call(self, method: str, request: Any) -> Any:
         call = getattr(LatentCodecServiceStub(self._channel()), method)
-        try:
+        with _mapped_errors(self.target):
             return await call(request, timeout=self._timeout.call_s, metadata=self._address.metadata)
-        except grpc.RpcError as error:
-            raise from_rpc_error(error, self.target) from error
 
     def _open_stream(self, method: str, requests: AsyncIterator[Any]) -> Any:
         return getattr(LatentCodecServiceStub(self._channel()), method)(requests, metadata=self._address.metadata)
@@ -212,6 +208,24 @@ async def _results(stream: AsyncStream[T]) -> list[T]:
         await stream.close()
 
 
+@contextmanager
+def _mapped_errors(target: str) -> Iterator[None]:
+    """Map what gRPC raises to what the client raises.
+
+    When another task closes the channel, gRPC raises CancelledError as if the waiting task had been cancelled, which
+    a task group would take for a silent end.
+    """
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise from_rpc_error(error, target) from error
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise Cancelled(grpc.StatusCode.CANCELLED, f"the channel to {target} was closed during the call") from None
+
+
 # A generator that is dropped half-way is closed by the loop, some time later; `aclosing` does it in place.
 
 
@@ -248,22 +262,18 @@ async def _connection(client: AsyncClient, method: str, outbox: Outbox[T]) -> As
         async with aclosing(_feed(outbox, requests)) as failed:
             async for item in failed:
                 yield item
-        if not outbox.finished:
-            async for response in call:
-                yield outbox.answer(response)
-                async with aclosing(_feed(outbox, requests)) as failed:
-                    async for item in failed:
-                        yield item
-                if outbox.finished:
-                    break
-        if not outbox.finished:
-            raise Unavailable(grpc.StatusCode.UNAVAILABLE, f"{client.target} ended the stream early")
+        while not outbox.finished:
+            with _mapped_errors(client.target):
+                response = await call.read()
+            if response is grpc.aio.EOF:
+                raise Unavailable(grpc.StatusCode.UNAVAILABLE, f"{client.target} ended the stream early")
+            yield outbox.answer(response)
+            async with aclosing(_feed(outbox, requests)) as failed:
+                async for item in failed:
+                    yield item
         requests.put_nowait(None)
-        await call.code()
-    except grpc.RpcError as error:
-        if outbox.source_failed:
-            raise
-        raise from_rpc_error(error, client.target) from error
+        with _mapped_errors(client.target):
+            await call.code()
     finally:
         requests.put_nowait(None)
         call.cancel()

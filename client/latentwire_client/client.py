@@ -263,21 +263,18 @@ def _connection(client: Client, method: str, outbox: Outbox[T]) -> Iterator[Stre
         for request in outbox.unanswered():
             requests.put(request)
         yield from _feed(outbox, requests)
-        if not outbox.finished:
-            for response in call:
-                yield outbox.answer(response)
-                yield from _feed(outbox, requests)
-                if outbox.finished:
-                    break
-        if not outbox.finished:
-            # The server ended the call in good order with items unanswered: as good as gone.
-            raise Unavailable(grpc.StatusCode.UNAVAILABLE, f"{client.target} ended the stream early")
+        while not outbox.finished:
+            try:
+                response = next(call, None)
+            except grpc.RpcError as error:
+                raise from_rpc_error(error, client.target) from error
+            if response is None:
+                # The server ended the call in good order with items unanswered: as good as gone.
+                raise Unavailable(grpc.StatusCode.UNAVAILABLE, f"{client.target} ended the stream early")
+            yield outbox.answer(response)
+            yield from _feed(outbox, requests)
         requests.put(None)
         call.code()  # waits until the server has ended the call, which it would count as cancelled otherwise
-    except grpc.RpcError as error:
-        if outbox.source_failed:
-            raise
-        raise from_rpc_error(error, client.target) from error
     finally:
         requests.put(None)  # lets go of the thread that sends
         call.cancel()

@@ -75,7 +75,7 @@ class FakeServer(LatentCodecServiceServicer):
         self.calls: Counter[str] = Counter()
         self._failures: list[tuple[grpc.StatusCode, str]] = []
         self._lock = Lock()
-        self._threads = ThreadPoolExecutor(8)
+        self._threads = ThreadPoolExecutor(8, thread_name_prefix="latentwire-fake")
         self._server = grpc.server(self._threads)
         add_LatentCodecServiceServicer_to_server(self, self._server)
         health_servicer = health.HealthServicer()

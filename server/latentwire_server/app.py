@@ -5,6 +5,7 @@ import asyncio
 import ipaddress
 import logging
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -107,18 +108,23 @@ class Server:
             await self._health.set(service, status)
 
     def _listen(self) -> int:
-        host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
-        address = f"{host}:{self.config.port}"
+        host, port = self.config.host, self.config.port
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        remedy = "choose another with --port or --host (--port 0 takes a free one)"
+        try:
+            # gRPC says no more than that it failed, and that in a log line of its own; this knows why.
+            socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+        except OSError as error:
+            # socket.create_server appends the address to the system's text.
+            reason = str(error.strerror).partition(" (while")[0]
+            raise ServerError(f"cannot listen on {address}: {reason}; {remedy}") from error
         try:
             if self.config.tls_cert is None or self.config.tls_key is None:
                 return int(self._grpc.add_insecure_port(address))
             pair = (self.config.tls_key.read_bytes(), self.config.tls_cert.read_bytes())
             return int(self._grpc.add_secure_port(address, grpc.ssl_server_credentials([pair])))
         except RuntimeError as error:
-            raise ServerError(
-                f"cannot listen on {address}: the port is taken or the address is not this machine's; "
-                "choose another with --port or --host (--port 0 takes a free one)"
-            ) from error
+            raise ServerError(f"cannot listen on {address}: {error}; {remedy}") from error
         except OSError as error:
             raise ServerError(f"cannot read the certificate or its key: {error}") from error
 
@@ -183,8 +189,8 @@ def background(config: ServerConfig) -> Iterator[Server]:
     Raises:
         ServerError, ModelError: the server cannot start.
     """
-    started: threading.Event = threading.Event()
-    box: dict[str, Server | BaseException] = {}
+    started = threading.Event()
+    outcome: list[Server | BaseException] = []
     loop = asyncio.new_event_loop()
     stopping = asyncio.Event()
 
@@ -192,9 +198,9 @@ def background(config: ServerConfig) -> Iterator[Server]:
         try:
             server = Server(config)
             await server.start()
-            box["server"] = server
+            outcome.append(server)
         except BaseException as error:
-            box["error"] = error
+            outcome.append(error)
             return
         finally:
             started.set()
@@ -208,14 +214,13 @@ def background(config: ServerConfig) -> Iterator[Server]:
 
     thread = threading.Thread(target=thread_main, name="latentwire-server", daemon=True)
     thread.start()
-    started.wait()
-    if isinstance(error := box.get("error"), BaseException):
-        thread.join()
-        raise error
-    server = box["server"]
-    assert isinstance(server, Server)
     try:
+        started.wait()
+        server = outcome[0]
+        if isinstance(server, BaseException):
+            raise server
         yield server
     finally:
-        loop.call_soon_threadsafe(stopping.set)
+        with suppress(RuntimeError):  # the loop is closed: the server never started
+            loop.call_soon_threadsafe(stopping.set)
         thread.join()

@@ -50,7 +50,7 @@ class EncodeArguments(TypedDict, total=False):
     kind: `mode` (the default), `sample` or `moments` (mean and log-variance).
     scaled: scaled latents, as a diffusion model works on, instead of raw ones (the default).
     dtype: `float16` (the default), `float32`, or `bfloat16`, which travels as such and arrives as float32.
-    seeds: for samples, one for each image of the call, 0..2^64-1.
+    seeds: for samples, one for each image of a request, 0..2^64-1; an item of a list or stream is a request of its own.
     size: (height, width) to scale and crop an image file to; default: its own.
     model: a served name; default: the client's, else the server's.
     """

@@ -20,11 +20,13 @@ from latentwire_client._channel import SERVICE, Address
 from latentwire_client._convert import EncodeArguments, ImageInput
 from latentwire_client._outbox import Outbox, StreamItem, T
 from latentwire_client.config import Limits, Retry, Timeout
-from latentwire_client.errors import Cancelled, Unavailable, from_rpc_error
+from latentwire_client.errors import Cancelled, ServerFault, Unavailable, from_rpc_error
 from latentwire_client.info import OnExecution, ServerInfo
 from latentwire_client.latents import Latents
 from latentwire_proto.v1 import latent_codec_pb2 as pb
 from latentwire_proto.v1.latent_codec_pb2_grpc import LatentCodecServiceStub
+
+HIDDEN_STATUS = "Internal error from Core"
 
 
 class AsyncClient:
@@ -263,8 +265,15 @@ async def _connection(client: AsyncClient, method: str, outbox: Outbox[T]) -> As
             async for item in failed:
                 yield item
         while not outbox.finished:
-            with _mapped_errors(client.target):
-                response = await call.read()
+            try:
+                with _mapped_errors(client.target):
+                    response = await call.read()
+            except ServerFault as error:
+                # A write that meets the end of the call hides the server's status (grpc/grpc#36066); what had no
+                # answer is sent again, and if the status was another than UNAVAILABLE the next call will say so.
+                if error.details != HIDDEN_STATUS:
+                    raise
+                raise Unavailable(grpc.StatusCode.UNAVAILABLE, f"{client.target} ended the stream") from error
             if response is grpc.aio.EOF:
                 raise Unavailable(grpc.StatusCode.UNAVAILABLE, f"{client.target} ended the stream early")
             yield outbox.answer(response)

@@ -37,7 +37,7 @@ class Retry:
 
     Attributes:
         attempts: 1 (no retry) to 5 (gRPC's own limit), the first one included.
-        initial_backoff_s: the longest first wait.
+        initial_backoff_s: the longest first wait, at least 0.01.
         max_backoff_s: the longest wait.
     """
 
@@ -49,10 +49,11 @@ class Retry:
         """Check the ranges."""
         if not 1 <= self.attempts <= 5:
             raise ValueError(f"attempts is {self.attempts}; it must be in 1..5")
-        if not 1e-9 <= self.initial_backoff_s <= self.max_backoff_s < math.inf:
+        # gRPC counts whole milliseconds; where a wait rounds down to none its call can hang, deadline or not.
+        if not 0.01 <= self.initial_backoff_s <= self.max_backoff_s < math.inf:
             raise ValueError(
                 f"backoff is {self.initial_backoff_s} to {self.max_backoff_s} s; both must be finite and at least "
-                "1e-9, in this order"
+                "0.01, in this order"
             )
 
     def backoff_s(self, failures: int) -> float:

@@ -184,7 +184,11 @@ class Latents:
             with safe_open(path, framework="numpy") as file:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (AttributeError, SafetensorError, TypeError) as error:  # the dtypes that numpy lacks are not its own errors
+        except (
+            AttributeError,
+            SafetensorError,
+            TypeError,
+        ) as error:  # the dtypes that numpy lacks are not its own errors
             raise ValueError(f"{path} cannot be read as safetensors: {error}") from error
         if metadata.get("format") != FORMAT:
             raise ValueError(f"{path} has the format {metadata.get('format')!r}; latents are {FORMAT!r}")

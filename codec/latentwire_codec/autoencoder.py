@@ -149,16 +149,31 @@ class Autoencoder:
         self._check_latents(scaled)
         return scaled / _per_channel(self.spec.scale) + _per_channel(self.spec.shift)
 
-    def check_latent_space(self, latent_space: str) -> None:
-        """Refuse latents of another space; latents or models whose space has no name are let through.
+    def check_latent_space(self, latent_space: str, weights_digest: str = "") -> None:
+        """Refuse latents of another space; those of unknown origin are let through.
+
+        Names decide. Where one has none, the weights stand for the space: they must be the same.
+
+        Args:
+            latent_space: the name of the latents' space; empty: unnamed or unknown.
+            weights_digest: of the weights that made them; empty: unknown.
 
         Raises:
-            LatentSpaceMismatch: both have a name and the names differ.
+            LatentSpaceMismatch: the latents come from elsewhere, by name or by weights.
         """
-        if latent_space and self.spec.latent_space and latent_space != self.spec.latent_space:
+        ours = self.spec.latent_space
+        if latent_space and ours:
+            fits = latent_space == ours
+        elif weights_digest:
+            fits = weights_digest == self.spec.weights_digest
+        else:
+            fits = not latent_space
+        if not fits:
+            theirs = repr(latent_space) if latent_space else f"unnamed, of weights {weights_digest[:12]}"
             raise LatentSpaceMismatch(
-                f"the latents are of the space {latent_space!r}, the model's is {self.spec.latent_space!r}; "
-                "decode them with the model that made them"
+                f"the latents' space is {theirs}; the model's is "
+                f"{repr(ours) if ours else f'unnamed, of weights {self.spec.weights_digest[:12]}'}; decode them with "
+                "the model that made them, or leave their origin empty if you know that they fit"
             )
 
     def _check_images(self, images: Tensor) -> None:

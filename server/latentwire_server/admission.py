@@ -8,7 +8,6 @@ holds none may have the very last. No client starves another. This is the dynami
 """
 
 import asyncio
-import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -94,9 +93,8 @@ class Admission:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         entry = (turn, caller.client, images)
         self._waiters.append(entry)
-        timeout = None if caller.deadline is None else caller.deadline - time.monotonic()
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(caller.remaining_s):
                 await turn
         except BaseException as error:
             if turn.done() and not turn.cancelled():  # given in the very moment of giving up

@@ -4,6 +4,7 @@
 import asyncio
 import ipaddress
 import logging
+import os
 import signal
 import socket
 import threading
@@ -18,7 +19,6 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
 
-from latentwire_codec.errors import ModelError
 from latentwire_proto.v1.latent_codec_pb2_grpc import add_LatentCodecServiceServicer_to_server
 from latentwire_server.config import ServerConfig
 from latentwire_server.engine import Engine
@@ -85,23 +85,29 @@ class Server:
         await self._grpc.start()
         try:
             await self._engine.start()
-        except ModelError:
+        except BaseException:
             await self.stop()
             raise
         self._lifecycle.warm()
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
 
-    async def stop(self) -> None:
-        """Be unhealthy, let no request in, finish those that are in, and close."""
+    async def stop(self) -> bool:
+        """Be unhealthy, let no request in, finish those that are in, and close.
+
+        Returns:
+            whether they all ended within `drain_timeout_s`; if not, the device may still be at work on a batch.
+        """
         self._lifecycle.drain()
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
-        if not await self._lifecycle.idle(self.config.drain_timeout_s):
-            log.warning("requests were still running after %s s", self.config.drain_timeout_s)
-        await self._grpc.stop(CLOSE_S)
-        await self._engine.close()
+        drained = await self._lifecycle.idle(self.config.drain_timeout_s)
+        if not drained:
+            log.error("requests were still running after %s s; they are lost", self.config.drain_timeout_s)
+        await self._grpc.stop(CLOSE_S if drained else 0)
+        await self._engine.close(wait=drained)
         if self._metrics_server is not None:
             await asyncio.to_thread(self._metrics_server.shutdown)
             self._metrics_server.server_close()
+        return drained
 
     async def _set_health(self, status: int) -> None:
         for service in ("", SERVICE):
@@ -153,7 +159,7 @@ class Server:
 
 
 def run(config: ServerConfig, on_ready: Callable[[Server], None]) -> None:
-    """Serve until SIGTERM or SIGINT, then drain; a second signal ends the process at once.
+    """Serve until SIGTERM or SIGINT, then drain; a second signal, or a drain that takes too long, ends the process.
 
     Raises:
         ServerError, ModelError: the server cannot start.
@@ -165,21 +171,24 @@ async def _run(config: ServerConfig, on_ready: Callable[[Server], None]) -> None
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def stop() -> None:
+    def stop(number: int) -> None:
+        if stopping.is_set():
+            os._exit(128 + number)  # asked twice: now, whatever is lost
         stopping.set()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
+        loop.add_signal_handler(number, stop, number)
     shown = {key: value for key, value in asdict(config).items() if key != "token"}
     log.info("configuration: %s", {**shown, "token": config.token is not None})
     server = Server(config)
     await server.start()
-    on_ready(server)
-    await stopping.wait()
+    if not stopping.is_set():
+        on_ready(server)
+        await stopping.wait()
     log.info("draining")
-    await server.stop()
+    if not await server.stop():
+        os._exit(1)  # the batch on the device cannot be interrupted, and a thread keeps the process alive
+    log.info("stopped")
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from latentwire_server.errors import DeadlineExceeded
 from latentwire_server.jobs import Caller
 
 P = TypeVar("P")
@@ -83,7 +84,7 @@ class Batcher(Generic[P, R]):
         """Queue one payload and return its result; when cancelled, it leaves the queue.
 
         Raises:
-            DeadlineExceeded: the caller's deadline passed before its batch was cut.
+            DeadlineExceeded: the caller's deadline passed; what is not in a batch by then never gets into one.
             Exception: whatever `run` gave for it.
         """
         caller.check_deadline()
@@ -92,7 +93,12 @@ class Batcher(Generic[P, R]):
         self._queues.setdefault(caller.client, deque()).append(entry)
         self._changed.set()
         try:
-            return await future
+            async with asyncio.timeout(caller.remaining_s):
+                return await future
+        except TimeoutError as error:
+            if not future.cancelled():  # `run` raised it
+                raise
+            raise DeadlineExceeded("the deadline passed while the request was in the queue or at work") from error
         finally:
             self._discard(entry)
 

@@ -18,6 +18,8 @@ from latentwire_server.config import ServerConfig
 from latentwire_server.errors import InvalidRequest, RequestTooLarge
 from latentwire_server.jobs import DecodeJob, EncodeJob, FileOutput, LatentKind
 
+# Float images may overshoot [-1, 1] a little; beyond this they are of another range, such as 0..255.
+MAX_MAGNITUDE = 2.0
 # What the fields around the tensors and files of an answer take, generously.
 MESSAGE_OVERHEAD = 1024
 
@@ -40,11 +42,14 @@ def prepare_encode(job: EncodeJob, spec: AutoencoderSpec, config: ServerConfig) 
         ImageError, TensorError, NonFiniteError, RequestTooLarge, InvalidRequest: as their names say.
     """
     f = spec.downsample_factor
+    images = 1 if isinstance(job.image, bytes) else len(job.image)
+    if job.kind is LatentKind.SAMPLE and len(job.seeds) != images:
+        raise InvalidRequest("latents.seeds", f"{len(job.seeds)} seeds for {images} images; give one for each")
     if isinstance(job.image, bytes):
         pixels = read_image(job.image, config.image_limits)
         if job.target_size is not None:
             height, width = job.target_size
-            _check_image_size(height, width, config)
+            config.image_limits.check(width, height)
             pixels = geometry.resize_to_cover(pixels, width, height)
         size = pixels.shape[:2]
         batch = torch.from_numpy(geometry.pad_to_multiple(pixels, f)).unsqueeze(0)
@@ -53,7 +58,7 @@ def prepare_encode(job: EncodeJob, spec: AutoencoderSpec, config: ServerConfig) 
             raise InvalidRequest("target_size", "raw images are taken as they are; resize an image file")
         batch = job.image
         size = sides(batch)
-        _check_image_size(*size, config)
+        config.image_limits.check(size[1], size[0])
         _check_batch(len(batch), config)
         if size[0] % f or size[1] % f:
             raise TensorError(
@@ -61,8 +66,11 @@ def prepare_encode(job: EncodeJob, spec: AutoencoderSpec, config: ServerConfig) 
                 "(an image file may have any size)"
             )
         _check_finite(batch, "image tensor")
-    if job.kind is LatentKind.SAMPLE and len(job.seeds) != len(batch):
-        raise InvalidRequest("latents.seeds", f"{len(job.seeds)} seeds for {len(batch)} images; give one for each")
+        if batch.is_floating_point() and (largest := batch.abs().max().item()) > MAX_MAGNITUDE:
+            raise InvalidRequest(
+                "image_tensor",
+                f"image tensor's largest magnitude is {largest:.4g}; floats are in [-1, 1], uint8 in 0..255",
+            )
     height, width = sides(batch)
     numbers = len(batch) * spec.latent_channels * (height // f) * (width // f)
     tensors = 2 if job.kind is LatentKind.MOMENTS else 1
@@ -97,7 +105,7 @@ def prepare_decode(job: DecodeJob, model: Autoencoder, config: ServerConfig) -> 
         raise TensorError(f"latents have the shape {tuple(latents.shape)}; (B, {spec.latent_channels}, h, w) is needed")
     _check_batch(len(latents), config)
     height, width = (side * spec.downsample_factor for side in latents.shape[2:])
-    _check_image_size(height, width, config)
+    config.image_limits.check(width, height)
     if job.image_size is not None:
         for side, padded, name in zip(job.image_size, (height, width), ("height", "width"), strict=True):
             if not padded - spec.downsample_factor < side <= padded:
@@ -164,19 +172,6 @@ def _check_finite(tensor: Tensor, what: str) -> None:
         raise NonFiniteError(
             f"{bad} of the {tensor.numel()} numbers of the {what} are NaN or infinite; "
             "check how it was made, and that its bytes are contiguous and of the announced dtype"
-        )
-
-
-def _check_image_size(height: int, width: int, config: ServerConfig) -> None:
-    limits = config.image_limits
-    if min(height, width) < 1:
-        raise TensorError(f"image is {width}x{height}; each side must be at least 1")
-    if max(height, width) > limits.max_side:
-        raise TensorTooLarge(f"image is {width}x{height}; each side must be <= {limits.max_side} (serve --max-side)")
-    if height * width > limits.max_pixels:
-        raise TensorTooLarge(
-            f"image is {width}x{height}, {height * width} pixels; at most {limits.max_pixels} are accepted "
-            "(serve --max-message-mib)"
         )
 
 

@@ -133,6 +133,7 @@ def to_decode_job(request: pb.DecodeRequest) -> DecodeJob:
         scaled=_known(latents.scale, SCALES, "latents.scale", pb.LatentScale),
         image_size=_to_size(latents, "image_size", "latents.image_size"),
         latent_space=latents.latent_space,
+        weights_digest=latents.weights_digest,
         output=output,
     )
 

@@ -140,18 +140,29 @@ class Engine:
                 device=str(self._placement.device),
                 dtype=self._config.dtype,
             )
+            started = time.monotonic()
             autoencoder = await self._in(self._device_thread, load)
             await self._in(self._device_thread, partial(_warm_up, autoencoder))
             self.models[model.name] = autoencoder
+            spec = autoencoder.spec
+            log.info(
+                "loaded %s: %s, weights %s, %s on %s, in %.1f s",
+                model.name, spec.class_name, spec.weights_digest[:12], spec.dtype, spec.device,
+                time.monotonic() - started,
+            )  # fmt: skip
 
-    async def close(self) -> None:
-        """Stop the batcher and the threads; jobs still queued never end, so drain first."""
+    async def close(self, wait: bool = True) -> None:
+        """Stop the batcher and the threads; jobs still queued never end, so drain first.
+
+        Args:
+            wait: for the batch that is on the device; it cannot be interrupted.
+        """
         if self._loop_task is not None:
             self._loop_task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._loop_task
-        self._device_thread.shutdown(wait=True, cancel_futures=True)
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        for executor in (self._device_thread, self._pool):
+            await asyncio.to_thread(executor.shutdown, wait=wait, cancel_futures=True)
 
     def model_name(self, name: str) -> str:
         """Map a request's model to a served name; the empty one to the default.
@@ -193,7 +204,7 @@ class Engine:
         """Map a job's latents to images; raises what `errors.STATUS_TABLE` lists."""
         name = self.model_name(job.model)
         model = self.models[name]
-        model.check_latent_space(job.latent_space)
+        model.check_latent_space(job.latent_space, job.weights_digest)
         async with self._admission.place(caller, max(1, len(job.latents))):
             raw, prepare_ns = await self._code(partial(coding.prepare_decode, job, model, self._config))
             height, width = (side * model.spec.downsample_factor for side in raw.shape[2:])
@@ -257,8 +268,9 @@ class Engine:
     def _forward(self, task: Task, batch: Tensor, on_retry: Callable[[list[int]], None]) -> tuple[Tensor, ...]:
         model = self.models[task.model]
         if task.operation == "decode":
-            finish = pixels.to_uint8 if task.dtype == torch.uint8 else torch.Tensor.float
-            return (model.decode(batch, finish, on_retry),)
+            if task.dtype == torch.uint8:
+                return (model.decode(batch, pixels.to_uint8, on_retry),)
+            return (model.decode(batch, on_retry=on_retry),)
         if task.dtype == torch.uint8:
             batch = pixels.to_float(batch.to(self._placement.device))
         posterior = model.encode(batch, on_retry)
@@ -293,7 +305,7 @@ class Engine:
 
 
 def _warm_up(model: Autoencoder) -> None:
-    """Run both ways once, so that the first request pays for no lazy initialisation."""
+    """Run the decoder once, as loading ran the encoder: the first request pays for no lazy initialisation."""
     f = model.spec.downsample_factor
     side = -(-WARM_UP_SIDE // f)
     model.decode(torch.zeros(1, model.spec.latent_channels, side, side), pixels.to_uint8)

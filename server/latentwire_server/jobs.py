@@ -37,9 +37,14 @@ class Caller:
     deadline: float | None = None
     patient: bool = False
 
+    @property
+    def remaining_s(self) -> float | None:
+        """The time to the deadline, seconds; negative where it has passed, None where there is none."""
+        return None if self.deadline is None else self.deadline - time.monotonic()
+
     def check_deadline(self) -> None:
         """Raise DeadlineExceeded where the deadline has passed."""
-        if self.deadline is not None and time.monotonic() >= self.deadline:
+        if self.remaining_s is not None and self.remaining_s <= 0:
             raise DeadlineExceeded("the deadline passed before the request reached the model")
 
 
@@ -109,7 +114,8 @@ class DecodeJob:
         latents: float (B,C,h,w).
         scaled: whether they are scaled; else raw.
         image_size: (height, width) to crop to; None: no cropping.
-        latent_space: the space they are in; empty: unknown.
+        latent_space: the space they are in; empty: unnamed or unknown.
+        weights_digest: of the weights that made them; empty: unknown.
         output: files; or a tensor of torch.uint8 (B,H,W,3) or of a float dtype (B,3,H,W).
     """
 
@@ -118,6 +124,7 @@ class DecodeJob:
     scaled: bool
     image_size: tuple[int, int] | None
     latent_space: str
+    weights_digest: str
     output: FileOutput | torch.dtype
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The RPCs: messages in, messages out; everything of substance is the engine's."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
@@ -85,12 +86,13 @@ class LatentCodecService(LatentCodecServiceServicer):
         return serve_stream(requests, answer, self._config.stream_window, self._lifecycle.draining)
 
     async def _encode(self, request: pb.EncodeRequest, caller: Caller) -> pb.EncodeResponse:
-        result = await self._engine.encode(convert.to_encode_job(request), caller)
-        return convert.from_encode_result(result)
+        # Tensors are copied out of and into messages in a thread: up to the size of a message each.
+        job = await asyncio.to_thread(convert.to_encode_job, request)
+        return await asyncio.to_thread(convert.from_encode_result, await self._engine.encode(job, caller))
 
     async def _decode(self, request: pb.DecodeRequest, caller: Caller) -> pb.DecodeResponse:
-        result = await self._engine.decode(convert.to_decode_job(request), caller)
-        return convert.from_decode_result(result)
+        job = await asyncio.to_thread(convert.to_decode_job, request)
+        return await asyncio.to_thread(convert.from_decode_result, await self._engine.decode(job, caller))
 
 
 def _caller(context: Any) -> Caller:

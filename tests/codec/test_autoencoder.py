@@ -172,18 +172,40 @@ def test_scaling_that_cannot_be_undone_or_does_not_fit_is_refused(build_kl: Buil
 # Latent spaces
 
 
-@pytest.mark.parametrize("latent_space", ["tiny@1", ""])
-def test_latents_of_the_same_or_an_unnamed_space_are_let_through(tiny: Autoencoder, latent_space: str) -> None:
-    tiny.check_latent_space(latent_space)
+OURS, OTHER = "the model's", "f" * 64
 
 
-def test_latents_of_another_space_are_refused(tiny: Autoencoder) -> None:
-    with pytest.raises(LatentSpaceMismatch, match="of the space 'sd1', the model's is 'tiny@1'"):
-        tiny.check_latent_space("sd1")
-
-
-def test_a_model_without_a_space_lets_any_latents_through(build_kl: Build) -> None:
-    wrap(build_kl()).check_latent_space("sd1")
+@pytest.mark.parametrize(
+    ("model_space", "latent_space", "digest", "fits"),
+    [
+        ("tiny@1", "tiny@1", "", True),
+        ("tiny@1", "tiny@1", OTHER, True),  # another precision of the same weights has another digest
+        ("tiny@1", "sd1", "", False),
+        ("tiny@1", "sd1", OURS, False),
+        ("tiny@1", "", "", True),  # of unknown origin, as from a diffusion model
+        ("tiny@1", "", OURS, True),
+        ("tiny@1", "", OTHER, False),
+        ("", "", "", True),
+        ("", "", OURS, True),
+        ("", "", OTHER, False),
+        ("", "sd1", "", False),
+        ("", "sd1", OURS, True),
+        ("", "sd1", OTHER, False),
+    ],
+)
+def test_latents_of_another_space_are_refused_by_name_or_where_one_is_missing_by_weights(
+    tiny: Autoencoder, build_kl: Build, model_space: str, latent_space: str, digest: str, fits: bool
+) -> None:
+    model = tiny if model_space else wrap(build_kl())
+    assert model.spec.latent_space == model_space
+    digest = model.spec.weights_digest if digest == OURS else digest
+    if fits:
+        model.check_latent_space(latent_space, digest)
+        return
+    with pytest.raises(LatentSpaceMismatch) as caught:
+        model.check_latent_space(latent_space, digest)
+    for name in (latent_space or digest[:12], model_space or model.spec.weights_digest[:12]):
+        assert name in str(caught.value)
 
 
 # Shapes

@@ -323,7 +323,9 @@ def serve(*flags: str) -> "subprocess.CompletedProcess[str]":
 def test_a_second_server_on_the_same_port_fails_with_a_clear_line(address: str) -> None:
     ended = serve("--port", address.rpartition(":")[2])
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr.splitlines()[-1].startswith(f"error: cannot listen on {address}: Address already in use; choose another with --port")
+    assert ended.stderr.splitlines()[-1].startswith(
+        f"error: cannot listen on {address}: Address already in use; choose another with --port"
+    )
     assert "Traceback" not in ended.stderr
 
 

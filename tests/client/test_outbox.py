@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bookkeeping of a stream, without a transport: what is read when, what is remembered, what each answer is for."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc import status_pb2
+from hypothesis import given
+from hypothesis import strategies as st
+
+from latentwire_client import InvalidRequest, ServerFault, StreamItem, Unavailable
+from latentwire_client._outbox import Outbox
+
+
+@dataclass
+class Answer:
+    """A response, as far as the outbox looks at it."""
+
+    id: int
+    result: str = ""
+    error: status_pb2.Status | None = None
+
+    def WhichOneof(self, name: str) -> str:
+        assert name == "outcome"
+        return "result" if self.error is None else "error"
+
+
+class Source:
+    """Items that count how often they were asked for."""
+
+    def __init__(self, count: int) -> None:
+        self.taken = 0
+        self._count = count
+
+    def __iter__(self) -> Iterator[str]:
+        for number in range(self._count):
+            self.taken += 1
+            yield f"item {number}"
+
+
+def make(number: int, item: Any) -> str:
+    return f"{number}: {item}"
+
+
+def parse(item: Any, result: Any) -> str:
+    return f"{item} -> {result}"
+
+
+def outbox(items: Any, in_flight: int = 3, make: Callable[[int, Any], Any] = make) -> Outbox[str]:
+    return Outbox(items, make, parse, in_flight)
+
+
+def test_nothing_is_read_before_it_is_asked_for() -> None:
+    source = Source(5)
+    box = outbox(source)
+    assert source.taken == 0
+    box.fill()
+    assert source.taken == 0
+
+
+def test_items_are_read_one_by_one_up_to_those_in_flight() -> None:
+    source = Source(5)
+    filling = (box := outbox(source)).fill()
+    for number in range(3):
+        assert next(filling) == f"{number}: item {number}"
+        assert source.taken == number + 1
+    assert list(filling) == []
+    assert list(box.fill()) == []
+    assert source.taken == 3
+
+
+def test_each_answer_makes_room_for_one_more() -> None:
+    source = Source(5)
+    box = outbox(source, in_flight=2)
+    assert list(box.fill()) == ["0: item 0", "1: item 1"]
+    assert box.answer(Answer(1, "a")) == StreamItem(1, "item 1", "item 1 -> a", None)
+    assert list(box.fill()) == ["2: item 2"]
+    box.answer(Answer(0))
+    box.answer(Answer(2))
+    assert list(box.fill()) == ["3: item 3", "4: item 4"]
+    assert not box.finished
+    box.answer(Answer(3))
+    assert list(box.fill()) == []
+    assert not box.finished
+    box.answer(Answer(4))
+    assert box.finished
+
+
+def test_an_outbox_without_items_is_finished_once_it_has_looked() -> None:
+    box = outbox([])
+    assert not box.finished
+    assert list(box.fill()) == []
+    assert box.finished
+
+
+def test_what_is_unanswered_is_kept_oldest_first_for_sending_again() -> None:
+    made: list[int] = []
+
+    def counted(number: int, item: Any) -> str:
+        made.append(number)
+        return make(number, item)
+
+    box = outbox(Source(4), in_flight=4, make=counted)
+    requests = list(box.fill())
+    box.answer(Answer(1))
+    assert box.unanswered() == [requests[0], requests[2], requests[3]]
+    assert box.unanswered() == [requests[0], requests[2], requests[3]]
+    box.answer(Answer(0))
+    box.answer(Answer(3))
+    box.answer(Answer(2))
+    assert box.unanswered() == []
+    assert made == [0, 1, 2, 3]  # the same request again: a path is read once
+
+
+@pytest.mark.parametrize("error", [OSError("no such file"), TypeError("no image"), ValueError("too small")])
+def test_an_item_that_makes_no_request_fails_alone_and_takes_no_room(error: Exception) -> None:
+    def odd_fail(number: int, item: Any) -> str:
+        if number % 2:
+            raise error
+        return make(number, item)
+
+    box = outbox(Source(6), in_flight=2, make=odd_fail)
+    assert list(box.fill()) == ["0: item 0", StreamItem(1, "item 1", None, error), "2: item 2"]
+    assert len(box.unanswered()) == 2
+
+
+def test_a_fault_in_making_a_request_is_not_taken_for_a_bad_item() -> None:
+    def fail(number: int, item: Any) -> str:
+        raise RuntimeError("a fault")
+
+    with pytest.raises(RuntimeError, match="a fault"):
+        list(outbox(Source(1), make=fail).fill())
+
+
+def test_an_error_from_the_server_becomes_the_item_s_exception() -> None:
+    box = outbox(["image"])
+    list(box.fill())
+    item = box.answer(Answer(0, error=status_pb2.Status(code=3, message="not an image")))
+    assert (item.index, item.source, item.result) == (0, "image", None)
+    assert isinstance(item.error, InvalidRequest)
+    with pytest.raises(InvalidRequest, match="not an image"):
+        item.get()
+
+
+@pytest.mark.parametrize("code", [0, 42])
+def test_an_error_of_a_code_that_nobody_knows_is_that_item_s_own(code: int) -> None:
+    box = outbox(["image"])
+    list(box.fill())
+    assert isinstance(box.answer(Answer(0, error=status_pb2.Status(code=code))).error, ServerFault)
+    assert list(box.fill()) == []
+    assert box.finished
+
+
+@pytest.mark.parametrize("error", [ValueError("bad answer"), TypeError("bad answer"), OSError("bad answer")])
+def test_an_answer_that_cannot_be_read_fails_its_item_alone(error: Exception) -> None:
+    def fail(item: Any, result: Any) -> str:
+        raise error
+
+    box = Outbox(["image"], make, fail, 3)
+    list(box.fill())
+    assert box.answer(Answer(0)) == StreamItem(0, "image", None, error)
+    assert box.unanswered() == []
+
+
+@pytest.mark.parametrize("number", [0, 2, 99])
+def test_an_answer_to_nothing_that_was_asked_is_a_fault_of_the_server(number: int) -> None:
+    box = outbox(Source(2))
+    list(box.fill())
+    box.answer(Answer(0))
+    with pytest.raises(ServerFault, match=f"answered item {number} of a stream") as caught:
+        box.answer(Answer(number))
+    assert caught.value.code is grpc.StatusCode.INTERNAL
+    assert box.unanswered() == ["1: item 1"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), Unavailable(grpc.StatusCode.UNAVAILABLE, "broken")])
+def test_a_source_that_raises_is_remembered_and_not_taken_for_exhausted(error: Exception) -> None:
+    def source() -> Iterator[str]:
+        yield "item"
+        raise error
+
+    box = outbox(source())
+    filling = box.fill()
+    assert next(filling) == "0: item"
+    assert not box.source_failed
+    with pytest.raises(type(error), match="broken"):
+        next(filling)
+    assert box.source_failed
+    box.answer(Answer(0))
+    assert not box.finished
+
+
+def test_a_result_that_is_false_is_a_result() -> None:
+    assert StreamItem(0, "image", 0, None).get() == 0
+    assert StreamItem(0, "image", "", None).get() == ""
+
+
+@given(count=st.integers(0, 20), in_flight=st.integers(1, 5), data=st.data())
+def test_in_any_order_of_answers_each_item_is_answered_once_and_the_bound_holds(
+    count: int, in_flight: int, data: st.DataObject
+) -> None:
+    source = Source(count)
+    box = outbox(source, in_flight)
+    done: list[StreamItem[str]] = []
+    waiting: list[int] = []
+    while not box.finished:
+        waiting += [int(request.split(":")[0]) for request in box.fill()]
+        assert len(waiting) == len(box.unanswered()) <= in_flight
+        assert source.taken <= len(done) + in_flight
+        if waiting:
+            number = data.draw(st.sampled_from(waiting))
+            waiting.remove(number)
+            done.append(box.answer(Answer(number, str(number))))
+    assert sorted(item.index for item in done) == list(range(count))
+    for item in done:
+        assert item.get() == f"item {item.index} -> {item.index}"

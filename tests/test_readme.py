@@ -33,7 +33,6 @@ def test_a_python_block_runs_and_prints_what_it_says(
     monkeypatch.chdir(tmp_path)
     Image.fromarray(data.chelsea()).save("cat.png")
     Path("photos").mkdir()
-    Path("latents").mkdir()
     Image.fromarray(data.chelsea()[:64, :64]).save("photos/good.jpg")
     Path("photos/broken.jpg").write_bytes(b"\xff\xd8 broken")
     printed = io.StringIO()

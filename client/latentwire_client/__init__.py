@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The light client of a latentwire server: images to VAE latents and back, without torch. Start at `Client`."""
 
-from latentwire_client._convert import ImageInput
+from latentwire_client._images import ImageInput
 from latentwire_client._outbox import StreamItem
 from latentwire_client.aio import AsyncClient
 from latentwire_client.client import Client
@@ -22,6 +22,7 @@ from latentwire_client.errors import (
 )
 from latentwire_client.info import Execution, ModelInfo, ServerInfo, ServerLimits
 from latentwire_client.latents import LatentKind, Latents
+from latentwire_client.options import EncodeOptions
 from latentwire_proto import __version__
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Client",
     "DataLoss",
     "DeadlineExceeded",
+    "EncodeOptions",
     "Execution",
     "ImageInput",
     "InvalidRequest",

@@ -1,28 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images and latents <-> protobuf messages; shared by the sync and the asyncio client."""
 
-import io
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
-from typing import TypedDict, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image
 
+from latentwire_client._images import ImageInput, to_file
 from latentwire_client._outbox import Outbox
 from latentwire_client.config import Limits, Timeout
 from latentwire_client.info import Execution, ModelInfo, OnExecution, ServerInfo, ServerLimits
 from latentwire_client.latents import MAX_SEED, Array, LatentKind, Latents
+from latentwire_client.options import EncodeOptions
 from latentwire_proto.v1 import latent_codec_pb2 as pb
-
-ImageInput = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.generic]
-"""A path, the bytes of an image file, a PIL image, or an array: uint8 (H,W,3) or (B,H,W,3), or float (3,H,W) or
-(B,3,H,W) in [-1,1]. Arrays are taken as they are, their sides must be multiples of the model's downsampling factor;
-all else may have any size."""
 
 KINDS = {
     LatentKind.MODE: pb.LATENT_KIND_MODE,
@@ -38,32 +33,9 @@ FORMATS = {
     "avif": pb.IMAGE_FORMAT_AVIF,
 }
 PIXELS = pb.ImageTensorOutput(layout=pb.IMAGE_LAYOUT_UINT8_NHWC)
-# Modes that may have a transparent colour beside their pixels.
-KEYED = ("1", "L", "I;16", "P", "RGB")
-# Modes that no file format holds -> the nearest that one does.
-STORABLE = {"La": "LA", "RGBa": "RGBA", "HSV": "RGB"}
 
 
-class EncodeArguments(TypedDict, total=False):
-    """What every encoding method takes beside its image.
-
-    kind: `mode` (the default), `sample` or `moments` (mean and log-variance).
-    scaled: scaled latents, as a diffusion model works on, instead of raw ones (the default).
-    dtype: `float16` (the default), `float32`, or `bfloat16`, which travels as such and arrives as float32.
-    seeds: for samples, one for each image of a request, 0..2^64-1; an item of a list or stream is a request of its own.
-    size: (height, width) to scale and crop an image file to; default: its own.
-    model: a served name; default: the client's, else the server's.
-    """
-
-    kind: LatentKind | str
-    scaled: bool
-    dtype: str
-    seeds: Sequence[int]
-    size: tuple[int, int] | None
-    model: str
-
-
-def to_encode_request(image: ImageInput, options: EncodeArguments, default_model: str) -> pb.EncodeRequest:
+def to_encode_request(image: ImageInput, options: EncodeOptions, default_model: str) -> pb.EncodeRequest:
     """Map an image and options to a request.
 
     Raises:
@@ -73,10 +45,10 @@ def to_encode_request(image: ImageInput, options: EncodeArguments, default_model
     return _with_image(_without_image(options, default_model), image)
 
 
-def _without_image(options: EncodeArguments, default_model: str) -> pb.EncodeRequest:
-    unknown = sorted(options.keys() - EncodeArguments.__optional_keys__)
+def _without_image(options: EncodeOptions, default_model: str) -> pb.EncodeRequest:
+    unknown = sorted(options.keys() - EncodeOptions.__optional_keys__)
     if unknown:
-        known = ", ".join(sorted(EncodeArguments.__optional_keys__))
+        known = ", ".join(sorted(EncodeOptions.__optional_keys__))
         raise TypeError(f"there is no option {unknown[0]!r}; the options are {known}")
     dtype = options.get("dtype", "float16")
     if dtype not in DTYPES:
@@ -106,7 +78,7 @@ def _with_image(options: pb.EncodeRequest, image: ImageInput) -> pb.EncodeReques
     if isinstance(image, np.ndarray):
         request.image_tensor.CopyFrom(to_image_tensor(image))
     else:
-        request.image_file = _to_file(image)
+        request.image_file = to_file(image)
     return request
 
 
@@ -215,17 +187,21 @@ def from_info(message: pb.GetServerInfoResponse) -> ServerInfo:
 
 def encode_outbox(
     images: Iterable[ImageInput],
-    options: EncodeArguments,
+    options: EncodeOptions,
     default_model: str,
     timeout: Timeout,
     limits: Limits,
     on_execution: OnExecution | None,
 ) -> Outbox[Latents]:
     """Map images to the bookkeeping of an EncodeStream; raises what `to_encode_request` raises for options."""
+    _refuse_one(images)
     common = _without_image(options, default_model)
+    seeds = tuple(options.get("seeds", ()))
 
     def make(number: int, image: ImageInput) -> pb.EncodeStreamRequest:
         request = _with_image(common, image)
+        request.latents.ClearField("seeds")
+        request.latents.seeds.extend(seeds[number : number + 1])
         return pb.EncodeStreamRequest(id=number, request=request, timeout_ns=timeout.stream_item_ns)
 
     def parse(_: ImageInput, response: pb.EncodeResponse) -> Latents:
@@ -233,6 +209,12 @@ def encode_outbox(
         return from_latents(response.latents)
 
     return Outbox(images, make, parse, limits.in_flight)
+
+
+def _refuse_one(images: object) -> None:
+    """Refuse what is one image but can be iterated over, such as the letters of a path."""
+    if isinstance(images, str | bytes | bytearray | os.PathLike):
+        raise TypeError(f"a stream takes many images, not one {type(images).__name__}; use encode, or put it in a list")
 
 
 def decode_outbox(
@@ -282,34 +264,6 @@ def _from_model(model: pb.ModelInfo) -> ModelInfo:
         config=json.loads(model.config_json or "{}"),
         loaded=model.loaded,
     )
-
-
-def _to_file(image: object) -> bytes:
-    if isinstance(image, bytes | bytearray | memoryview):
-        return bytes(image)
-    if isinstance(image, Image.Image):
-        try:
-            return _pil_to_file(image)
-        except OSError:
-            raise
-        except Exception as error:  # what is read only now may fail with nearly anything
-            raise ValueError(f"the PIL image ({image.mode}, {image.size}) cannot be sent: {error}") from error
-    if isinstance(image, str | os.PathLike):
-        return Path(image).read_bytes()
-    raise TypeError(f"an image is a path, bytes, a PIL image or a numpy array, not {type(image).__name__}")
-
-
-def _pil_to_file(image: Image.Image) -> bytes:
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode in STORABLE:
-        upright = upright.convert(STORABLE[upright.mode])
-    # Uncompressed TIFF keeps every mode that the server can convert (alpha, 16 bits, CMYK) and costs no time. But it
-    # knows no transparent colours, as GIF and PNG have them.
-    keyed = "transparency" in upright.info and upright.mode in KEYED
-    image_format = "PNG" if keyed else "TIFF"
-    buffer = io.BytesIO()
-    upright.save(buffer, image_format, icc_profile=image.info.get("icc_profile"), compress_level=0)
-    return buffer.getvalue()
 
 
 def to_image_tensor(array: npt.NDArray[np.generic]) -> pb.ImageTensor:

@@ -4,6 +4,7 @@
 import asyncio
 import os
 import random
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from types import TracebackType
@@ -17,12 +18,13 @@ from PIL import Image
 
 from latentwire_client import _convert
 from latentwire_client._channel import SERVICE, Address
-from latentwire_client._convert import EncodeArguments, ImageInput
+from latentwire_client._images import ImageInput
 from latentwire_client._outbox import Outbox, StreamItem, T
 from latentwire_client.config import Limits, Retry, Timeout
 from latentwire_client.errors import Cancelled, ServerFault, Unavailable, from_rpc_error
 from latentwire_client.info import OnExecution, ServerInfo
 from latentwire_client.latents import Latents
+from latentwire_client.options import EncodeOptions
 from latentwire_proto.v1 import latent_codec_pb2 as pb
 from latentwire_proto.v1.latent_codec_pb2_grpc import LatentCodecServiceStub
 
@@ -75,12 +77,12 @@ class AsyncClient:
 
     @overload
     # A str is a Sequence[str] to the type checker; the first overload takes it.
-    async def encode(self, image: ImageInput, **options: Unpack[EncodeArguments]) -> Latents: ...  # type: ignore[overload-overlap]
+    async def encode(self, image: ImageInput, **options: Unpack[EncodeOptions]) -> Latents: ...  # type: ignore[overload-overlap]
     @overload
-    async def encode(self, image: Sequence[ImageInput], **options: Unpack[EncodeArguments]) -> list[Latents]: ...
+    async def encode(self, image: Sequence[ImageInput], **options: Unpack[EncodeOptions]) -> list[Latents]: ...
 
     async def encode(
-        self, image: ImageInput | Sequence[ImageInput], **options: Unpack[EncodeArguments]
+        self, image: ImageInput | Sequence[ImageInput], **options: Unpack[EncodeOptions]
     ) -> Latents | list[Latents]:
         """Map an image, or each of a list of images, to latents; see `Client.encode`."""
         if isinstance(image, list | tuple):
@@ -112,7 +114,7 @@ class AsyncClient:
         request = _convert.to_decode_request(latents, output, model or self._model)
         return list((await self._run("Decode", request)).image_files.files)
 
-    def encode_stream(self, images: Iterable[ImageInput], **options: Unpack[EncodeArguments]) -> "AsyncStream[Latents]":
+    def encode_stream(self, images: Iterable[ImageInput], **options: Unpack[EncodeOptions]) -> "AsyncStream[Latents]":
         """Map many images to latents, a bounded number in flight; see `Client.encode_stream`."""
         return AsyncStream(
             self, "EncodeStream",
@@ -234,17 +236,19 @@ def _mapped_errors(target: str) -> Iterator[None]:
 async def _items(client: AsyncClient, method: str, outbox: Outbox[T]) -> AsyncGenerator[StreamItem[T], None]:
     """Run calls until every item has its answer."""
     failures = 0
+    last_answer_s: float | None = None
     while not outbox.finished:
         try:
             async with aclosing(_connection(client, method, outbox)) as items:
                 async for item in items:
-                    failures = 0
+                    failures, last_answer_s = 0, time.monotonic()
                     yield item
         except Unavailable:
             if outbox.finished:  # a draining server ends the call so even when nothing is left to answer
                 return
             failures += 1
-            if outbox.source_failed or failures >= client._retry.attempts:
+            gone_s = time.monotonic() - (last_answer_s or 0)
+            if outbox.source_failed or client._retry.gives_up(failures, gone_s, last_answer_s is not None):
                 raise
             await asyncio.sleep(random.uniform(0, client._retry.backoff_s(failures)))
 

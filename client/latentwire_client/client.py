@@ -17,12 +17,13 @@ from PIL import Image
 
 from latentwire_client import _convert
 from latentwire_client._channel import SERVICE, Address
-from latentwire_client._convert import EncodeArguments, ImageInput
+from latentwire_client._images import ImageInput
 from latentwire_client._outbox import Outbox, StreamItem, T
 from latentwire_client.config import Limits, Retry, Timeout
 from latentwire_client.errors import Unavailable, from_rpc_error
 from latentwire_client.info import OnExecution, ServerInfo
 from latentwire_client.latents import Latents
+from latentwire_client.options import EncodeOptions
 from latentwire_proto.v1 import latent_codec_pb2 as pb
 from latentwire_proto.v1.latent_codec_pb2_grpc import LatentCodecServiceStub
 
@@ -91,18 +92,18 @@ class Client:
 
     @overload
     # A str is a Sequence[str] to the type checker; the first overload takes it.
-    def encode(self, image: ImageInput, **options: Unpack[EncodeArguments]) -> Latents: ...  # type: ignore[overload-overlap]
+    def encode(self, image: ImageInput, **options: Unpack[EncodeOptions]) -> Latents: ...  # type: ignore[overload-overlap]
     @overload
-    def encode(self, image: Sequence[ImageInput], **options: Unpack[EncodeArguments]) -> list[Latents]: ...
+    def encode(self, image: Sequence[ImageInput], **options: Unpack[EncodeOptions]) -> list[Latents]: ...
 
     def encode(
-        self, image: ImageInput | Sequence[ImageInput], **options: Unpack[EncodeArguments]
+        self, image: ImageInput | Sequence[ImageInput], **options: Unpack[EncodeOptions]
     ) -> Latents | list[Latents]:
         """Map an image, or each of a list of images, to latents.
 
         Args:
             image: see `ImageInput`; of a list, the first failure is raised (`encode_stream` goes on).
-            options: see `EncodeArguments`.
+            options: kind, scaled, dtype, seeds, size, model; see `EncodeOptions`.
 
         Returns:
             latents (B,C,h,w), B = 1 but for an array (B,...).
@@ -142,8 +143,13 @@ class Client:
         request = _convert.to_decode_request(latents, output, model or self._model)
         return list(self._run("Decode", request).image_files.files)
 
-    def encode_stream(self, images: Iterable[ImageInput], **options: Unpack[EncodeArguments]) -> "Stream[Latents]":
-        """Map many images to latents, a bounded number in flight; for the options see `EncodeArguments`.
+    def encode_stream(self, images: Iterable[ImageInput], **options: Unpack[EncodeOptions]) -> "Stream[Latents]":
+        """Map many images to latents, a bounded number in flight.
+
+        Args:
+            images: see `ImageInput`. They are read `Limits.in_flight` ahead: before the first answer is given out,
+                that many are awaited.
+            options: kind, scaled, dtype, seeds, size, model; see `EncodeOptions`.
 
         Returns:
             an iterator over `StreamItem`s as they are done; each holds its index and a result or an error, so that
@@ -241,16 +247,18 @@ class Stream(Iterator[StreamItem[T]]):
 def _items(client: Client, method: str, outbox: Outbox[T]) -> Generator[StreamItem[T], None, None]:
     """Run calls until every item has its answer."""
     failures = 0
+    last_answer_s: float | None = None
     while not outbox.finished:
         try:
             for item in _connection(client, method, outbox):
-                failures = 0
+                failures, last_answer_s = 0, time.monotonic()
                 yield item
         except Unavailable:
             if outbox.finished:  # a draining server ends the call so even when nothing is left to answer
                 return
             failures += 1
-            if outbox.source_failed or failures >= client._retry.attempts:
+            gone_s = time.monotonic() - (last_answer_s or 0)
+            if outbox.source_failed or client._retry.gives_up(failures, gone_s, last_answer_s is not None):
                 raise
             time.sleep(random.uniform(0, client._retry.backoff_s(failures)))
 

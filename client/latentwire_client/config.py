@@ -39,11 +39,14 @@ class Retry:
         attempts: 1 (no retry) to 5 (gRPC's own limit), the first one included.
         initial_backoff_s: the longest first wait, at least 0.01.
         max_backoff_s: the longest wait.
+        reconnect_s: how long a stream that has had an answer goes on trying when the server is gone: long enough for a
+            restart.
     """
 
     attempts: int = 4
     initial_backoff_s: float = 0.2
     max_backoff_s: float = 2.0
+    reconnect_s: float = 60.0
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -55,6 +58,12 @@ class Retry:
                 f"backoff is {self.initial_backoff_s} to {self.max_backoff_s} s; both must be finite and at least "
                 "0.01, in this order"
             )
+        if not 0 <= self.reconnect_s < math.inf:
+            raise ValueError(f"reconnect_s is {self.reconnect_s}; it must be finite and at least 0")
+
+    def gives_up(self, failures: int, gone_s: float, had_answer: bool) -> bool:
+        """Decide whether a stream is over after this many failures in a row, the server being gone for so long."""
+        return failures >= self.attempts and not (had_answer and gone_s < self.reconnect_s)
 
     def backoff_s(self, failures: int) -> float:
         """Return the longest wait after this many failures in a row, 1 or more."""

@@ -163,7 +163,10 @@ def from_rpc_error(error: Any, target: str) -> LatentwireError:
             pass
     # From here on gRPC itself speaks, not our server: it names no remedy.
     if code is grpc.StatusCode.UNAVAILABLE:
-        message = f"no server answers at {target} ({message}); start one with `latentwire serve`, or check the address"
+        message = (
+            f"no server answers at {target} ({message}); start one with `latentwire serve`, or check the address and "
+            "whether it speaks TLS"
+        )
     elif code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         message = f"{message}; send less at once, or raise `serve --max-message-mib` and Limits.max_message_bytes"
     elif code is grpc.StatusCode.DEADLINE_EXCEEDED:

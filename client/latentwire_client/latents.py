@@ -137,7 +137,7 @@ class Latents:
         ]
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write a safetensors file, whole or not at all.
+        """Write a safetensors file, whole or not at all, and the folders above it.
 
         It holds the tensor `latents`, or `mean` and `logvar`, and everything else as metadata.
 
@@ -160,6 +160,7 @@ class Latents:
         }
         if self.image_size is not None:
             metadata |= {"image_height": str(self.image_size[0]), "image_width": str(self.image_size[1])}
+        path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{uuid.uuid4().hex}.partial")
         try:
             # Not save_file, whose files nobody but their owner may read.

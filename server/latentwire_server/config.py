@@ -27,7 +27,7 @@ class ModelSource:
         """Map `[NAME=]SOURCE` to a model; without a name it is the source's last path component."""
         name, separator, source = text.partition("=")
         if not separator:
-            name, source = Path(text).name, text
+            name, source = Path(text).resolve().name, text
         if not name or not source:
             raise ServerError(f"--model {text!r} is not of the form [NAME=]SOURCE")
         return cls(name, source)

@@ -98,7 +98,7 @@ def test_without_a_command_it_shows_its_help(capsys: pytest.CaptureFixture[str])
         (["encode", "a.png", "-o", "out", "--seed", "1"], "only a sample has a seed"),
         (["encode", "a.png", "-o", "out", "--kind", "sample", "--seed", "-1"], "0..2^64-1"),
         (["encode", "a.png", "-o", "out", "--scaled"], "moments are always raw"),
-        (["encode", "a.png", "-o", "out", "--timeout", "0"], "must be positive"),
+        (["encode", "a.png", "-o", "out", "--timeout", "0"], "must be above 0"),
         (["encode", "a.png", "-o", "out", "--local", "--server", "host:1"], "leave out --server"),
         (["decode", "a.safetensors", "-o", "out", "--quality", "90"], "PNG is lossless"),
         (["decode", "a.safetensors", "-o", "out", "--format", "webp", "--quality", "101"], "101 is not in 1..100"),

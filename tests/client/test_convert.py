@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import ExifTags, Image, ImageCms
 
-from latentwire_client import LatentKind, Latents
+from latentwire_client import EncodeOptions, LatentKind, Latents
 from latentwire_client._convert import (
-    EncodeArguments,
     encode_outbox,
     from_image_tensor,
     from_info,
@@ -58,7 +57,7 @@ def saved(image: Image.Image, image_format: str, **options: Any) -> bytes:
 
 
 def request(image: object, **options: Any) -> pb.EncodeRequest:
-    return to_encode_request(cast(Any, image), cast(EncodeArguments, options), "")
+    return to_encode_request(cast(Any, image), cast(EncodeOptions, options), "")
 
 
 def arrived(image: Image.Image) -> Bytes:
@@ -341,7 +340,7 @@ def test_a_wrong_option_is_refused_for_a_call_and_at_once_for_a_stream(
     with pytest.raises(kind, match=message):
         request(photo, **options)
     with pytest.raises(kind, match=message):
-        encode_outbox([photo], cast(EncodeArguments, options), "", Timeout(), Limits(), None)
+        encode_outbox([photo], cast(EncodeOptions, options), "", Timeout(), Limits(), None)
 
 
 @pytest.mark.parametrize(

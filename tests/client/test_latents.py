@@ -260,9 +260,11 @@ def test_a_failure_leaves_the_old_file_and_nothing_half_written(
     assert path.read_bytes() == before
 
 
-def test_a_folder_that_is_missing_is_an_os_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        moments().save(tmp_path / "missing" / "a")
+def test_missing_folders_are_made_and_one_that_cannot_be_is_an_os_error(tmp_path: Path) -> None:
+    path = moments().save(tmp_path / "new" / "newer" / "a")
+    assert Latents.load(path).kind is LatentKind.MOMENTS
+    with pytest.raises(OSError, match="a/b|Not a directory|File exists"):
+        moments().save(path / "b")
 
 
 def test_loading_what_is_not_there_is_an_os_error(tmp_path: Path) -> None:

@@ -7,12 +7,13 @@ from typing import Annotated, Literal
 
 import typer
 
-from latentwire_client._convert import EncodeArguments
 from latentwire_client.cli import target
-from latentwire_client.cli.files import IMAGE_SUFFIXES, Images, Job, Json, Output, Overwrite, plan
+from latentwire_client.cli.files import IMAGE_SUFFIXES, Images, Job, Json, Output, Overwrite, SkipExisting, plan
 from latentwire_client.cli.report import Batch, byte_count, print_json, print_line
 from latentwire_client.cli.words import NO_VALUE, option
+from latentwire_client.errors import LatentwireError
 from latentwire_client.latents import MAX_SEED, Latents
+from latentwire_client.options import EncodeOptions
 
 
 def encode(
@@ -38,6 +39,7 @@ def encode(
         option(text="Scale to cover this size and crop the centre.", default="as it is", metavar="WxH"),
     ] = None,
     overwrite: Overwrite = False,
+    skip_existing: SkipExisting = False,
     as_json: Json = False,
     server: target.Server = None,
     local: target.Local = False,
@@ -57,24 +59,27 @@ def encode(
         raise typer.BadParameter(f"{seed} is not in 0..2^64-1", param_hint="--seed")
     if scaled and kind == "moments":
         raise typer.BadParameter("moments are always raw; take --kind mode or sample", param_hint="--scaled")
-    options: EncodeArguments = {"kind": kind, "scaled": scaled, "dtype": dtype, "size": _height_width(size)}
-    jobs = plan(images, IMAGE_SUFFIXES, output, ".safetensors", overwrite)
+    options: EncodeOptions = {"kind": kind, "scaled": scaled, "dtype": dtype, "size": _height_width(size)}
+    jobs = plan(images, IMAGE_SUFFIXES, output, ".safetensors", overwrite, skip_existing)
     if kind == "sample":
-        options["seeds"] = [seed or 0]
+        options["seeds"] = [seed or 0] * len(jobs)
     written: dict[int, dict[str, object]] = {}
     with (
         target.connect(server, token, tls, tls_ca, timeout, local=local, model=model) as client,
         Batch("encoding", len(jobs)) as batch,
         closing(client.encode_stream((job.source for job in jobs), **options)) as stream,
     ):
-        for item in stream:
-            job = jobs[item.index]
-            try:
-                written[item.index] = _write(job, item.get())
-            except Exception as error:
-                batch.failed(job.source, error)
-            else:
-                batch.done()
+        try:
+            for item in stream:
+                job = jobs[item.index]
+                try:
+                    written[item.index] = _write(job, item.get())
+                except Exception as error:
+                    batch.failed(job.source, error)
+                else:
+                    batch.done()
+        except LatentwireError as error:
+            batch.broken_off(error)
     results = [written[index] for index in sorted(written)]
     if as_json:
         print_json({"results": results, "failures": batch.failures})
@@ -86,7 +91,6 @@ def encode(
 
 def _write(job: Job, latents: Latents) -> dict[str, object]:
     """Write a file; say what is in it."""
-    job.target.parent.mkdir(parents=True, exist_ok=True)
     latents.save(job.target)
     height, width = latents.image_size or (None, None)
     return {

@@ -26,6 +26,9 @@ Output = Annotated[
     option("--output", "-o", text="The folder to write to; made if need be.", metavar="DIR"),
 ]
 Overwrite = Annotated[bool, option("--overwrite", text="Replace files that exist.", metavar=NO_VALUE)]
+SkipExisting = Annotated[
+    bool, option("--skip-existing", text="Leave out what was written before, to go on after a stop.", metavar=NO_VALUE)
+]
 Json = Annotated[bool, option("--json", text="Print one JSON document on standard output.", metavar=NO_VALUE)]
 
 
@@ -42,7 +45,14 @@ class Job:
     target: Path
 
 
-def plan(inputs: Iterable[Path], suffixes: Collection[str], folder: Path, ending: str, overwrite: bool) -> list[Job]:
+def plan(
+    inputs: Iterable[Path],
+    suffixes: Collection[str],
+    folder: Path,
+    ending: str,
+    overwrite: bool,
+    skip_existing: bool = False,
+) -> list[Job]:
     """Map inputs to jobs: a file to FOLDER/NAME+ending, those of a folder likewise with their place below it.
 
     The folder to write to is made, and is not looked through where it is inside an input. Hidden files are left out.
@@ -61,6 +71,8 @@ def plan(inputs: Iterable[Path], suffixes: Collection[str], folder: Path, ending
                     f"{other.source} and {job.source} would both be written to {job.target}; "
                     "rename one, or give them to two runs with folders of their own"
                 )
+    if skip_existing:
+        jobs = {target: job for target, job in jobs.items() if not target.exists()}
     taken = [] if overwrite else [job.target for job in jobs.values() if job.target.exists()]
     if taken:
         more = f" (and {len(taken) - 1} more)" if len(taken) > 1 else ""

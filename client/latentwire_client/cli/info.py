@@ -11,7 +11,7 @@ from latentwire_client.cli.files import Json
 from latentwire_client.cli.report import make_table, name_cell, print_json, print_line, print_table
 from latentwire_client.info import ModelInfo, ServerInfo
 
-# What is worth knowing of a model; one row each, so that any number of models fits.
+# What is worth knowing of a model.
 ROWS: tuple[tuple[str, Callable[[ModelInfo], str]], ...] = (
     ("class", lambda model: model.class_name),
     ("latent space", lambda model: model.latent_space or "unnamed"),
@@ -43,15 +43,16 @@ def info(
         return
     print_line(f"latentwire {found.version} at {client.target}")
     print_line("")
-    print_table(_models(found.models))
-    print_line("")
+    for model in found.models:
+        print_table(_model(model))
+        print_line("")
     print_table(_limits(found))
 
 
-def _models(models: Sequence[ModelInfo]) -> Table:
-    table = make_table("Models", "", [model.name for model in models])
+def _model(model: ModelInfo) -> Table:
+    table = make_table(f"Model {model.name}", "", [""])
     for label, value in ROWS:
-        table.add_row(label, *(name_cell(value(model)) for model in models))
+        table.add_row(label, name_cell(value(model)))
     return table
 
 

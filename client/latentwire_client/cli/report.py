@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from latentwire_client.cli.ending import FAILED, HOPELESS, one_line, print_error, reason
+from latentwire_client.errors import LatentwireError
 
 
 class Batch:
@@ -31,6 +32,7 @@ class Batch:
     def __init__(self, what: str, total: int) -> None:
         self.total = total
         self.failures: list[dict[str, str]] = []
+        self._done = 0
         console = Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
@@ -50,15 +52,23 @@ class Batch:
         self._progress.stop()
 
     def done(self) -> None:
-        """Count an item."""
+        """Count an item that is done."""
+        self._done += 1
         self._progress.advance(self._task)
+
+    def broken_off(self, error: LatentwireError) -> None:
+        """Remember why the rest was not done; where nothing was, raise the error instead."""
+        if not self._done:
+            raise error
+        missing = self.total - self._done - len(self.failures)
+        self.failures.append({"path": f"the other {missing}", "error": one_line(reason(error))})
 
     def failed(self, source: Path, error: Exception) -> None:
         """Remember that an item failed; where every other one would fail likewise, raise the error instead."""
         if isinstance(error, HOPELESS):
             raise error
         self.failures.append({"path": str(source), "error": one_line(reason(error))})
-        self.done()
+        self._progress.advance(self._task)
 
     def end(self) -> None:
         """List the failures; with any, end the command with the status of a failure."""

@@ -53,7 +53,7 @@ TimeoutS = Annotated[
     option(
         "--timeout",
         text="How long to wait for one answer, seconds, above 0.",
-        default="120; for `encode` no limit",
+        default="120; none for what `encode` sends",
         panel=PANEL,
         metavar="SECONDS",
     ),
@@ -75,10 +75,11 @@ def connect(
     """Map the options to a client, and with `local` to a server in this process.
 
     Raises:
-        Refusal: the options contradict each other, or the server extra is missing.
-        ValueError: the timeout is not positive.
+        Refusal: the options contradict each other or are out of range, or the server extra is missing.
         ModelError, ServerError: the local model cannot be served.
     """
+    if timeout is not None and not timeout > 0:
+        raise Refusal(f"--timeout is {timeout}; it must be above 0")
     waiting = Timeout() if timeout is None else Timeout(call_s=timeout, stream_item_s=timeout)
     if local and (server is not None or tls or tls_ca is not None):
         raise Refusal("--local runs the model in this process; leave out --server, --tls and --tls-ca")

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a caller calls an image -> the bytes of an image file, nothing lost."""
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+ImageInput = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.generic]
+"""A path, the bytes of an image file, a PIL image, or an array: uint8 (H,W,3) or (B,H,W,3), or float (3,H,W) or
+(B,3,H,W) in [-1,1]. Arrays are taken as they are, their sides must be multiples of the model's downsampling factor;
+all else may have any size."""
+
+# Modes that may have a transparent colour beside their pixels.
+KEYED = ("1", "L", "I;16", "P", "RGB")
+# Modes that no file format holds -> the nearest that one does.
+STORABLE = {"La": "LA", "RGBa": "RGBA", "HSV": "RGB"}
+
+
+def to_file(image: object) -> bytes:
+    """Map a path, bytes or a PIL image to the bytes of an image file.
+
+    Raises:
+        OSError: the path cannot be read.
+        TypeError, ValueError: it is something else, or a PIL image that cannot be written.
+    """
+    if isinstance(image, bytes | bytearray | memoryview):
+        return bytes(image)
+    if isinstance(image, Image.Image):
+        try:
+            return _pil_to_file(image)
+        except OSError:
+            raise
+        except Exception as error:  # what is read only now may fail with nearly anything
+            raise ValueError(f"the PIL image ({image.mode}, {image.size}) cannot be sent: {error}") from error
+    if isinstance(image, str | os.PathLike):
+        return Path(image).read_bytes()
+    raise TypeError(f"an image is a path, bytes, a PIL image or a numpy array, not {type(image).__name__}")
+
+
+def _pil_to_file(image: Image.Image) -> bytes:
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode in STORABLE:
+        upright = upright.convert(STORABLE[upright.mode])
+    # Uncompressed TIFF keeps every mode that the server can convert (alpha, 16 bits, CMYK) and costs no time. But it
+    # knows no transparent colours, as GIF and PNG have them.
+    keyed = "transparency" in upright.info and upright.mode in KEYED
+    image_format = "PNG" if keyed else "TIFF"
+    buffer = io.BytesIO()
+    upright.save(buffer, image_format, icc_profile=image.info.get("icc_profile"), compress_level=0)
+    return buffer.getvalue()

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every encoding method takes beside its image."""
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+from latentwire_client.latents import LatentKind
+
+
+class EncodeOptions(TypedDict, total=False):
+    """The keyword arguments of `encode` and `encode_stream`; all are optional.
+
+    kind: `mode` (the default), `sample` or `moments` (mean and log-variance).
+    scaled: scaled latents, as a diffusion model works on, instead of raw ones (the default).
+    dtype: `float16` (the default), `float32`, or `bfloat16`, which travels as such and arrives as float32.
+    seeds: for samples, 0..2^64-1, one for each image: of an array, of a list, or of a stream in its order.
+    size: (height, width) to scale and crop an image file to; default: its own.
+    model: a served name; default: the client's, else the server's.
+    """
+
+    kind: LatentKind | str
+    scaled: bool
+    dtype: str
+    seeds: Sequence[int]
+    size: tuple[int, int] | None
+    model: str

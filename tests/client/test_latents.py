@@ -263,7 +263,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_half_written(
 def test_missing_folders_are_made_and_one_that_cannot_be_is_an_os_error(tmp_path: Path) -> None:
     path = moments().save(tmp_path / "new" / "newer" / "a")
     assert Latents.load(path).kind is LatentKind.MOMENTS
-    with pytest.raises(OSError, match="a/b|Not a directory|File exists"):
+    with pytest.raises(OSError, match=r"Not a directory|File exists"):
         moments().save(path / "b")
 
 

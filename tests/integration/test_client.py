@@ -160,6 +160,19 @@ def test_latents_of_another_space_are_refused(client: Client, photo: Path) -> No
         client.decode(replace(client.encode(photo), latent_space="sd1"))
 
 
+def test_latents_of_another_model_are_refused_also_where_its_space_has_no_name(
+    client: Client, astronaut: Pixels
+) -> None:
+    crop = np.ascontiguousarray(astronaut[:64, :64])
+    for maker, other in (("f8c4", "tiny"), ("tiny", "f8c4")):
+        latents = client.encode(crop, model=maker)
+        assert client.decode(latents, model=maker).size == (64, 64)
+        with pytest.raises(LatentSpaceMismatch, match="decode them with the model that made them"):
+            client.decode(latents, model=other)
+    unknown = Latents(values=np.zeros((1, 4, 8, 8), np.float32))  # as a diffusion model makes them
+    assert [client.decode(unknown, model=model).size for model in ("f8c4", "tiny")] == [(64, 64), (32, 32)]
+
+
 def test_a_request_over_the_message_limit_says_what_to_raise(tiny_kl: Path) -> None:
     models = (ModelSource("tiny", str(tiny_kl)),)
     with background(ServerConfig(models=models, port=0, max_message_mib=1)) as server:

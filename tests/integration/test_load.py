@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 import pytest
 
-from latentwire_client import AsyncClient, Client, LatentwireError, Limits, Overloaded, Retry, Unavailable
+from latentwire_client import AsyncClient, Client, LatentwireError, Limits, Overloaded, Retry, Timeout, Unavailable
 from latentwire_server.app import background
 from latentwire_server.config import ModelSource, ServerConfig
 
@@ -108,6 +108,32 @@ def test_a_signal_under_load_loses_no_accepted_request_and_exits_0(
         assert [
             outcome for outcome in late if isinstance(outcome, Exception) and type(outcome) is not Unavailable
         ] == []
+
+
+def test_a_drain_that_takes_too_long_ends_the_process_with_1(start_server: StartServer) -> None:
+    with start_server("--drain-timeout-s", "0.1") as (process, target):
+        # 12 s of work on two cores; the batch on the device cannot be interrupted.
+        pixels = np.zeros((2048, 2048, 3), np.uint8)
+
+        async def load() -> object:
+            async with AsyncClient(target, retry=ONCE) as client:
+                accepted = asyncio.create_task(client.encode(pixels))
+                while not await in_queue():
+                    pass
+                process.send_signal(signal.SIGTERM)
+                return (await asyncio.gather(accepted, return_exceptions=True))[0]
+
+        async def in_queue() -> bool:
+            """Whether the image is on the device: another client's has to wait for it."""
+            try:
+                await AsyncClient(target, timeout=Timeout(call_s=0.5), retry=ONCE).encode(image(64))
+            except LatentwireError:
+                return True
+            return False
+
+        outcome = asyncio.run(load())
+        assert process.wait(60) == 1
+        assert isinstance(outcome, LatentwireError)
 
 
 def test_items_that_a_stream_had_sent_when_the_server_went_away_are_answered_by_the_next_server(

@@ -67,6 +67,7 @@ def test_the_permutation_is_fair() -> None:
     assert np.abs(counts - 400).max() < 4 * (2000 * 0.2 * 0.8) ** 0.5
 
 
+@pytest.mark.own_process
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_a_run_that_goes_on_sees_what_an_uninterrupted_one_sees(folder: ImageFolder, workers: int) -> None:
     stream = SampleStream(ImageCache(folder, 4000), RandomCrop(16), seed=5)
@@ -79,6 +80,7 @@ def test_a_run_that_goes_on_sees_what_an_uninterrupted_one_sees(folder: ImageFol
         assert all(batch.pixels.is_contiguous() for batch in batches)
 
 
+@pytest.mark.own_process
 def test_workers_that_are_started_afresh_make_the_same_samples(folder: ImageFolder) -> None:
     stream = SampleStream(ImageCache(folder, 4000), RandomCrop(16), seed=5)
     here, there = (next(stream.batches(4, start=9, workers=k, start_method="spawn")) for k in (0, 1))
@@ -93,6 +95,7 @@ def test_ranks_go_through_the_sequence_together(folder: ImageFolder) -> None:
     assert torch.equal(alone, together)
 
 
+@pytest.mark.own_process
 def test_workers_end_with_the_batches(folder: ImageFolder) -> None:
     batches = SampleStream(folder, RandomCrop(16), seed=5).batches(4, workers=2)
     next(batches)
@@ -101,6 +104,7 @@ def test_workers_end_with_the_batches(folder: ImageFolder) -> None:
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.own_process
 def test_the_global_random_state_is_left_alone(folder: ImageFolder) -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()
@@ -108,6 +112,7 @@ def test_the_global_random_state_is_left_alone(folder: ImageFolder) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.own_process
 @pytest.mark.parametrize("workers", [0, 3])
 def test_a_damaged_image_is_reported_once_and_replaced(folder: ImageFolder, workers: int) -> None:
     damage(folder, 4)
@@ -146,6 +151,7 @@ def test_a_file_that_disappears_or_shrinks_is_replaced_too(folder: ImageFolder) 
     }
 
 
+@pytest.mark.own_process
 @pytest.mark.parametrize("workers", [0, 1])
 def test_more_damaged_images_than_the_share_are_an_error_that_names_them(folder: ImageFolder, workers: int) -> None:
     for index in (1, 2, 3):

@@ -32,6 +32,7 @@ def damage(folder: ImageFolder, index: int) -> None:
     path.write_bytes(path.read_bytes()[:50])
 
 
+@pytest.mark.own_process
 @pytest.mark.parametrize("workers", [0, 3])
 def test_every_image_comes_once_in_order(folder: ImageFolder, workers: int) -> None:
     batches = list(View(folder, Cover(8)).batches(3, workers=workers))
@@ -51,6 +52,7 @@ def test_chosen_images_come_in_the_order_of_choice(folder: ImageFolder) -> None:
         View(folder, Cover(8)).batches(0)
 
 
+@pytest.mark.own_process
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_damaged_image_is_left_out_and_named_once(folder: ImageFolder, workers: int) -> None:
     damage(folder, 6)

@@ -2,7 +2,6 @@
 """Latents as a client holds them: arrays with their origin <-> safetensors files. numpy only."""
 
 import os
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -13,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
+
+from latentwire_client._files import write_whole
 
 Array = npt.NDArray[np.floating]
 
@@ -160,14 +161,8 @@ class Latents:
         }
         if self.image_size is not None:
             metadata |= {"image_height": str(self.image_size[0]), "image_width": str(self.image_size[1])}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{uuid.uuid4().hex}.partial")
-        try:
-            # Not save_file, whose files nobody but their owner may read.
-            partial.write_bytes(save({name: np.ascontiguousarray(array) for name, array in tensors.items()}, metadata))
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        # Not save_file, whose files nobody but their owner may read.
+        write_whole(path, save({name: np.ascontiguousarray(array) for name, array in tensors.items()}, metadata))
         return path
 
     @classmethod

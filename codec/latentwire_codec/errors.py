@@ -5,7 +5,7 @@
     ├── ImageError              an image file that cannot be read or written
     │   └── ImageTooLarge       ... because it is over a size limit
     ├── TensorError             a raw tensor of the wrong length, shape or dtype
-    │   └── TensorTooLarge      ... because it is over a size limit
+    │   └── TensorTooLarge      ... because it holds too many images
     ├── NonFiniteError          NaN or infinity in a tensor that comes in or goes out
     └── ModelError
         ├── UnknownModel        no model of that name
@@ -33,7 +33,7 @@ class TensorError(CodecError):
 
 
 class TensorTooLarge(TensorError):
-    """A raw tensor whose images are larger, or more, than the limits allow."""
+    """A raw tensor of more images than the limits allow; one whose images are too large is an ImageTooLarge."""
 
 
 class NonFiniteError(CodecError):

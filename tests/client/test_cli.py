@@ -20,9 +20,10 @@ import pytest
 from PIL import Image
 from rich.table import Table
 
+from latentwire_client._files import write_whole
 from latentwire_client.cli import local, main
 from latentwire_client.cli.ending import Refusal, end, one_line
-from latentwire_client.cli.files import IMAGE_SUFFIXES, plan, write_whole
+from latentwire_client.cli.files import IMAGE_SUFFIXES, plan
 from latentwire_client.cli.picture import AMPLIFICATION, GAP, side_by_side
 from latentwire_client.cli.report import Batch, byte_count, make_table, name_cell, print_table
 from latentwire_client.cli.serve import serve as serve_command

@@ -11,8 +11,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from latentwire_client._files import write_whole
 from latentwire_client.cli import target
-from latentwire_client.cli.files import LATENT_SUFFIXES, Job, Json, Output, Overwrite, plan, write_whole
+from latentwire_client.cli.files import LATENT_SUFFIXES, Job, Json, Output, Overwrite, plan
 from latentwire_client.cli.report import Batch, byte_count, print_json, print_line
 from latentwire_client.cli.words import option
 from latentwire_client.client import Client

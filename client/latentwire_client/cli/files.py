@@ -81,17 +81,6 @@ def plan(
     return list(jobs.values())
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file, whole or not at all, and the folders above it; raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def _found(path: Path, suffixes: Collection[str], output: Path) -> Iterator[tuple[Path, Path]]:
     """Yield each file that an input stands for, and its place below the output; a missing one fails when it is read."""
     if not path.is_dir():

@@ -12,8 +12,9 @@ from typing import Any
 
 from rich.table import Table
 
+from latentwire_client._files import write_whole
 from latentwire_client.cli import target
-from latentwire_client.cli.files import IMAGE_SUFFIXES, Images, Job, Json, Output, Overwrite, plan, write_whole
+from latentwire_client.cli.files import IMAGE_SUFFIXES, Images, Job, Json, Output, Overwrite, plan
 from latentwire_client.cli.local import require
 from latentwire_client.cli.picture import AMPLIFICATION, side_by_side
 from latentwire_client.cli.report import (

@@ -301,7 +301,12 @@ def test_an_interrupted_command_ends_quietly_with_130(tmp_path: Path) -> None:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         process = subprocess.Popen([PROGRAM, "info", "--server", address], stdout=-1, stderr=-1, text=True)
         connection, _ = silent.accept()
-        with connection:
+        with connection, connection.makefile("rb") as sent:
+            # The signal is for a command that waits for its answer: so not before its request has come.
+            sent.read(len(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))
+            connection.sendall(b"\0\0\0\x04\0\0\0\0\0")  # an empty SETTINGS frame, which the client waits for
+            while (frame := sent.read(9))[3] != 1:  # HEADERS
+                sent.read(int.from_bytes(frame[:3], "big"))
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (130, "", "")

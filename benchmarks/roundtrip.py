@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a VAE loses: images through encode (mode, raw, float32) and decode, uint8-rounded, at their own size.
+"""What a VAE loses: images through encode (mode, raw, float32) and decode, uint8-rounded.
+
+The images have their own size, or are framed to that of a model which takes one size only.
 
     python -m benchmarks.roundtrip FOLDER [--model f8c4] [--json FILE]
 
@@ -22,7 +24,7 @@ from rich.table import Table
 from latentwire_codec import metrics, pixels
 from latentwire_codec.autoencoder import Autoencoder, load_autoencoder
 from latentwire_codec.errors import CodecError
-from latentwire_codec.geometry import crop, pad_to_multiple
+from latentwire_codec.geometry import crop, pad_to_multiple, resize_to_cover
 from latentwire_codec.images import read_image
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff"}
@@ -46,7 +48,8 @@ class Row:
 def measure(model: Autoencoder, path: Path) -> Row:
     """Map an image file to its row; raises CodecError where it cannot be read, OSError where it is not there."""
     image = read_image(path.read_bytes())
-    height, width = image.shape[:2]
+    height, width = model.spec.fixed_size or image.shape[:2]
+    image = resize_to_cover(image, width, height)
     padded = torch.from_numpy(pad_to_multiple(image, model.spec.downsample_factor)).unsqueeze(0)
     latents = model.encode(pixels.to_float(padded)).mode()
     decoded = crop(model.decode(latents, pixels.to_uint8)[0].numpy(), height, width)

@@ -11,17 +11,20 @@ if TYPE_CHECKING:
     from latentwire_codec.autoencoder import Autoencoder, AutoencoderSpec, load_autoencoder
     from latentwire_codec.images import ImageFormat, ImageLimits, read_image, write_image
     from latentwire_codec.latent_vae import LatentVAE
-    from latentwire_codec.pipeline_vae import AutoencoderLatentVAE
+    from latentwire_codec.pipeline_vae import AutoencoderLatentVAE, AutoencoderVectorVAE
     from latentwire_codec.posterior import Posterior
+    from latentwire_codec.vector_vae import VectorVAE
 
 __all__ = [
     "Autoencoder",
     "AutoencoderLatentVAE",
     "AutoencoderSpec",
+    "AutoencoderVectorVAE",
     "ImageFormat",
     "ImageLimits",
     "LatentVAE",
     "Posterior",
+    "VectorVAE",
     "load_autoencoder",
     "read_image",
     "write_image",
@@ -31,10 +34,12 @@ _HOMES = {
     "Autoencoder": "autoencoder",
     "AutoencoderLatentVAE": "pipeline_vae",
     "AutoencoderSpec": "autoencoder",
+    "AutoencoderVectorVAE": "pipeline_vae",
     "ImageFormat": "images",
     "ImageLimits": "images",
     "LatentVAE": "latent_vae",
     "Posterior": "posterior",
+    "VectorVAE": "vector_vae",
     "load_autoencoder": "autoencoder",
     "read_image": "images",
     "write_image": "images",

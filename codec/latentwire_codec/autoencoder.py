@@ -31,7 +31,8 @@ class AutoencoderSpec:
         weights_digest: SHA-256 over its tensors, 64 hex digits.
         file_sha256: SHA-256 of its weights file where it is a single one, else empty.
         latent_channels: C, derived from the network.
-        downsample_factor: f, derived from the network.
+        downsample_factor: f, derived from the network; the side of the image where the latents are one vector.
+        fixed_size: the only image size (height, width) that the network takes; None: any multiple of f.
         scale: 1 or C numbers; scaled = (raw - shift) * scale.
         shift: 1 or C numbers.
         parameters: number of parameters.
@@ -46,11 +47,41 @@ class AutoencoderSpec:
     file_sha256: str
     latent_channels: int
     downsample_factor: int
+    fixed_size: tuple[int, int] | None
     scale: tuple[float, ...]
     shift: tuple[float, ...]
     parameters: int
     device: str
     dtype: str
+
+    def check_images(self, height: int, width: int) -> None:
+        """Refuse a size of raw images, in pixels, that the network does not take.
+
+        Raises:
+            TensorError: it is not the fixed size, or a side is no multiple of f.
+        """
+        f, fixed = self.downsample_factor, self.fixed_size
+        if fixed is None:
+            fits = min(height, width) > 0 and not height % f and not width % f
+            wanted = f"each side must be a multiple of {f}"
+        else:
+            fits, wanted = (height, width) == fixed, f"this model takes {fixed[1]}x{fixed[0]} only"
+        if not fits:
+            raise TensorError(f"image tensor is {width}x{height}; {wanted} (an image file may have any size)")
+
+    def check_latents(self, shape: tuple[int, ...]) -> None:
+        """Refuse a shape of latents that the network does not take.
+
+        Raises:
+            TensorError: it is not (B,C,h,w), or h and w are not those of the fixed size.
+        """
+        fits, sides = len(shape) == 4 and shape[1] == self.latent_channels and min(shape) > 0, "h, w"
+        if self.fixed_size is not None:
+            height, width = (side // self.downsample_factor for side in self.fixed_size)
+            fits, sides = fits and shape[2:] == (height, width), f"{height}, {width}"
+        if not fits:
+            wanted = f"(B, {self.latent_channels}, {sides}) is needed, each at least 1"
+            raise TensorError(f"latents have the shape {tuple(shape)}; {wanted}")
 
 
 def load_autoencoder(source: str = "f8c4", *, device: str = "auto", dtype: str = "auto") -> "Autoencoder":
@@ -79,7 +110,8 @@ class Autoencoder:
         n_in, n_out = (checkpoint.config.get(key, 3) for key in ("in_channels", "out_channels"))
         if (n_in, n_out) != (3, 3):
             raise CheckpointError(f"the {checkpoint.class_name} takes {n_in} channels and gives {n_out}; images have 3")
-        probe = torch.zeros(1, 3, PROBE_SIDE, PROBE_SIDE)
+        fixed_size = getattr(checkpoint.module, "fixed_size", None)
+        probe = torch.zeros(1, 3, *(fixed_size or (PROBE_SIDE, PROBE_SIDE)))
         latents = self._runtime.run(_mode, probe)[0]
         scale, shift = _scaling(checkpoint.config, latents.shape[1])
         self.spec = AutoencoderSpec(
@@ -89,7 +121,8 @@ class Autoencoder:
             weights_digest=checkpoint.weights_digest,
             file_sha256=checkpoint.file_sha256,
             latent_channels=latents.shape[1],
-            downsample_factor=PROBE_SIDE // latents.shape[2],
+            downsample_factor=probe.shape[2] // latents.shape[2],
+            fixed_size=fixed_size,
             scale=scale,
             shift=shift,
             parameters=sum(parameter.numel() for parameter in checkpoint.module.parameters()),
@@ -101,7 +134,7 @@ class Autoencoder:
         """Map images to the posterior of their latents.
 
         Args:
-            images: float (B,3,H,W) in [-1,1], finite; H and W multiples of `spec.downsample_factor`.
+            images: float (B,3,H,W) in [-1,1], finite; H and W as `spec.check_images` wants them.
             on_retry: told the indices of the images that were computed again in float32.
 
         Returns:
@@ -124,7 +157,7 @@ class Autoencoder:
         """Map raw latents to images.
 
         Args:
-            latents: float (B,C,h,w), raw, finite.
+            latents: float (B,C,h,w), raw, finite; of a shape as `spec.check_latents` wants it.
             finish: applied to the images on the device before they are copied to the CPU, such as `pixels.to_uint8`.
             on_retry: told the indices of the latents that were computed again in float32.
 
@@ -135,18 +168,18 @@ class Autoencoder:
             TensorError: the shape is wrong.
             NonFiniteError: the output is not finite even in float32.
         """
-        self._check_latents(latents)
+        self.spec.check_latents(latents.shape)
         (images,) = self._runtime.run(_decode, latents, on_retry)
         return finish(images).cpu()
 
     def to_scaled(self, raw: Tensor) -> Tensor:
         """Map raw latents (B,C,h,w) to what a diffusion model works on: (raw - shift) * scale."""
-        self._check_latents(raw)
+        self.spec.check_latents(raw.shape)
         return (raw - _per_channel(self.spec.shift)) * _per_channel(self.spec.scale)
 
     def to_raw(self, scaled: Tensor) -> Tensor:
         """Map scaled latents (B,C,h,w) to raw ones: scaled / scale + shift."""
-        self._check_latents(scaled)
+        self.spec.check_latents(scaled.shape)
         return scaled / _per_channel(self.spec.scale) + _per_channel(self.spec.shift)
 
     def check_latent_space(self, latent_space: str, weights_digest: str = "") -> None:
@@ -177,22 +210,9 @@ class Autoencoder:
             )
 
     def _check_images(self, images: Tensor) -> None:
-        f = self.spec.downsample_factor
         if images.ndim != 4 or images.shape[1] != 3:
             raise TensorError(f"images have the shape {tuple(images.shape)}; (B, 3, H, W) is needed")
-        height, width = images.shape[2:]
-        if not height or not width or height % f or width % f:
-            raise TensorError(
-                f"image tensor is {width}x{height}; each side must be a multiple of {f} "
-                "(an image file may have any size)"
-            )
-
-    def _check_latents(self, latents: Tensor) -> None:
-        if latents.ndim != 4 or latents.shape[1] != self.spec.latent_channels or not latents.numel():
-            raise TensorError(
-                f"latents have the shape {tuple(latents.shape)}; "
-                f"(B, {self.spec.latent_channels}, h, w) is needed, each at least 1"
-            )
+        self.spec.check_images(*images.shape[2:])
 
 
 def _moments(module: Any, images: Tensor) -> tuple[Tensor, ...]:

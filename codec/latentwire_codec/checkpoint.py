@@ -120,6 +120,15 @@ def digest(weights: Mapping[str, Tensor]) -> str:
     return sha256.hexdigest()
 
 
+def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Map a folder to its configuration and its tensors as they are stored, without building anything.
+
+    Raises:
+        CheckpointError: either is missing or cannot be read.
+    """
+    return _read_config(folder), _read_weights(folder)[0]
+
+
 def _cached_snapshot(source: str) -> Path:
     """Map a hub id to its snapshot in the local Hugging Face cache."""
     if not HUB_ID.fullmatch(source):
@@ -180,9 +189,9 @@ def _build(folder: Path, class_name: str, config: dict[str, Any], stored: Mappin
     """Build the class's network and give it exactly the stored tensors."""
     from diffusers import AutoencoderKL
 
-    from latentwire_codec.pipeline_vae import AutoencoderLatentVAE
+    from latentwire_codec.pipeline_vae import AutoencoderLatentVAE, AutoencoderVectorVAE
 
-    classes = {cls.__name__: cls for cls in (AutoencoderLatentVAE, AutoencoderKL)}
+    classes = {cls.__name__: cls for cls in (AutoencoderLatentVAE, AutoencoderVectorVAE, AutoencoderKL)}
     if class_name not in classes:
         raise CheckpointError(
             f"{folder / 'config.json'} names the class {class_name!r}; supported: {', '.join(classes)}"

@@ -3,8 +3,8 @@
 
 An image file may have any height and width from 1x1 up. A VAE with downsampling factor f needs
 multiples of f: `pad_to_multiple` extends the image, the caller remembers the size, and `crop`
-undoes the padding after decoding. `resize_to_cover` is for models of one fixed size and is never
-applied unasked, because it loses pixels.
+undoes the padding after decoding. `resize_to_cover` frames an image for a model of one fixed size, in
+training as in serving; because it loses pixels, it is applied otherwise only where it is asked for.
 
 Pixels are `(H, W, 3)` uint8 RGB here; see `images.py` for files.
 """

@@ -13,10 +13,12 @@ Plain torch: it trains and runs without diffusers. `pipeline_vae.py` gives it th
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+
+L = TypeVar("L", nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 DOWNSAMPLE_FACTOR = 8
 LOGVAR_MIN, LOGVAR_MAX = -6.0, 2.0
@@ -27,8 +29,8 @@ def conv(n_in: int, n_out: int) -> nn.Conv2d:
     return nn.Conv2d(n_in, n_out, kernel_size=3, padding=1)
 
 
-def zero(layer: nn.Conv2d) -> nn.Conv2d:
-    """Set a convolution to zero and return it: a residual starts as the identity."""
+def zero(layer: L) -> L:
+    """Set a layer to zero and return it: a residual starts as the identity."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -63,6 +65,14 @@ def up(n_in: int, n_out: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(n_in, 4 * n_out, kernel_size=1), nn.PixelShuffle(2))
 
 
+@torch.no_grad()
+def pin_logvar(head: nn.Conv2d | nn.Linear, floor: float) -> None:
+    """Let the layer that gives the moments, mean before log-variance, give `floor` for every log-variance."""
+    half = len(head.weight) // 2
+    head.weight[half:] = 0
+    cast(Tensor, head.bias)[half:] = floor
+
+
 class Encoder(nn.Module):
     """Images (B,3,H,W) in [-1,1] -> moments (B,2C,H/8,W/8): the posterior's mean, then its log-variance.
 
@@ -95,6 +105,14 @@ class Encoder(nn.Module):
         """Map (B,3,H,W) in [-1,1], H and W multiples of 8, to moments (B,2C,H/8,W/8)."""
         mean, logvar = self.residual(x).chunk(2, dim=1)
         return torch.cat([mean + self.klt(x), logvar.clamp(LOGVAR_MIN, LOGVAR_MAX)], dim=1)
+
+    def pin_logvar(self) -> None:
+        """Set every log-variance to LOGVAR_MIN, whatever the image: a plain autoencoder's, as narrow as can be said.
+
+        A sample is then the mode and e^(LOGVAR_MIN / 2) = 0.05 of standard normal noise. Nothing but weight decay
+        moves it while neither noise nor KL is trained; pin it again before saving.
+        """
+        pin_logvar(cast(nn.Conv2d, self.residual.get_submodule("conv_out")), LOGVAR_MIN)
 
 
 class Decoder(nn.Module):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from latentwire_codec import geometry
 from latentwire_codec.autoencoder import Autoencoder, AutoencoderSpec
-from latentwire_codec.errors import NonFiniteError, TensorError, TensorTooLarge
+from latentwire_codec.errors import NonFiniteError, TensorTooLarge
 from latentwire_codec.images import read_image, write_image
 from latentwire_codec.posterior import Posterior
 from latentwire_server.config import ServerConfig
@@ -36,7 +36,7 @@ def prepare_encode(job: EncodeJob, spec: AutoencoderSpec, config: ServerConfig) 
     """Map a job to its images for the device and their size (height, width) before padding.
 
     Returns:
-        uint8 (B,H,W,3) or float (B,3,H,W), H and W multiples of f; and the size.
+        uint8 (B,H,W,3) or float (B,3,H,W), H and W as the model takes them; and the size.
 
     Raises:
         ImageError, TensorError, NonFiniteError, RequestTooLarge, InvalidRequest: as their names say.
@@ -46,9 +46,10 @@ def prepare_encode(job: EncodeJob, spec: AutoencoderSpec, config: ServerConfig) 
     if job.kind is LatentKind.SAMPLE and len(job.seeds) != images:
         raise InvalidRequest("latents.seeds", f"{len(job.seeds)} seeds for {images} images; give one for each")
     if isinstance(job.image, bytes):
+        target_size = _target_size(job, spec)
         pixels = read_image(job.image, config.image_limits)
-        if job.target_size is not None:
-            height, width = job.target_size
+        if target_size is not None:
+            height, width = target_size
             config.image_limits.check(width, height)
             pixels = geometry.resize_to_cover(pixels, width, height)
         size = pixels.shape[:2]
@@ -60,11 +61,7 @@ def prepare_encode(job: EncodeJob, spec: AutoencoderSpec, config: ServerConfig) 
         size = sides(batch)
         config.image_limits.check(size[1], size[0])
         _check_batch(len(batch), config)
-        if size[0] % f or size[1] % f:
-            raise TensorError(
-                f"image tensor is {size[1]}x{size[0]}; each side must be a multiple of {f} "
-                "(an image file may have any size)"
-            )
+        spec.check_images(*size)
         _check_finite(batch, "image tensor")
         if batch.is_floating_point() and (largest := batch.abs().max().item()) > MAX_MAGNITUDE:
             raise InvalidRequest(
@@ -101,18 +98,18 @@ def prepare_decode(job: DecodeJob, model: Autoencoder, config: ServerConfig) -> 
     """
     spec = model.spec
     latents = job.latents.float()
-    if latents.ndim != 4 or latents.shape[1] != spec.latent_channels:
-        raise TensorError(f"latents have the shape {tuple(latents.shape)}; (B, {spec.latent_channels}, h, w) is needed")
+    spec.check_latents(latents.shape)
     _check_batch(len(latents), config)
     height, width = (side * spec.downsample_factor for side in latents.shape[2:])
     config.image_limits.check(width, height)
     if job.image_size is not None:
+        # An image is padded by less than f pixels, and for a model of one size not at all.
+        padding = 0 if spec.fixed_size is not None else spec.downsample_factor - 1
         for side, padded, name in zip(job.image_size, (height, width), ("height", "width"), strict=True):
-            if not padded - spec.downsample_factor < side <= padded:
+            if not padded - padding <= side <= padded:
+                held = f"{padded - padding} to {padded}" if padding else str(padded)
                 raise InvalidRequest(
-                    f"latents.image_size.{name}",
-                    f"{name} is {side}; latents of this shape hold {padded - spec.downsample_factor + 1} "
-                    f"to {padded} pixels",
+                    f"latents.image_size.{name}", f"{name} is {side}; latents of this shape hold {held} pixels"
                 )
         height, width = job.image_size
     if isinstance(job.output, torch.dtype):
@@ -155,6 +152,17 @@ def sides(batch: Tensor) -> tuple[int, int]:
     """Return height and width of uint8 (B,H,W,3) or float (B,3,H,W)."""
     height, width = batch.shape[1:3] if batch.dtype == torch.uint8 else batch.shape[2:4]
     return height, width
+
+
+def _target_size(job: EncodeJob, spec: AutoencoderSpec) -> tuple[int, int] | None:
+    """Return the size (height, width) that a file is framed to: the model's only one, or the one asked for."""
+    wanted, fixed = job.target_size, spec.fixed_size
+    if wanted is None or fixed is None or wanted == fixed:
+        return fixed or wanted
+    raise InvalidRequest(
+        "target_size",
+        f"target_size is {wanted[1]}x{wanted[0]}; this model takes {fixed[1]}x{fixed[0]} only, leave it out",
+    )
 
 
 def _cast(values: Tensor, dtype: torch.dtype) -> Tensor:

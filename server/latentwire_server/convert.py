@@ -181,6 +181,7 @@ def from_limits(config: ServerConfig) -> pb.Limits:
 
 def from_spec(name: str, spec: AutoencoderSpec) -> pb.ModelInfo:
     """Map a served model to its message."""
+    fixed = spec.fixed_size
     return pb.ModelInfo(
         name=name,
         class_name=spec.class_name,
@@ -192,6 +193,7 @@ def from_spec(name: str, spec: AutoencoderSpec) -> pb.ModelInfo:
         scale=spec.scale,
         shift=spec.shift,
         has_logvar=True,
+        fixed_size=None if fixed is None else pb.ImageSize(height=fixed[0], width=fixed[1]),
         parameters=spec.parameters,
         dtype=f"DTYPE_{spec.dtype.upper()}",
         device=spec.device,

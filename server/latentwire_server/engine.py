@@ -306,6 +306,6 @@ class Engine:
 
 def _warm_up(model: Autoencoder) -> None:
     """Run the decoder once, as loading ran the encoder: the first request pays for no lazy initialisation."""
-    f = model.spec.downsample_factor
-    side = -(-WARM_UP_SIDE // f)
-    model.decode(torch.zeros(1, model.spec.latent_channels, side, side), pixels.to_uint8)
+    spec = model.spec
+    sides = (-(-side // spec.downsample_factor) for side in spec.fixed_size or (WARM_UP_SIDE, WARM_UP_SIDE))
+    model.decode(torch.zeros(1, spec.latent_channels, *sides), pixels.to_uint8)

@@ -55,7 +55,7 @@ class EncodeJob:
     Attributes:
         model: a served name; empty: the default.
         image: the file's bytes; or uint8 (B,H,W,3); or float (B,3,H,W) in [-1,1].
-        target_size: (height, width) to scale and crop a file to; None: its own.
+        target_size: (height, width) to scale and crop a file to; None: its own, or the model's only one.
         kind: which view of the posterior.
         scaled: scaled latents instead of raw ones.
         dtype: of the answer; a float.
@@ -86,7 +86,7 @@ class Execution:
 
 @dataclass(frozen=True)
 class EncodeResult:
-    """Latents (B,C,h,w) in the job's dtype, and the images' size (height, width) before padding."""
+    """Latents (B,C,h,w) in the job's dtype, and the images' size (height, width) after framing, before padding."""
 
     values: Tensor
     logvar: Tensor | None

@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from latentwire_codec.pipeline_vae import AutoencoderLatentVAE
+from latentwire_codec.pipeline_vae import AutoencoderLatentVAE, AutoencoderVectorVAE
 
 
 @pytest.fixture
@@ -45,6 +45,16 @@ def tiny_latent_vae() -> Any:
     """Build an AutoencoderLatentVAE whose residuals are not zero."""
     torch.manual_seed(7)
     vae = AutoencoderLatentVAE(widths=(4, 6, 8), encoder_depths=(1, 1), decoder_depths=(1, 1, 1), latent_space="tiny@1")
+    for parameter in vae.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return vae.eval()
+
+
+@pytest.fixture
+def tiny_vector_vae() -> Any:
+    """Build an AutoencoderVectorVAE for 32x32 whose residuals are not zero."""
+    torch.manual_seed(7)
+    vae = AutoencoderVectorVAE(image_size=32, latent_dim=6, width=4, latent_space="tiny-vector@1", scaling_factor=0.5)
     for parameter in vae.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     return vae.eval()

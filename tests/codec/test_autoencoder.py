@@ -108,6 +108,12 @@ def test_f8c4_has_eight_and_four_and_its_own_latent_space() -> None:
     assert len(spec.scale) == len(spec.shift) == 4
 
 
+def test_a_network_of_one_size_says_so_and_its_latents_are_one_vector(tiny_vector_vae: Any, build_kl: Build) -> None:
+    spec = wrap(tiny_vector_vae).spec
+    assert (spec.fixed_size, spec.downsample_factor, spec.latent_channels) == ((32, 32), 32, 6)
+    assert wrap(build_kl()).spec.fixed_size is None
+
+
 def test_a_network_that_does_not_take_rgb_is_refused(build_kl: Build) -> None:
     with pytest.raises(CheckpointError, match="takes 1 channels and gives 3; images have 3"):
         wrap(build_kl(in_channels=1))
@@ -222,6 +228,39 @@ def test_latents_of_a_wrong_shape_are_refused(tiny: Autoencoder, shape: tuple[in
     for work in (tiny.decode, tiny.to_scaled, tiny.to_raw):
         with pytest.raises(TensorError, match=r"\(B, 4, h, w\) is needed"):
             work(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 64, 64), (1, 3, 32, 64), (1, 3, 31, 32), (1, 3, 0, 32)])
+def test_a_network_of_one_size_takes_images_of_that_size_only(tiny_vector_vae: Any, shape: tuple[int, ...]) -> None:
+    vae = wrap(tiny_vector_vae)
+    with pytest.raises(TensorError, match=f"image tensor is {shape[3]}x{shape[2]}; this model takes 32x32 only"):
+        vae.encode(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("shape", [(1, 6, 2, 1), (1, 6, 1, 2), (1, 6, 4, 4), (1, 5, 1, 1), (0, 6, 1, 1), (1, 6)])
+def test_a_network_of_one_size_takes_latents_of_one_vector_only(tiny_vector_vae: Any, shape: tuple[int, ...]) -> None:
+    vae = wrap(tiny_vector_vae)
+    for work in (vae.decode, vae.to_scaled, vae.to_raw):
+        with pytest.raises(TensorError, match=r"\(B, 6, 1, 1\) is needed"):
+            work(torch.zeros(shape))
+
+
+def test_a_vectors_result_is_bitwise_its_own_in_any_batch(tiny_vector_vae: Any) -> None:
+    vae = wrap(tiny_vector_vae)
+    images, latents = noise(3, 3, 32, 32), noise(3, 6, 1, 1)
+    for index in range(3):
+        one = slice(index, index + 1)
+        assert torch.equal(vae.encode(images).mean[one], vae.encode(images[one]).mean)
+        assert torch.equal(vae.decode(latents)[one], vae.decode(latents[one]))
+
+
+def test_scaling_by_the_statistics_of_each_dimension_works_on_vectors(tiny_vector_vae: Any) -> None:
+    mean, std = [0.1 * n for n in range(6)], [1.0 + n for n in range(6)]
+    vae = wrap(tiny_vector_vae, latents_mean=mean, latents_std=std, scaling_factor=1.0)
+    raw = noise(2, 6, 1, 1)
+    scaled = (raw - torch.tensor(mean).view(6, 1, 1)) / torch.tensor(std).view(6, 1, 1)
+    torch.testing.assert_close(vae.to_scaled(raw), scaled, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(vae.to_raw(scaled), raw, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("side", [1, 2, 5])

@@ -25,7 +25,7 @@ from latentwire_codec.checkpoint import (
     load_checkpoint,
 )
 from latentwire_codec.errors import CheckpointError, ModelError, UnknownModel
-from latentwire_codec.pipeline_vae import AutoencoderLatentVAE
+from latentwire_codec.pipeline_vae import AutoencoderLatentVAE, AutoencoderVectorVAE
 
 WHOLE = "diffusion_pytorch_model.safetensors"
 INDEX = "diffusion_pytorch_model.safetensors.index.json"
@@ -93,6 +93,17 @@ def test_a_latent_vae_folder_loads_with_its_latent_space(tiny_latent_vae: Autoen
     checkpoint = load_checkpoint(str(tmp_path))
     assert checkpoint.latent_space == "tiny@1"
     assert same_weights(checkpoint.module.state_dict(), tiny_latent_vae.state_dict())
+
+
+def test_a_vector_vae_folder_loads_with_its_weights_and_complete_configuration(
+    tiny_vector_vae: AutoencoderVectorVAE, tmp_path: Path
+) -> None:
+    tiny_vector_vae.save_pretrained(tmp_path)
+    checkpoint = load_checkpoint(str(tmp_path))
+    assert checkpoint.class_name == "AutoencoderVectorVAE"
+    assert checkpoint.latent_space == "tiny-vector@1"
+    assert (checkpoint.config["image_size"], checkpoint.config["sample_size"]) == (32, 32)
+    assert same_weights(checkpoint.module.state_dict(), tiny_vector_vae.state_dict())
 
 
 def test_any_class_may_name_its_latent_space_in_its_config(tiny_kl_folder: Path) -> None:
@@ -215,9 +226,14 @@ def test_several_problems_are_told_together(tiny_kl_folder: Path) -> None:
         (b"{", "cannot be read"),
         (b"\xff\xfe", "cannot be read"),
         (b"[]", "holds no JSON object"),
-        (b"{}", "names the class ''; supported: AutoencoderLatentVAE, AutoencoderKL"),
+        (b"{}", "names the class ''; supported: AutoencoderLatentVAE, AutoencoderVectorVAE, AutoencoderKL"),
         (b'{"_class_name": "VQModel"}', "names the class 'VQModel'; supported: "),
         (b'{"_class_name": "AutoencoderKL", "latent_channels": "four"}', "does not describe an"),
+        (
+            b'{"_class_name": "AutoencoderVectorVAE", "image_size": 48}',
+            "image_size is 48; it must be one of",
+        ),
+        (b'{"_class_name": "AutoencoderVectorVAE", "latent_dim": "six"}', "does not describe an AutoencoderVectorVAE"),
     ],
 )
 def test_a_broken_configuration_is_refused(tiny_kl_folder: Path, text: bytes, message: str) -> None:

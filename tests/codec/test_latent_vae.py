@@ -73,6 +73,16 @@ def test_the_log_variance_is_clamped(vae: LatentVAE) -> None:
     assert (logvar.min().item(), logvar.max().item()) == (LOGVAR_MIN, LOGVAR_MAX)
 
 
+def test_pinning_the_log_variance_leaves_the_mean_alone(vae: LatentVAE) -> None:
+    images = noise(2, 3, 32, 32)
+    before = vae.encode(images)
+    vae.encoder.pin_logvar()
+    mean, logvar = vae.encode(images)
+    assert torch.equal(mean, before[0])
+    assert not torch.equal(logvar, before[1])
+    assert torch.equal(logvar, torch.full_like(logvar, LOGVAR_MIN))
+
+
 def test_latents_depend_on_a_bounded_neighbourhood_only(vae: LatentVAE) -> None:
     images = noise(1, 3, 24, 256)
     changed = images.clone()

@@ -3,6 +3,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import pytest
 import torch
@@ -522,6 +523,7 @@ def test_a_model_is_told_in_full() -> None:
         file_sha256="cd" * 32,
         latent_channels=4,
         downsample_factor=8,
+        fixed_size=(32, 64),
         scale=(1.0, 2.0, 3.0, 4.0),
         shift=(0.25,),
         parameters=10**7,
@@ -530,7 +532,9 @@ def test_a_model_is_told_in_full() -> None:
     )
     info = from_spec("name", spec)
     fields = {field.name for field, _ in info.ListFields()}
-    assert fields == set(pb.ModelInfo.DESCRIPTOR.fields_by_name) - {"fixed_size"}
+    assert fields == set(pb.ModelInfo.DESCRIPTOR.fields_by_name)
+    assert info.fixed_size == pb.ImageSize(height=32, width=64)
+    assert not from_spec("name", replace(spec, fixed_size=None)).HasField("fixed_size")
     assert (info.name, info.class_name, info.latent_space) == ("name", "AutoencoderKL", "sd1")
     assert (info.latent_channels, info.downsample_factor) == (4, 8)
     assert (tuple(info.scale), tuple(info.shift)) == (spec.scale, spec.shift)

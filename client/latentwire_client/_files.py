@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bytes -> a file that is there whole or not at all."""
+"""Bytes -> a file that is there whole or not at all; a safetensors file of a known format -> its arrays."""
 
 import uuid
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -19,3 +24,28 @@ def write_whole(path: Path, data: bytes) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def read_tensors(path: Path, what: str, file_format: str) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
+    """Map a safetensors file to its arrays and its metadata.
+
+    Args:
+        path: the file.
+        what: that it should hold, in the plural, for the message.
+        file_format: what its metadata must state under `format`.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no safetensors file, or not one of that format.
+    """
+    with path.open("rb"):  # a missing file is an OSError of its own, not a broken safetensors file
+        pass
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+            tensors = {name: np.asarray(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+    except (AttributeError, SafetensorError, TypeError) as error:  # the dtypes that numpy lacks are not its own errors
+        raise ValueError(f"{path} cannot be read as safetensors: {error}") from error
+    if metadata.get("format") != file_format:
+        raise ValueError(f"{path} has the format {metadata.get('format')!r}; {what} are {file_format!r}")
+    return tensors, metadata

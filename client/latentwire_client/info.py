@@ -39,6 +39,11 @@ class ModelInfo:
     config: Mapping[str, Any]
     loaded: bool
 
+    @property
+    def is_vector(self) -> bool:
+        """Whether its latents are one vector for an image of its one size, (B,C,1,1); else spatial, (B,C,h,w)."""
+        return self.fixed_size is not None
+
 
 @dataclass(frozen=True)
 class ServerInfo:

@@ -10,10 +10,9 @@ from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from latentwire_client._files import write_whole
+from latentwire_client._files import read_tensors, write_whole
 
 Array = npt.NDArray[np.floating]
 
@@ -174,20 +173,7 @@ class Latents:
             ValueError: it is no safetensors file, or not one of latents.
         """
         path = Path(path)
-        with path.open("rb"):  # a missing file is an OSError of its own, not a broken safetensors file
-            pass
-        try:
-            with safe_open(path, framework="numpy") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (
-            AttributeError,
-            SafetensorError,
-            TypeError,
-        ) as error:  # the dtypes that numpy lacks are not its own errors
-            raise ValueError(f"{path} cannot be read as safetensors: {error}") from error
-        if metadata.get("format") != FORMAT:
-            raise ValueError(f"{path} has the format {metadata.get('format')!r}; latents are {FORMAT!r}")
+        tensors, metadata = read_tensors(path, "latents", FORMAT)
         try:
             kind = LatentKind(metadata["kind"])
             moments = kind is LatentKind.MOMENTS

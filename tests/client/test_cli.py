@@ -32,7 +32,10 @@ from latentwire_proto import __version__
 from latentwire_server.config import ServerConfig
 
 PROGRAM = str(Path(sys.executable).with_name("latentwire"))
-COMMANDS = ("serve", "encode", "decode", "roundtrip", "info", "health")
+COMMANDS = (
+    "serve", "encode", "decode", "roundtrip", "sample", "morph", "latents-report", "edit", "attributes", "train",
+    "draw-faces", "info", "health",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

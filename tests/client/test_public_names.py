@@ -41,7 +41,10 @@ def test_a_star_import_gives_just_these() -> None:
     assert set(found) - {"__builtins__"} == set(latentwire_client.__all__)
 
 
-@pytest.mark.parametrize("module", ["client", "aio", "config", "errors", "info", "latents"])
+@pytest.mark.parametrize(
+    "module",
+    ["accuracy", "aio", "attributes", "client", "config", "errors", "info", "latent_statistics", "latents"],
+)
 def test_every_public_class_of_a_public_module_is_exported(module: str) -> None:
     tree = ast.parse((PACKAGE / f"{module}.py").read_text())
     classes = {node.name for node in tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")}

@@ -13,7 +13,6 @@ import grpc
 import numpy as np
 import pytest
 from PIL import Image
-from tests.conftest import Pixels
 
 from latentwire_client import (
     AsyncClient,
@@ -34,6 +33,7 @@ from latentwire_client import (
 from latentwire_client.testing import FakeServer
 from latentwire_server.app import Server, background
 from latentwire_server.config import ModelSource, ServerConfig
+from tests.conftest import Pixels
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors import safe_open
-from tests.conftest import Pixels
 
 from latentwire_client import Client, Latents
 from latentwire_client.cli import main
 from latentwire_server.app import Server
+from tests.conftest import Pixels
 
 PROGRAM = str(Path(sys.executable).with_name("latentwire"))
 TOKEN = "open sesame"

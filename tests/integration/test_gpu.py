@@ -6,13 +6,13 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from tests.conftest import Pixels
 
 from latentwire_client import Client
 from latentwire_client.info import Execution
 from latentwire_codec import load_autoencoder, metrics
 from latentwire_server.app import background
 from latentwire_server.config import ServerConfig
+from tests.conftest import Pixels
 
 pytestmark = [
     pytest.mark.gpu,

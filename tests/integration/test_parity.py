@@ -11,13 +11,13 @@ import torch
 from diffusers import AutoencoderKL
 from PIL import Image
 from safetensors.torch import load_file
-from tests.conftest import Pixels
 
 from latentwire_client import Client, Timeout
 from latentwire_codec.checkpoint import WEIGHTS
 from latentwire_codec.latent_vae import LatentVAE
 from latentwire_server.app import background
 from latentwire_server.config import ModelSource, ServerConfig
+from tests.conftest import Pixels
 
 SIZES = [(512, 512), (320, 184), (64, 64), (333, 517)]
 

@@ -6,13 +6,20 @@ from typing import Annotated
 
 import typer
 
+from latentwire_client.cli.attributes import app as attributes
 from latentwire_client.cli.decode import decode
+from latentwire_client.cli.draw_faces import draw_faces
+from latentwire_client.cli.edit import edit
 from latentwire_client.cli.encode import encode
 from latentwire_client.cli.ending import end
 from latentwire_client.cli.health import health
 from latentwire_client.cli.info import info
+from latentwire_client.cli.latents_report import latents_report
+from latentwire_client.cli.morph import morph
 from latentwire_client.cli.roundtrip import roundtrip
+from latentwire_client.cli.sample import sample
 from latentwire_client.cli.serve import serve
+from latentwire_client.cli.train import train
 from latentwire_client.cli.words import NO_VALUE, option
 from latentwire_proto import __version__
 
@@ -22,8 +29,11 @@ EPILOG = (
 )
 
 app = typer.Typer(name="latentwire", add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
-for command in (serve, encode, decode, roundtrip, info, health):
+for command in (
+    serve, encode, decode, roundtrip, sample, morph, latents_report, edit, train, draw_faces, info, health,
+):  # fmt: skip
     app.command()(command)
+app.add_typer(attributes)
 
 
 @app.callback(invoke_without_command=True, epilog=EPILOG)

@@ -25,6 +25,9 @@ Output = Annotated[
     Path,
     option("--output", "-o", text="The folder to write to; made if need be.", metavar="DIR"),
 ]
+Picture = Annotated[
+    Path, option("--output", "-o", text="The PNG file to write; folders are made if need be.", metavar="FILE.png")
+]
 Overwrite = Annotated[bool, option("--overwrite", text="Replace files that exist.", metavar=NO_VALUE)]
 SkipExisting = Annotated[
     bool, option("--skip-existing", text="Leave out what was written before, to go on after a stop.", metavar=NO_VALUE)
@@ -81,16 +84,40 @@ def plan(
     return list(jobs.values())
 
 
-def _found(path: Path, suffixes: Collection[str], output: Path) -> Iterator[tuple[Path, Path]]:
+def found(inputs: Iterable[Path], suffixes: Collection[str]) -> list[Path]:
+    """Map inputs to the files that they stand for, each once; hidden files of a folder are left out.
+
+    Raises:
+        Refusal: a folder holds no such file.
+    """
+    files = {source.resolve(): source for path in inputs for source, _ in _found(path, suffixes, None)}
+    return list(files.values())
+
+
+def check_new(path: Path, suffix: str, overwrite: bool) -> Path:
+    """Return the path of one file to write.
+
+    Raises:
+        Refusal: it does not end in the suffix, or exists and shall not be replaced.
+    """
+    if path.suffix.lower() != suffix:
+        raise Refusal(f"{path} does not end in {suffix}; give the name of a {suffix} file with -o")
+    if path.is_dir() or (path.exists() and not overwrite):
+        remedy = "it is a folder; give" if path.is_dir() else "--overwrite replaces it, or give"
+        raise Refusal(f"{path} exists; {remedy} another name with -o")
+    return path
+
+
+def _found(path: Path, suffixes: Collection[str], output: Path | None) -> Iterator[tuple[Path, Path]]:
     """Yield each file that an input stands for, and its place below the output; a missing one fails when it is read."""
     if not path.is_dir():
         yield path, Path(path.name)
         return
-    output = output.resolve()
+    avoided = None if output is None else output.resolve()
     empty = True
     for here, folders, names in os.walk(path):
         folders[:] = sorted(
-            name for name in folders if not name.startswith(".") and Path(here, name).resolve() != output
+            name for name in folders if not name.startswith(".") and Path(here, name).resolve() != avoided
         )
         for name in sorted(names):
             if Path(name).suffix.lower() in suffixes and not name.startswith("."):

@@ -14,7 +14,9 @@ from latentwire_client.cli.ending import Refusal
 # What each extra brings and the code behind it imports.
 EXTRAS = {
     "codec": ("torch", "diffusers", "pytorch_msssim"),
+    "plots": ("matplotlib",),
     "server": ("torch", "diffusers", "grpc_reflection", "grpc_status", "prometheus_client", "pythonjsonlogger"),
+    "train": ("torch", "diffusers", "pytorch_msssim", "accelerate", "matplotlib", "tensorboard"),
 }
 
 

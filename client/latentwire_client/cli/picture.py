@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An image and its reconstruction -> one picture: original | reconstruction | difference, with captions."""
+"""Images -> pictures of them: rows with captions, an image beside its reconstruction, an animation; PNG and GIF."""
 
 import io
 from collections.abc import Sequence
@@ -9,10 +9,16 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 Pixels = npt.NDArray[np.uint8]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 AMPLIFICATION = 4
 GAP = 8
 INK, PAPER = (32, 32, 32), (255, 255, 255)
+FRAME_MS, REST_MS = 60, 800
+# A title shall not be wrapped at every other word above a narrow picture.
+TITLE_WIDTH = 480
+# A smaller image is hard to judge.
+READABLE_SIDE = 96
 
 
 def side_by_side(original: Pixels, reconstruction: Pixels, captions: Sequence[str]) -> bytes:
@@ -27,19 +33,102 @@ def side_by_side(original: Pixels, reconstruction: Pixels, captions: Sequence[st
     """
     difference = (reconstruction.astype(np.int16) - original) * AMPLIFICATION + 128
     panels = (original, reconstruction, difference.clip(0, 255).astype(np.uint8))
-    height, width = original.shape[:2]
+    return to_png(sheet([panels], captions=captions))
+
+
+def sheet(
+    rows: Sequence[Sequence[Pixels]], *, title: str = "", captions: Sequence[str] = (), labels: Sequence[str] = ()
+) -> Image.Image:
+    """Lay out images in rows on white, with text about them.
+
+    Args:
+        rows: images of one size, uint8 (H,W,3); the first row is the longest.
+        title: above everything; lines are wrapped to the width.
+        captions: one for each column, above it; a column is as wide as its caption. None: no captions.
+        labels: one for each row, above it. None: no labels.
+    """
+    height, width = rows[0][0].shape[:2]
+    columns = len(rows[0])
     # Readable when the picture is shown at the width of a screen, and no larger than that.
-    font = ImageFont.load_default(size=max(14, width // 32))
-    left, top, _, bottom = font.getbbox("".join(captions))
-    strip = round(bottom - min(0, top)) + 2 * GAP
-    # A small image's panel is as wide as its caption.
-    column = max(width, *(round(font.getlength(caption)) for caption in captions))
-    picture = Image.new("RGB", (3 * column + 4 * GAP, strip + height + GAP), PAPER)
+    font = ImageFont.load_default(size=max(14, columns * width // 96))
+    column = max(width, *(_width(font, caption) + GAP for caption in captions), 0)
+    widths = [columns * (column + GAP) - GAP, *(_width(font, label) for label in labels)]
+    inner = max(*widths, TITLE_WIDTH if title else 0)
+    left, top, _, bottom = font.getbbox("".join((title, *captions, *labels)) or "x")
+    line = round(bottom - min(0, top)) + GAP
+
+    texts = [(GAP, GAP + index * line, text) for index, text in enumerate(_wrapped(title, font, inner))]
+    y = GAP + len(texts) * line
+    if captions:
+        texts += [(GAP + index * (column + GAP), y, caption) for index, caption in enumerate(captions)]
+        y += line
+    places = []
+    for index, row in enumerate(rows):
+        if labels:
+            texts.append((GAP, y, labels[index]))
+            y += line
+        places += [(GAP + place * (column + GAP), y, pixels) for place, pixels in enumerate(row)]
+        y += height + GAP
+
+    picture = Image.new("RGB", (inner + 2 * GAP, y), PAPER)
     draw = ImageDraw.Draw(picture)
-    for index, (pixels, caption) in enumerate(zip(panels, captions, strict=True)):
-        x = GAP + index * (column + GAP)
-        draw.text((x - left, GAP), caption, INK, font)
-        picture.paste(Image.fromarray(pixels), (x, strip))
+    for x, above, text in texts:
+        draw.text((x - left, above), text, INK, font)
+    for x, above, pixels in places:
+        picture.paste(Image.fromarray(pixels), (x, above))
+    return picture
+
+
+def enlarged(images: Sequence[Pixels]) -> list[Pixels]:
+    """Map images of one size to larger ones, each pixel a square of them, where they would be too small to see."""
+    factor = -(-READABLE_SIDE // min(images[0].shape[:2]))
+    return [pixels.repeat(factor, axis=0).repeat(factor, axis=1) for pixels in images]
+
+
+def shrunk(images: Sequence[Pixels], side: int) -> list[Pixels]:
+    """Map images of one size to ones whose longer side is `side` pixels at most (Lanczos)."""
+    height, width = images[0].shape[:2]
+    factor = side / max(height, width)
+    if factor >= 1:
+        return list(images)
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    return [np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)) for pixels in images]
+
+
+def to_png(picture: Image.Image) -> bytes:
+    """Map a picture to a PNG file."""
     file = io.BytesIO()
     picture.save(file, "PNG", compress_level=3)
     return file.getvalue()
+
+
+def to_gif(frames: Sequence[Image.Image]) -> bytes:
+    """Map pictures of one size to an animation that goes there and back for ever, resting at both ends."""
+    # Each has a palette of its own: with one for all, photographs have bands, and dithering them flickers.
+    there = [frame.quantize(256, Image.Quantize.MEDIANCUT) for frame in frames]
+    images = [*there, *there[-2:0:-1]]
+    durations = [FRAME_MS] * len(images)
+    durations[0] = durations[len(there) - 1] = REST_MS
+    file = io.BytesIO()
+    images[0].save(file, "GIF", save_all=True, append_images=images[1:], duration=durations, loop=0, optimize=False)
+    return file.getvalue()
+
+
+def _width(font: Font, text: str) -> int:
+    return round(font.getlength(text))
+
+
+def _wrapped(text: str, font: Font, width: int) -> list[str]:
+    """Break a text into lines, at its line ends and at blanks; a word wider than a line stays whole."""
+    lines = []
+    for paragraph in text.splitlines():
+        line = ""
+        for word in paragraph.split():
+            longer = f"{line} {word}".strip()
+            if line and _width(font, longer) > width:
+                lines.append(line)
+                line = word
+            else:
+                line = longer
+        lines.append(line)
+    return lines

@@ -94,6 +94,11 @@ def print_line(text: str) -> None:
     print(_printable(text), flush=True)
 
 
+def print_note(text: str) -> None:
+    """Print on standard error what is worth knowing and no failure."""
+    print(f"note: {one_line(text)}", file=sys.stderr)
+
+
 def print_json(value: Any) -> None:
     """Print one JSON document on standard output; ASCII only, so that any file name can be printed."""
     print(json.dumps(value, indent=2, allow_nan=False), flush=True)

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from latentwire_client._files import write_whole
 from latentwire_client.cli import target
+from latentwire_client.cli.coding import as_seen
 from latentwire_client.cli.files import IMAGE_SUFFIXES, Images, Job, Json, Output, Overwrite, plan
 from latentwire_client.cli.local import require
 from latentwire_client.cli.picture import AMPLIFICATION, side_by_side
@@ -37,7 +38,7 @@ class Row:
     Attributes:
         image: the file.
         picture: original | reconstruction | difference.
-        width: pixels.
+        width: pixels, as the model saw it: those of the file, or a fixed size that it was framed to.
         height: pixels.
         latent_shape: (C,h,w).
         raw_bytes: of the image as raw RGB.
@@ -123,11 +124,9 @@ def _there_and_back(client: Client, job: Job, executions: list[Execution]) -> Ro
     pixels = target.patiently(lambda: client.decode_array(latents))[0].astype("uint8", copy=False)
     wall_s = time.perf_counter() - started
 
-    from latentwire_codec.images import ImageLimits, read_image
     from latentwire_codec.metrics import psnr, ssim
 
-    # What the server saw: upright, opaque, sRGB. It has let the file in, so that no limit is needed here.
-    original = read_image(data, ImageLimits(max_side=2**31, max_pixels=2**62))
+    original = as_seen(data, latents)
     height, width = original.shape[:2]
     decibels = psnr(original, pixels)
     similarity = None if min(height, width) < 11 else ssim(original, pixels)

@@ -14,7 +14,7 @@ from latentwire_client.cli.words import NO_VALUE, option
 from latentwire_client.client import Client
 from latentwire_client.config import Limits, Timeout
 from latentwire_client.errors import Overloaded
-from latentwire_client.info import OnExecution
+from latentwire_client.info import ModelInfo, OnExecution
 
 T = TypeVar("T")
 
@@ -98,6 +98,19 @@ def connect(
             yield client
     finally:
         serving.__exit__(None, None, None)
+
+
+def chosen_model(client: Client, model: str, local: bool) -> ModelInfo:
+    """Map the options to what the server says of the model that they choose.
+
+    Raises:
+        Refusal: the server has no model of that name.
+    """
+    models = client.info().models
+    for each in models:
+        if local or each.name == (model or models[0].name):
+            return each
+    raise Refusal(f"{client.target} has no model {model!r}; it has {', '.join(each.name for each in models)}")
 
 
 def patiently(call: Callable[[], T]) -> T:

@@ -14,9 +14,6 @@ from torch import Tensor, nn
 
 from latentwire_codec.errors import TensorError
 
-MAX_ADAPTIVE_WEIGHT = 1e4
-ADAPTIVE_DELTA = 1e-4
-
 
 class PatchDiscriminator(nn.Module):
     """PatchGAN: images (B,3,H,W) in [-1,1] -> one logit per overlapping patch, (B,1,h,w); high means real.
@@ -92,24 +89,3 @@ def feature_matching(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
     """
     pairs = zip(real[:-1], fake[:-1], strict=True)
     return torch.stack([F.l1_loss(f.float(), r.detach().float()) for r, f in pairs]).mean()
-
-
-def adaptive_weight(rec_loss: Tensor, gan_loss: Tensor, last_layer: Tensor) -> Tensor:
-    """Map two losses to |gradient of rec_loss| / (|gradient of gan_loss| + 1e-4), at most 1e4, detached, a scalar.
-
-    Times this, the adversarial loss pulls at the last layer as strongly as the reconstruction. The graphs are kept
-    for the `backward` to come. With several processes each has its own ratio. LiteVAE (arXiv 2405.14477, section 6)
-    found a constant weight as good and steadier in mixed precision.
-
-    Args:
-        rec_loss: scalar.
-        gan_loss: scalar.
-        last_layer: weights of the decoder's last layer, or any other tensor that both losses come from, such as the
-            prediction.
-
-    Source: Esser et al., Taming Transformers for High-Resolution Image Synthesis (VQGAN, arXiv 2012.09841), eq. 7.
-    """
-    (rec_gradient,) = torch.autograd.grad(rec_loss, last_layer, retain_graph=True)
-    (gan_gradient,) = torch.autograd.grad(gan_loss, last_layer, retain_graph=True)
-    ratio: Tensor = rec_gradient.float().norm() / (gan_gradient.float().norm() + ADAPTIVE_DELTA)
-    return ratio.clamp(max=MAX_ADAPTIVE_WEIGHT).detach()

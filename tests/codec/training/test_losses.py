@@ -20,7 +20,6 @@ from torch.distributions import kl_divergence as torch_kl
 from latentwire_codec.errors import CheckpointError, TensorError
 from latentwire_codec.training.discriminator import (
     PatchDiscriminator,
-    adaptive_weight,
     feature_matching,
     hinge_discriminator_loss,
     hinge_generator_loss,
@@ -577,28 +576,6 @@ def test_feature_matching_is_zero_for_the_same_image_and_trains_the_fake_only() 
     assert fake.grad.abs().max() > 0
     by_hand = [torch.ones(1, 2), torch.ones(1, 4), torch.zeros(1)]
     assert feature_matching(by_hand, [torch.zeros(1, 2), torch.full((1, 4), 4.0), torch.ones(1)]).item() == 2.0
-
-
-def test_the_adaptive_weight_is_the_ratio_of_gradient_norms() -> None:
-    last = torch.tensor([1.0, 2.0], requires_grad=True)
-    # Gradients (3, 4) and (0, 0.5): norms 5 and 0.5.
-    rec, gan = (last * torch.tensor([3.0, 4.0])).sum(), 0.5 * last[1]
-    weight = adaptive_weight(rec, gan, last)
-    assert weight.item() == pytest.approx(5 / (0.5 + 1e-4))
-    assert not weight.requires_grad
-    assert last.grad is None
-    (rec + weight * gan).backward()  # the graphs are still there
-    assert last.grad is not None
-    assert last.grad.tolist() == pytest.approx([3.0, 4.0 + 0.5 * weight.item()])
-
-
-def test_the_adaptive_weight_is_bounded() -> None:
-    last = torch.ones(1, requires_grad=True)
-    assert adaptive_weight(100 * last.sum(), 0 * last.sum(), last).item() == 1e4
-    assert adaptive_weight(0 * last.sum(), last.sum(), last).item() == 0.0
-
-
-# All terms together
 
 
 def test_only_terms_with_a_weight_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:

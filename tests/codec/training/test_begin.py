@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a new network is before its first step: fitted to the images as far as that has a closed form."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from latentwire_codec.training.config import TrainingConfig
+from latentwire_codec.training.loop import train
+from latentwire_codec.vector_vae import MIN_STD, VectorVAE
+from tests.codec.training.conftest import Watcher
+
+Tiny = Callable[..., TrainingConfig]
+LINEAR = ("encoder.dct.weight", "encoder.dct.bias", "decoder.idct.weight", "decoder.idct.bias")
+
+
+def images(count: int) -> torch.Tensor:
+    """Return images (count,3,16,16) in [-1,1] whose values are correlated."""
+    draws = torch.Generator().manual_seed(5)
+    mixed = torch.randn(count, 40, generator=draws) @ torch.randn(40, 768, generator=draws)
+    return torch.tanh(mixed / 8).reshape(count, 3, 16, 16)
+
+
+def begun(batch: torch.Tensor, latent_dim: int) -> VectorVAE:
+    vae = VectorVAE(image_size=16, latent_dim=latent_dim, width=4).eval().requires_grad_(False)
+    vae.begin_with(batch.split(7))
+    return vae
+
+
+def test_latents_begin_uncorrelated_with_mean_zero_and_variance_one() -> None:
+    batch = images(50)
+    mean, _ = begun(batch, 12).encode(batch)
+    latents = mean.flatten(1).double()
+    assert latents.mean(dim=0).numpy() == pytest.approx(np.zeros(12), abs=1e-4)
+    assert torch.cov(latents.T, correction=0).numpy() == pytest.approx(np.eye(12), abs=1e-3)
+
+
+def test_it_begins_as_the_best_linear_autoencoder() -> None:
+    batch = images(50)
+    decoded = begun(batch, 12)(batch).flatten(1).double()
+    flat = batch.flatten(1).double()
+    # Eckart and Young: nothing of rank 12 is nearer than the singular vectors.
+    _, lengths, _ = torch.linalg.svd(flat - flat.mean(dim=0))
+    assert (decoded - flat).square().sum().item() == pytest.approx(lengths[12:].square().sum().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_fewer_images_than_latents_leave_the_others_quiet(count: int) -> None:
+    batch = images(count)
+    vae = begun(batch, 12)
+    assert vae(batch).numpy() == pytest.approx(batch.numpy(), abs=1e-3)
+    assert all(torch.isfinite(tensor).all() for tensor in vae.state_dict().values())
+    loud = vae.decoder.idct.weight.norm(dim=0) > 2 * MIN_STD
+    assert int(loud.sum()) == count - 1
+
+
+def test_a_new_run_begins_so_and_one_from_weights_does_not(
+    tiny: Tiny, photos: Path, tmp_path: Path, watcher: Watcher
+) -> None:
+    # With such a learning rate nothing moves, so that what is saved is what it began with.
+    still = {"learning_rate": 1e-12, "weight_decay": 0.0}
+    train(tiny("vector", schedule=still), photos, tmp_path / "new", watcher)
+    weights = load_file(tmp_path / "new" / "last" / "diffusion_pytorch_model.safetensors")
+    untrained = VectorVAE(image_size=32, **tiny("vector").model.options).state_dict()
+    assert not any(torch.equal(weights[name], untrained[name]) for name in LINEAR)
+    again = tiny("vector", schedule=still, model={"init": str(tmp_path / "new" / "last"), "options": {}})
+    train(again, images_elsewhere(tmp_path), tmp_path / "continued", watcher)
+    continued = load_file(tmp_path / "continued" / "last" / "diffusion_pytorch_model.safetensors")
+    for name in LINEAR:
+        assert continued[name].numpy() == pytest.approx(weights[name].numpy(), abs=1e-6)
+
+
+def images_elsewhere(folder: Path) -> Path:
+    """Return a folder of other images, which a new network would begin with otherwise."""
+    elsewhere = folder / "elsewhere"
+    elsewhere.mkdir()
+    for number, image in enumerate(images(8)):
+        pixels = (127.5 * (image + 1)).byte().permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(elsewhere / f"{number}.png")
+    return elsewhere

@@ -2,10 +2,11 @@
 """Two images -> how much they differ; bytes -> bits per pixel. The project's only such formulas.
 
 Every number in documents, model cards and benchmarks comes from here, so that they compare.
-PSNR, SSIM and MS-SSIM are computed on uint8 RGB `(H, W, 3)`, as published rate-distortion
+All are computed on uint8 RGB `(H, W, 3)`, as published rate-distortion
 figures on Kodak are: no luma conversion, no cropped border.
 """
 
+import io
 import math
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from latentwire_codec.errors import TensorError
 from latentwire_codec.geometry import Pixels, check_pixels
+from latentwire_codec.images import ImageFormat, write_image
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +23,7 @@ _PEAK = 255.0
 _WINDOW_SIDE = 11
 _WINDOW_SIGMA = 1.5
 _SSIM_MIN_SIDE = _WINDOW_SIDE
+_SSIMULACRA2_MIN_SIDE = 8
 _MS_SSIM_MIN_SIDE = 161  # the window still has to fit, with a step to spare, after four halvings
 
 
@@ -102,6 +105,30 @@ def ms_ssim(a: Pixels, b: Pixels) -> float:
     _check_pair(a, b)
     _check_side(a, "MS-SSIM", _MS_SSIM_MIN_SIDE)
     return float(compute(_tensor(a), _tensor(b), data_range=_PEAK, win=_window()))
+
+
+def ssimulacra2(a: Pixels, b: Pixels) -> float:
+    """Two images -> SSIMULACRA2: over 90 no loss is seen; 70 is high, 50 medium, 30 low quality; it can be negative.
+
+    Args:
+        a: the original, uint8 `(H, W, 3)`, H and W at least 8.
+        b: what became of it, the same shape. The order matters.
+
+    Returns:
+        100 or less.
+
+    Raises:
+        TensorError: not uint8 `(H, W, 3)`, or two shapes.
+        ValueError: a side is below 8.
+
+    Source: Sneyers, https://github.com/cloudinary/ssimulacra2; computed by the package `ssimulacra2` (extra `bench`).
+    """
+    from ssimulacra2 import compute_ssimulacra2
+
+    _check_pair(a, b)
+    _check_side(a, "SSIMULACRA2", _SSIMULACRA2_MIN_SIDE)
+    files = [io.BytesIO(write_image(pixels, ImageFormat.PNG)) for pixels in (a, b)]
+    return float(compute_ssimulacra2(*files))
 
 
 def bits_per_pixel(num_bytes: int, width: int, height: int) -> float:

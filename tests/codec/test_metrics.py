@@ -12,7 +12,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from latentwire_codec.errors import TensorError
 from latentwire_codec.geometry import Pixels
-from latentwire_codec.metrics import bits_per_pixel, ms_ssim, psnr, ssim
+from latentwire_codec.metrics import bits_per_pixel, ms_ssim, psnr, ssim, ssimulacra2
 
 astronaut: Callable[[], Pixels] = skimage.data.astronaut
 reference_psnr: Callable[..., float] = peak_signal_noise_ratio
@@ -160,3 +160,16 @@ def test_bits_per_pixel_counts_pixels_not_samples() -> None:
 def test_bits_per_pixel_refuses_impossible_sizes(num_bytes: int, width: int, height: int) -> None:
     with pytest.raises(ValueError, match="must be >= 0"):
         bits_per_pixel(num_bytes, width, height)
+
+
+def test_ssimulacra2_is_100_for_equal_images_and_falls_with_noise(photo: Pixels, noisy: Pixels) -> None:
+    assert ssimulacra2(photo, photo) == pytest.approx(100)
+    strong = (0.5 * photo + 0.5 * photo.mean()).astype(np.uint8)
+    assert 100 > ssimulacra2(photo, noisy) > ssimulacra2(photo, strong)
+
+
+def test_ssimulacra2_refuses_what_it_cannot_measure(photo: Pixels) -> None:
+    with pytest.raises(ValueError, match="each side >= 8"):
+        ssimulacra2(photo[:7], photo[:7])
+    with pytest.raises(TensorError):
+        ssimulacra2(photo, photo[1:])

@@ -200,21 +200,22 @@ class VectorVAE(nn.Module):
         self.decoder = Decoder(image_size, latent_dim, width)
 
     @torch.no_grad()
-    def begin_with(self, batches: Iterable[Tensor]) -> None:
-        """Make the linear pair the principal components of images, each with variance 1, as the KL term wants them.
+    def begin_with(self, batches: Iterable[Tensor], unit_variance: bool) -> None:
+        """Make the linear pair the principal components of images: what has a closed form need not be trained.
 
-        A linear VAE ends there (Lucas et al., Don't Blame the ELBO!, arXiv 1911.02469, after Tipping and Bishop's
-        probabilistic PCA, 1999): what has a closed form need not be trained.
+        They are the best linear autoencoder; with variance 1 a linear VAE ends there, but for some shrinking (Lucas et
+        al., Don't Blame the ELBO!, arXiv 1911.02469, after Tipping and Bishop, Probabilistic PCA, 1999).
 
         Args:
             batches: of images (B,3,S,S) in [-1,1]; many more in all than there are latents.
+            unit_variance: give each latent variance 1, where the KL term wants it; else its axis has length 1.
         """
         thumbnails = torch.cat([self.encoder.thumbnail(images).flatten(1).double() for images in batches])
         mean = thumbnails.mean(dim=0)
         variances, axes = torch.linalg.eigh(torch.cov(thumbnails.T, correction=0))  # in ascending order
         count = self.encoder.dct.out_features
         rows = axes.T.flip(0)[:count]
-        stds = variances.flip(0)[:count, None].clamp(min=MIN_STD**2).sqrt()
+        stds = variances.flip(0)[:count, None].clamp(min=MIN_STD**2).sqrt() if unit_variance else 1.0
         self.encoder.dct.weight.copy_(rows / stds)
         self.encoder.dct.bias.copy_(-(rows / stds) @ mean)
         self.decoder.idct.weight.copy_((rows * stds).T)

@@ -48,4 +48,5 @@ def test_what_is_trained_here_is_served(pictures: Path, tmp_path: Path, capsys: 
                 info = next(model for model in client.info().models if model.name == family)
                 assert info.is_vector == (family == "vector")
                 assert info.fixed_size == ((SIDE, SIDE) if family == "vector" else None)
-                assert len(info.scale) == 1 and info.scale[0] > 0
+                assert len(info.scale) == 1
+                assert info.scale[0] > 0

@@ -36,8 +36,8 @@ class Network:
         decoder: latents (B,C,h,w) -> images (B,3,H,W).
         class_name: the diffusers class that loads it.
         config: of that class.
-        begin_with: fits to batches of images (B,3,H,W) in [-1,1] what has a closed form, before the first step; None:
-            nothing has.
+        begin_with: fits to batches of images (B,3,H,W) in [-1,1] what has a closed form, before the first step, with
+            latents of variance 1 or without; None: nothing has.
     """
 
     module: nn.Module
@@ -45,7 +45,7 @@ class Network:
     decoder: nn.Module
     class_name: str
     config: Mapping[str, Any]
-    begin_with: Callable[[Iterable[Tensor]], None] | None = None
+    begin_with: Callable[[Iterable[Tensor], bool], None] | None = None
 
     @property
     def parameters(self) -> int:

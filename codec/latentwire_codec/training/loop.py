@@ -23,7 +23,7 @@ from latentwire_codec.errors import NonFiniteError
 from latentwire_codec.training.adversary import Adversary
 from latentwire_codec.training.cache import ImageCache
 from latentwire_codec.training.compiling import compile_checked
-from latentwire_codec.training.config import Precision, TrainingConfig
+from latentwire_codec.training.config import Kind, Precision, TrainingConfig
 from latentwire_codec.training.crops import Draws
 from latentwire_codec.training.devices import Devices, draw_on, find_devices
 from latentwire_codec.training.evaluation import evaluate
@@ -264,7 +264,9 @@ class Training:
         view = View(self._data.train, measuring_framing(self._config.data))
         indices = range(0, len(view), -(-len(view) // BEGIN_WITH))
         batches = view.batches(16, indices=indices)
-        self._network.begin_with(batch.pixels.float().div_(127.5).sub_(1) for batch in batches)
+        images = (batch.pixels.float().div_(127.5).sub_(1) for batch in batches)
+        # A plain autoencoder has no prior that its latents should match.
+        self._network.begin_with(images, self._config.model.kind is Kind.VAE)
 
     def _stream(self) -> SampleStream:
         config = self._config

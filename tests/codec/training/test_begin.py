@@ -26,9 +26,9 @@ def images(count: int) -> torch.Tensor:
     return torch.tanh(mixed / 8).reshape(count, 3, 16, 16)
 
 
-def begun(batch: torch.Tensor, latent_dim: int) -> VectorVAE:
+def begun(batch: torch.Tensor, latent_dim: int, unit_variance: bool = True) -> VectorVAE:
     vae = VectorVAE(image_size=16, latent_dim=latent_dim, width=4).eval().requires_grad_(False)
-    vae.begin_with(batch.split(7))
+    vae.begin_with(batch.split(7), unit_variance)
     return vae
 
 
@@ -40,9 +40,16 @@ def test_latents_begin_uncorrelated_with_mean_zero_and_variance_one() -> None:
     assert torch.cov(latents.T, correction=0).numpy() == pytest.approx(np.eye(12), abs=1e-3)
 
 
-def test_it_begins_as_the_best_linear_autoencoder() -> None:
+def test_without_unit_variance_distances_of_latents_are_those_of_images() -> None:
+    batch = images(20)
+    mean, _ = begun(batch, 19, unit_variance=False).encode(batch)
+    assert torch.pdist(mean.flatten(1)).numpy() == pytest.approx(torch.pdist(batch.flatten(1)).numpy(), rel=1e-3)
+
+
+@pytest.mark.parametrize("unit_variance", [True, False])
+def test_it_begins_as_the_best_linear_autoencoder(unit_variance: bool) -> None:
     batch = images(50)
-    decoded = begun(batch, 12)(batch).flatten(1).double()
+    decoded = begun(batch, 12, unit_variance)(batch).flatten(1).double()
     flat = batch.flatten(1).double()
     # Eckart and Young: nothing of rank 12 is nearer than the singular vectors.
     _, lengths, _ = torch.linalg.svd(flat - flat.mean(dim=0))

@@ -16,7 +16,7 @@ def test_every_bundled_recipe_describes_a_network_that_takes_its_images() -> Non
         config = load_config(name)
         network = build_network(config.model, config.data.size)
         channels, height, width = network.latent_shape(config.data.size)
-        assert channels == (64 if config.model.family is Family.VECTOR else 4)
+        assert channels == (128 if config.model.family is Family.VECTOR else 4)
         assert height == width == (1 if config.model.family is Family.VECTOR else config.data.size // 8)
 
 

@@ -56,6 +56,7 @@ def test_what_cannot_be_trusted_is_not_used(
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch's compiler warns of itself
 def test_compiled_gradients_that_agree_are_used(objective: Objective) -> None:
     before = {name: tensor.clone() for name, tensor in objective.state_dict().items()}
     compiled = compile_checked(objective, SHAPE, torch.device("cpu"))

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model and a data set -> what is to be known of its latent space, the same for an autoencoder and a VAE."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.latent_space.datasets import Dataset
+from benchmarks.latent_space.measures import Components, Gaussian, distance, frechet, nearest, steps, unevenness
+from benchmarks.latent_space.models import Model, Pixels
+from benchmarks.latent_space.plan import Plan
+from latentwire_client.latent_space import along_line, along_sphere, prior_samples
+from latentwire_client.latent_statistics import LatentStatistics, posterior_statistics
+from latentwire_client.latents import Latents
+from latentwire_codec.metrics import psnr
+
+Array = npt.NDArray[np.float64]
+Path = Callable[[Latents, Latents, int], Latents]
+
+FRAMES = 17
+"""Of an interpolation, both ends included."""
+STEPS = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+"""Lengths of a step away from an image's latents, in standard deviations per dimension."""
+COMPONENTS = 32
+"""Features of an image in the Frechet distance."""
+POINT_LOGVAR = -25.0
+"""Below it a posterior is a point: that of a plain autoencoder, whose log-variance says so."""
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How like real images some images are, each on average.
+
+    Attributes:
+        nearest: grey levels from the nearest training image.
+        frechet: Frechet distance to the test images in their principal components, squared grey levels.
+    """
+
+    nearest: float
+    frechet: float
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What was measured of one model.
+
+    Attributes:
+        latents: modes of the posteriors of the training images.
+        test_latents: likewise of the test images.
+        statistics: of the posteriors of the training images.
+        psnr: of the reconstructions of the test images, dB, mean over images.
+        real: the test images themselves, but for their `frechet`, which is that of as many training images as samples.
+        reconstructed: their reconstructions.
+        standard: samples of N(0, I), decoded.
+        fitted: samples of a normal distribution with mean and covariance of the latents, decoded.
+        middle: what lies half-way between two test images.
+        line: unevenness of the paths between pairs of test images along the line, mean.
+        sphere: likewise along the sphere.
+        pace: of each step of the paths along the line its length in mean steps, mean over the paths.
+        astray: of each of `STEPS` the distance of the image decoded there to the one that was stepped away from.
+        away: of each of `STEPS` the `nearest` of the images decoded there.
+        gaussian: the normal distribution that was fitted.
+        is_plain: whether it is an autoencoder, whose posteriors are points.
+    """
+
+    latents: Latents
+    test_latents: Latents
+    statistics: LatentStatistics
+    psnr: float
+    real: Likeness
+    reconstructed: Likeness
+    standard: Likeness
+    fitted: Likeness
+    middle: Likeness
+    line: float
+    sphere: float
+    pace: tuple[float, ...]
+    astray: tuple[float, ...]
+    away: tuple[float, ...]
+    gaussian: Gaussian
+    is_plain: bool
+
+
+def examine(model: Model, data: Dataset, plan: Plan) -> Findings:
+    """Measure a vector model on the data set that it was trained on."""
+    posteriors = model.encode(data.train)
+    statistics = posterior_statistics([posteriors])
+    gaussian = Gaussian.fit(statistics.samples.T)
+    components = Components.of(data.test, COMPONENTS)
+
+    def likeness(images: Pixels) -> Likeness:
+        return Likeness(
+            float(nearest(images, data.train)[0].mean()),
+            frechet(components.features(images), components.features(data.test)),
+        )
+
+    latents = model.encode(data.test).mode()
+    reconstructions = model.decode(latents)
+    real = likeness(data.test)
+    others = components.features(data.train[: plan.samples])
+    lines, spheres = (_paths(model, latents, plan.pairs, path) for path in (along_line, along_sphere))
+    astray, away = _step(model, data, latents, gaussian, plan.stepped)
+    return Findings(
+        latents=posteriors.mode(),
+        test_latents=latents,
+        statistics=statistics,
+        psnr=float(np.mean(list(map(psnr, data.test, reconstructions)))),
+        real=replace(real, frechet=frechet(others, components.features(data.test))),
+        reconstructed=likeness(reconstructions),
+        standard=likeness(model.decode(prior_samples(model.info, range(plan.samples)))),
+        fitted=likeness(model.decode_points(gaussian.draw(plan.samples, SEED))),
+        middle=likeness(lines[:, FRAMES // 2]),
+        line=float(unevenness(lines).mean()),
+        sphere=float(unevenness(spheres).mean()),
+        pace=tuple(np.mean([steps(path) for path in lines], axis=0).tolist()),
+        astray=astray,
+        away=away,
+        gaussian=gaussian,
+        is_plain=bool(posteriors.logvar is None or posteriors.logvar.max() <= POINT_LOGVAR),
+    )
+
+
+def _paths(model: Model, latents: Latents, pairs: int, path: Path) -> Pixels:
+    """Map the latents of test images to the paths between pairs of them, uint8 (P,FRAMES,S,S,3)."""
+    ends = latents.split()
+    chosen = [(ends[2 * pair], ends[2 * pair + 1]) for pair in range(min(pairs, len(ends) // 2))]
+    return np.stack([model.decode(path(start, end, FRAMES)) for start, end in chosen])
+
+
+def _step(
+    model: Model, data: Dataset, latents: Latents, gaussian: Gaussian, count: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Step away from test images in random directions; see `Findings`."""
+    images = data.test[:count]
+    points = latents.values[: len(images)].reshape(len(images), -1)
+    directions = gaussian.steps(len(images), SEED + 1)
+    rows = []
+    for length in STEPS:
+        decoded = model.decode_points(points + length * directions)
+        rows.append(
+            (
+                float(distance(decoded, images).mean()),
+                float(nearest(decoded, data.train)[0].mean()),
+            )
+        )
+    astray, away = zip(*rows, strict=True)
+    return astray, away

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A density of one number -> the single normal distribution that is closest to it, by either direction of KL."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.latent_space.pictures import BLUE, GREY, ORANGE, new_figure, save_figure
+
+Array = npt.NDArray[np.float64]
+
+GRID = np.linspace(-8, 8, 1601)
+"""Where densities are evaluated; integrals are sums over it."""
+MEANS, STDS = np.linspace(-3, 3, 61), np.geomspace(0.2, 4, 61)
+"""Among which the closest is looked for."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A normal distribution, and how far it is from the density by the divergence that it minimises, in nats."""
+
+    mean: float
+    std: float
+    divergence: float
+
+
+def normal(mean: float, std: float) -> Array:
+    """Return the density of N(mean, std^2) on `GRID`."""
+    return np.asarray(np.exp(-(((GRID - mean) / std) ** 2) / 2) / (std * np.sqrt(2 * np.pi)))
+
+
+def two_modes() -> Array:
+    """Return the density that is drawn in docs/vae.md, on `GRID`: two normal distributions, 40 % and 60 %."""
+    return np.asarray(0.4 * normal(-1.6, 0.5) + 0.6 * normal(1.6, 0.5))
+
+
+def kl(one: Array, other: Array) -> float:
+    """KL(one || other) of two densities on `GRID`, in nats."""
+    # Where one is 0, or so small that it underflows, it adds nothing.
+    known = one > 0
+    log_ratio = np.log(one[known]) - np.log(np.maximum(other[known], np.finfo(float).tiny))
+    return float((one[known] * log_ratio).sum() * (GRID[1] - GRID[0]))
+
+
+def closest(density: Array, *, reverse: bool) -> Fit:
+    """Map a density p on `GRID` to the normal distribution q that is closest to it.
+
+    Args:
+        density: p.
+        reverse: minimise KL(q || p), as a VAE does with its prior as p; else KL(p || q), as maximum likelihood does.
+    """
+    fits = []
+    for mean in MEANS:
+        for std in STDS:
+            q = normal(float(mean), float(std))
+            fits.append(Fit(float(mean), float(std), kl(q, density) if reverse else kl(density, q)))
+    return min(fits, key=lambda fit: fit.divergence)
+
+
+def draw(path: Path) -> dict[str, Fit]:
+    """Draw a density with two modes and what is closest to it by either direction; return the two."""
+    density = two_modes()
+    fits = {
+        "KL(q ‖ p) smallest": closest(density, reverse=True),
+        "KL(p ‖ q) smallest": closest(density, reverse=False),
+    }
+    figure = new_figure(2.6, width=7.5)
+    for axes, (name, fit), colour in zip(figure.subplots(1, 2, sharey=True), fits.items(), (BLUE, ORANGE), strict=True):
+        axes.fill_between(GRID, density, color=GREY, alpha=0.4, lw=0, label="p, two modes")
+        axes.plot(GRID, normal(fit.mean, fit.std), color=colour, lw=2, label="q, one normal distribution")
+        axes.set_title(f"{name}: mean {fit.mean:.2f}, std {fit.std:.2f}", fontsize=9, loc="left")
+        axes.set_xlim(-5, 5)
+        axes.set_ylim(0, 0.95)
+        axes.set_yticks([])
+        axes.tick_params(labelsize=8)
+        axes.legend(fontsize=8, loc="upper left")
+    save_figure(figure, path)
+    return fits

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What docs/vae.md shows and names is there: pictures, tables, lines of code, names, commands."""
+
+import ast
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from latentwire_client.cli import app
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "vae.md"
+TEXT = PAGE.read_text(encoding="utf-8")
+SOURCES = {
+    path: path.read_text(encoding="utf-8")
+    for folder in ("client", "codec", "server", "benchmarks")
+    for path in sorted((ROOT / folder).rglob("*"))
+    if path.suffix in (".py", ".toml")
+}
+QUOTES = re.findall(r"```python\n# (\S+), (\w+)\n(.*?)```", TEXT, re.DOTALL)
+# Blocks and formulas apart, what stands between backticks.
+NAMES = sorted(set(re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```|\$\$.*?\$\$", "", TEXT, flags=re.DOTALL))))
+
+
+def source_of(path: Path, name: str) -> str:
+    """Return the source of a function, method or class of a module."""
+    text = path.read_text(encoding="utf-8")
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    (found,) = [node for node in ast.walk(ast.parse(text)) if isinstance(node, kinds) and node.name == name]
+    source = ast.get_source_segment(text, found)
+    assert source is not None
+    return source
+
+
+def test_every_relative_link_leads_somewhere() -> None:
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", TEXT)
+    assert links
+    assert not [link for link in links if not (PAGE.parent / link).exists()]
+
+
+@pytest.mark.parametrize(("path", "name", "lines"), QUOTES, ids=[f"{path}:{name}" for path, name, _ in QUOTES])
+def test_a_quoted_line_of_code_is_in_the_function_that_is_named(path: str, name: str, lines: str) -> None:
+    source = {line.strip() for line in source_of(ROOT / path, name).splitlines()}
+    assert not [line for line in lines.splitlines() if line.strip() not in source]
+
+
+def test_the_lines_that_make_a_vae_are_quoted() -> None:
+    assert {"reparameterize", "kl_divergence", "quantization_noise", "forward", "to_scaled"} <= {
+        n for _, n, _ in QUOTES
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_of_code_exists(name: str) -> None:
+    if name.startswith("latentwire "):
+        check_command(name.split())
+    elif name.startswith("python -m "):
+        folder = ROOT.joinpath(*name.split()[2].split("."))
+        assert (folder / "__main__.py").exists() or folder.with_suffix(".py").exists()
+    else:
+        for word in re.findall(r"[A-Za-z_][A-Za-z_0-9]+", name):
+            assert any(re.search(rf"\b{word}\b", text) for text in SOURCES.values()), f"{word} of {name!r}"
+
+
+def check_command(words: list[str]) -> None:
+    """Check that a command and its options exist; what is in capitals stands for something."""
+    command: Any = typer.main.get_command(app)
+    for word in words[1:]:
+        if hasattr(command, "commands"):
+            assert word in command.commands
+            command = command.commands[word]
+    options = {spelling for parameter in command.params for spelling in parameter.opts}
+    assert {word for word in words if word.startswith("-")} <= options

@@ -128,11 +128,11 @@ def test_a_run_that_is_killed_reaches_the_weights_of_one_that_is_not(tiny: Tiny,
 
 
 def test_an_interrupted_run_saves_and_says_so(tiny: Tiny, photos: Path, tmp_path: Path) -> None:
-    config = tiny(schedule={"steps": 10**6}, run={"evaluate_every": 10**6, "save_every": 10**6, "log_every": 10**6})
+    config = tiny(schedule={"steps": 10**6}, run={"evaluate_every": 10**6, "save_every": 10**6, "log_every": 1})
     process = run_alone(config, photos, tmp_path / "run")
-    while not (tmp_path / "run" / "log.csv").exists() and process.poll() is None:
-        time.sleep(0.01)
-    time.sleep(0.5)
+    # Not before the first step: until then an interrupt ends it as it ends any program.
+    while not read_log(tmp_path / "run" / "log.csv") and process.poll() is None:
+        time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     word, steps = process.communicate(timeout=60)[0].split()
     assert word == "stopped"

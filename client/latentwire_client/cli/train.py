@@ -45,7 +45,7 @@ def train(
         Path,
         typer.Argument(
             metavar="DATA",
-            help="A folder of images, nested to any depth; one in CelebA's layout; or one with MNIST's IDX files.",
+            help="A folder of images, nested to any depth; one in CelebA's layout; one with MNIST's IDX files; or a pack.",
             show_default=False,
         ),
     ],

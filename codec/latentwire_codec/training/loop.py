@@ -25,6 +25,7 @@ from latentwire_codec.training.cache import ImageCache
 from latentwire_codec.training.compiling import compile_checked
 from latentwire_codec.training.config import Kind, Precision, TrainingConfig
 from latentwire_codec.training.crops import Draws
+from latentwire_codec.training.data import Problem
 from latentwire_codec.training.devices import Devices, draw_on, find_devices
 from latentwire_codec.training.evaluation import evaluate
 from latentwire_codec.training.families import build_network
@@ -277,8 +278,13 @@ class Training:
             training_framing(config.data),
             seed=config.schedule.seed,
             max_bad_share=config.data.max_bad_share,
-            report=self._observer.problem if self._devices.rank == 0 else lambda problem: None,
+            report=self._report,
         )
+
+    def _report(self, problem: Problem) -> None:
+        if self._record is not None:
+            self._record.problem(problem)
+            self._observer.problem(problem)
 
     def _compiled(self, objective: Objective) -> Objective:
         if not self._config.run.compile:

@@ -23,7 +23,7 @@ from latentwire_codec import pixels
 from latentwire_codec.runtime import DTYPES
 from latentwire_codec.training.card import CardFacts, model_card
 from latentwire_codec.training.config import Family, TrainingConfig
-from latentwire_codec.training.data import ImageSource, Subset
+from latentwire_codec.training.data import ImageSource, Problem, Subset
 from latentwire_codec.training.devices import draw_on
 from latentwire_codec.training.evaluation import SHOWN, Evaluation
 from latentwire_codec.training.export import measure_latents, save_network
@@ -55,7 +55,13 @@ class Record:
         )
         self._folder, self._config, self._data = folder, config, data
         self._journal = Journal(folder, resume_step)
-        self._journal.skipped(data.problems)
+        self._problems = list(data.problems)
+        self._journal.skipped(self._problems)
+
+    def problem(self, problem: Problem) -> None:
+        """Add a file that turned out to be damaged to those that were skipped."""
+        self._problems.append(problem)
+        self._journal.skipped(self._problems)
 
     def figures(self, step: int, figures: Mapping[str, float]) -> None:
         """Log what was measured in training."""
@@ -90,7 +96,7 @@ class Record:
                 minutes=minutes,
                 images=len(self._data.train),
                 held_out=len(self._data.held_out),
-                skipped=len(self._data.problems),
+                skipped=len(self._problems),
                 data_name=self._data.name,
                 data_digest=self._data.digest,
                 parameters=network.parameters,

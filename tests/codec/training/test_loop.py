@@ -211,6 +211,9 @@ def test_a_damaged_image_is_reported_by_name_and_left_out(
     train(tiny(schedule={"steps": 12, "batch_size": 2}), folder, tmp_path / "run", watcher)
     assert {problem.name for problem in watcher.plans[0].problems} == {"text.png", "narrow.png"}
     assert {problem.name for problem in watcher.problems} == {"torn.png"}
+    skipped = (tmp_path / "run" / "skipped.txt").read_text()
+    assert sorted(line.split(":")[0] for line in skipped.splitlines()) == ["narrow.png", "text.png", "torn.png"]
+    assert "| skipped files | 3 |" in (tmp_path / "run" / "last" / "README.md").read_text()
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(

@@ -72,6 +72,14 @@ def test_reading_images_loads_no_torch(module: str) -> None:
     assert not packages & {"torch", "diffusers"}
 
 
+@pytest.mark.parametrize("module", ["latentwire_codec.bitstream", "latentwire_codec.codec"])
+def test_reading_latents_from_a_bitstream_loads_no_torch(module: str) -> None:
+    packages = imported_by("-c", f"import {module}")
+    assert "latentwire_codec" in packages
+    assert not packages & {"torch", "diffusers"}
+    assert ("constriction" in packages) is (module == "latentwire_codec.codec")
+
+
 @pytest.mark.parametrize("folder", PACKAGE_ROOTS)
 def test_a_package_root_is_not_itself_a_package(folder: str) -> None:
     # With an `__init__.py` it would be importable as `proto` or `client`, names that others own.

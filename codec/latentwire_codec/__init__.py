@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from latentwire_codec.autoencoder import Autoencoder, AutoencoderSpec, load_autoencoder
+    from latentwire_codec.codec import compress, compress_latents, decompress, decompress_latents
     from latentwire_codec.images import ImageFormat, ImageLimits, read_image, write_image
     from latentwire_codec.latent_vae import LatentVAE
     from latentwire_codec.pipeline_vae import AutoencoderLatentVAE, AutoencoderVectorVAE
@@ -25,6 +26,10 @@ __all__ = [
     "LatentVAE",
     "Posterior",
     "VectorVAE",
+    "compress",
+    "compress_latents",
+    "decompress",
+    "decompress_latents",
     "load_autoencoder",
     "read_image",
     "write_image",
@@ -40,6 +45,10 @@ _HOMES = {
     "LatentVAE": "latent_vae",
     "Posterior": "posterior",
     "VectorVAE": "vector_vae",
+    "compress": "codec",
+    "compress_latents": "codec",
+    "decompress": "codec",
+    "decompress_latents": "codec",
     "load_autoencoder": "autoencoder",
     "read_image": "images",
     "write_image": "images",

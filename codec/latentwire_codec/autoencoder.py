@@ -5,7 +5,7 @@ Latents are raw everywhere but in `to_scaled` and `to_raw`; no other module know
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ class AutoencoderSpec:
     Attributes:
         class_name: the class of its network, such as `AutoencoderKL`.
         config: the configuration of that class.
-        latent_space: the identity of its latents (`latentwire-f8c4@1`); empty where it has none.
+        latent_space: the identity of its latents (`latentwire-f8c4@2`); empty where it has none.
         weights_digest: SHA-256 over its tensors, 64 hex digits.
         file_sha256: SHA-256 of its weights file where it is a single one, else empty.
         latent_channels: C, derived from the network.
@@ -35,6 +35,8 @@ class AutoencoderSpec:
         fixed_size: the only image size (height, width) that the network takes; None: any multiple of f.
         scale: 1 or C numbers; scaled = (raw - shift) * scale.
         shift: 1 or C numbers.
+        latent_units: C numbers: the rounding steps at which an error in any channel costs as much in the decoded image,
+            about its standard deviation; None: not measured.
         parameters: number of parameters.
         device: where it runs.
         dtype: what it computes in, `float32`, `bfloat16` or `float16`.
@@ -50,6 +52,7 @@ class AutoencoderSpec:
     fixed_size: tuple[int, int] | None
     scale: tuple[float, ...]
     shift: tuple[float, ...]
+    latent_units: tuple[float, ...] | None
     parameters: int
     device: str
     dtype: str
@@ -125,6 +128,7 @@ class Autoencoder:
             fixed_size=fixed_size,
             scale=scale,
             shift=shift,
+            latent_units=_units(checkpoint.latent_units, latents.shape[1]),
             parameters=sum(parameter.numel() for parameter in checkpoint.module.parameters()),
             device=str(placement.device),
             dtype=DTYPE_NAMES[placement.dtype],
@@ -189,7 +193,7 @@ class Autoencoder:
 
         Args:
             latent_space: the name of the latents' space; empty: unnamed or unknown.
-            weights_digest: of the weights that made them; empty: unknown.
+            weights_digest: of the weights that made them, or how it begins; empty: unknown.
 
         Raises:
             LatentSpaceMismatch: the latents come from elsewhere, by name or by weights.
@@ -198,7 +202,7 @@ class Autoencoder:
         if latent_space and ours:
             fits = latent_space == ours
         elif weights_digest:
-            fits = weights_digest == self.spec.weights_digest
+            fits = self.spec.weights_digest.startswith(weights_digest)
         else:
             fits = not latent_space
         if not fits:
@@ -250,6 +254,14 @@ def _scaling(config: Mapping[str, Any], channels: int) -> tuple[tuple[float, ...
             f"latents_mean and latents_std have {len(shift)} and {len(scale)} numbers; {channels} are needed"
         )
     return scale, shift
+
+
+def _units(units: Sequence[float] | None, channels: int) -> tuple[float, ...] | None:
+    if units is None:
+        return None
+    if len(units) != channels or not all(math.isfinite(unit) and unit > 0 for unit in units):
+        raise CheckpointError(f"latent_units in config.json are {list(units)}; {channels} positive numbers are needed")
+    return tuple(units)
 
 
 def _per_channel(numbers: tuple[float, ...]) -> Tensor:

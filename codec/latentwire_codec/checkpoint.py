@@ -8,7 +8,7 @@ class exactly; a missing tensor is refused, never left random.
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ class Checkpoint:
         class_name: its class.
         config: its configuration, complete with the class's defaults.
         latent_space: the identity of its latents, empty where it has none.
+        latent_units: see `AutoencoderSpec`; None where config.json has none.
         weights_digest: SHA-256 over the tensors as they are stored, see `digest`.
         file_sha256: SHA-256 of the weights file where it is a single one, else empty.
     """
@@ -51,6 +52,7 @@ class Checkpoint:
     class_name: str
     config: Mapping[str, Any]
     latent_space: str
+    latent_units: Sequence[float] | None
     weights_digest: str
     file_sha256: str
 
@@ -83,6 +85,7 @@ def load_checkpoint(source: str) -> Checkpoint:
         class_name=class_name,
         config={key: value for key, value in module.config.items() if not key.startswith("_")},
         latent_space=str(config.get("latent_space", "")),
+        latent_units=_numbers(folder, config.get("latent_units")),
         weights_digest=digest(stored),
         file_sha256=_file_sha256(files[0]) if len(files) == 1 else "",
     )
@@ -158,6 +161,13 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise CheckpointError(f"{path} holds no JSON object")
     return config
+
+
+def _numbers(folder: Path, value: Any) -> Sequence[float] | None:
+    try:
+        return None if value is None else [float(number) for number in value]
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder / 'config.json'}: latent_units is {value!r}, not a list of numbers") from error
 
 
 def _read_weights(folder: Path) -> tuple[dict[str, Tensor], list[Path]]:

@@ -7,6 +7,12 @@
     ├── TensorError             a raw tensor of the wrong length, shape or dtype
     │   └── TensorTooLarge      ... because it holds too many images
     ├── NonFiniteError          NaN or infinity in a tensor that comes in or goes out
+    ├── BitstreamError          bytes that are not a `.lat` payload as it was written
+    │   ├── UnsupportedVersion  ... but of a version that this release does not know
+    │   ├── Truncated           ... because they end too early
+    │   ├── TrailingBytes       ... because they go on after the end
+    │   ├── ChecksumMismatch    ... because a part was changed
+    │   └── Malformed           ... because a value is out of its range, or contradicts another
     └── ModelError
         ├── UnknownModel        no model of that name
         ├── LatentSpaceMismatch latents of one space given to a model of another
@@ -54,3 +60,27 @@ class LatentSpaceMismatch(ModelError):
 
 class CheckpointError(ModelError):
     """The weights or the configuration cannot be found, read or trusted."""
+
+
+class BitstreamError(CodecError):
+    """The bytes are not a `.lat` payload, or not as it was written."""
+
+
+class UnsupportedVersion(BitstreamError):
+    """The payload is of a version that this release does not read."""
+
+
+class Truncated(BitstreamError):
+    """The payload ends before what its header announces."""
+
+
+class TrailingBytes(BitstreamError):
+    """The payload goes on after what its header announces."""
+
+
+class ChecksumMismatch(BitstreamError):
+    """The header or a section was changed after it was written."""
+
+
+class Malformed(BitstreamError):
+    """A value is out of its range, or two contradict each other, although the checksums are right."""

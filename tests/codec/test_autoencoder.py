@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One face for every VAE: what the network says, and nothing that it does not."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,16 @@ def noise(*shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(3))
 
 
-def wrap(module: Any, latent_space: str = "", **config: Any) -> Autoencoder:
+def wrap(
+    module: Any, latent_space: str = "", latent_units: Sequence[float] | None = None, **config: Any
+) -> Autoencoder:
     """Make an autoencoder of a module in memory."""
     checkpoint = Checkpoint(
         module=module,
         class_name=type(module).__name__,
         config={**module.config, **config},
         latent_space=latent_space,
+        latent_units=latent_units,
         weights_digest="ab" * 32,
         file_sha256="",
     )
@@ -104,8 +108,21 @@ def test_the_specification_says_where_the_weights_come_from(tiny_kl_folder: Path
 def test_f8c4_has_eight_and_four_and_its_own_latent_space() -> None:
     spec = load_autoencoder("f8c4", device="cpu").spec
     assert (spec.downsample_factor, spec.latent_channels) == (8, 4)
-    assert spec.latent_space == "latentwire-f8c4@1"
-    assert len(spec.scale) == len(spec.shift) == 4
+    assert spec.latent_space == "latentwire-f8c4@2"
+    assert (len(spec.scale), spec.shift) == (1, (0.0,))
+    assert spec.latent_units is not None
+    assert len(spec.latent_units) == 4
+
+
+def test_units_of_the_latents_are_those_of_the_configuration(build_kl: Build) -> None:
+    assert wrap(build_kl()).spec.latent_units is None
+    assert wrap(build_kl(), latent_units=[1, 2, 3, 4]).spec.latent_units == (1, 2, 3, 4)
+
+
+@pytest.mark.parametrize("units", [[1.0] * 3, [1.0, 1.0, 1.0, 0.0], [1.0, 1.0, 1.0, math.nan]])
+def test_units_that_do_not_fit_the_channels_are_refused(build_kl: Build, units: list[float]) -> None:
+    with pytest.raises(CheckpointError, match="4 positive numbers are needed"):
+        wrap(build_kl(), latent_units=units)
 
 
 def test_a_network_of_one_size_says_so_and_its_latents_are_one_vector(tiny_vector_vae: Any, build_kl: Build) -> None:

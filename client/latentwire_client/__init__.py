@@ -22,12 +22,13 @@ from latentwire_client.errors import (
     Unauthenticated,
     Unavailable,
     UnknownModel,
+    UnsupportedVersion,
 )
 from latentwire_client.info import Execution, ModelInfo, ServerInfo, ServerLimits
 from latentwire_client.latent_space import along_line, along_sphere, prior_samples
 from latentwire_client.latent_statistics import Departure, LatentStatistics, posterior_statistics
 from latentwire_client.latents import LatentKind, Latents
-from latentwire_client.options import EncodeOptions
+from latentwire_client.options import CompressOptions, EncodeOptions
 from latentwire_proto import __version__
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "Attributes",
     "Cancelled",
     "Client",
+    "CompressOptions",
     "DataLoss",
     "DeadlineExceeded",
     "Departure",
@@ -63,6 +65,7 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "UnknownModel",
+    "UnsupportedVersion",
     "__version__",
     "along_line",
     "along_sphere",

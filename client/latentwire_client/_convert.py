@@ -2,8 +2,8 @@
 """Images and latents <-> protobuf messages; shared by the sync and the asyncio client."""
 
 import json
-import os
-from collections.abc import Iterable
+import math
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import cast
 
@@ -12,11 +12,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from latentwire_client._images import ImageInput, to_file
-from latentwire_client._outbox import Outbox
-from latentwire_client.config import Limits, Timeout
 from latentwire_client.info import Execution, ModelInfo, OnExecution, ServerInfo, ServerLimits
 from latentwire_client.latents import MAX_SEED, Array, LatentKind, Latents
-from latentwire_client.options import EncodeOptions
+from latentwire_client.options import CompressOptions, EncodeOptions
 from latentwire_proto.v1 import latent_codec_pb2 as pb
 
 KINDS = {
@@ -32,6 +30,13 @@ FORMATS = {
     "webp": pb.IMAGE_FORMAT_WEBP,
     "avif": pb.IMAGE_FORMAT_AVIF,
 }
+QUALITIES = {
+    "lossless": pb.LAT_QUALITY_LOSSLESS,
+    "cache": pb.LAT_QUALITY_CACHE,
+    "high": pb.LAT_QUALITY_HIGH,
+    "medium": pb.LAT_QUALITY_MEDIUM,
+    "low": pb.LAT_QUALITY_LOW,
+}
 PIXELS = pb.ImageTensorOutput(layout=pb.IMAGE_LAYOUT_UINT8_NHWC)
 
 
@@ -42,14 +47,12 @@ def to_encode_request(image: ImageInput, options: EncodeOptions, default_model: 
         OSError: the path cannot be read.
         TypeError, ValueError: the image or an option is nothing that can be sent.
     """
-    return _with_image(_without_image(options, default_model), image)
+    return with_image(without_image(options, default_model), image)
 
 
-def _without_image(options: EncodeOptions, default_model: str) -> pb.EncodeRequest:
-    unknown = sorted(options.keys() - EncodeOptions.__optional_keys__)
-    if unknown:
-        known = ", ".join(sorted(EncodeOptions.__optional_keys__))
-        raise TypeError(f"there is no option {unknown[0]!r}; the options are {known}")
+def without_image(options: EncodeOptions, default_model: str) -> pb.EncodeRequest:
+    """Map options to a request that lacks its image; raises TypeError or ValueError as `to_encode_request`."""
+    _refuse_unknown(options, EncodeOptions.__optional_keys__)
     dtype = options.get("dtype", "float16")
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}")
@@ -66,15 +69,53 @@ def _without_image(options: EncodeOptions, default_model: str) -> pb.EncodeReque
             seeds=seeds,
         ),
     )
-    size = options.get("size")
+    return _with_size(request, options.get("size"))
+
+
+def to_compress_request(image: ImageInput, options: CompressOptions, default_model: str) -> pb.EncodeRequest:
+    """Map an image and options to a request for its `.lat` payload; raises as `to_encode_request`."""
+    return with_image(compress_without_image(options, default_model), image)
+
+
+def compress_without_image(options: CompressOptions, default_model: str) -> pb.EncodeRequest:
+    """Map options to a request that lacks its image; raises TypeError or ValueError as `to_compress_request`."""
+    _refuse_unknown(options, CompressOptions.__optional_keys__)
+    request = pb.EncodeRequest(
+        model=options.get("model") or default_model, lat=_to_lat_output(options.get("quality", "cache"))
+    )
+    return _with_size(request, options.get("size"))
+
+
+def _refuse_unknown(options: Mapping[str, object], known: Collection[str]) -> None:
+    unknown = sorted(options.keys() - set(known))
+    if unknown:
+        raise TypeError(f"there is no option {unknown[0]!r}; the options are {', '.join(sorted(known))}")
+
+
+def _to_lat_output(quality: str | float) -> pb.LatOutput:
+    """Map a quality's name, or steps in units, to the wanted form of payloads.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if isinstance(quality, str) and quality in QUALITIES:
+        return pb.LatOutput(quality=QUALITIES[quality])
+    if isinstance(quality, str) or not 0 < quality < math.inf:
+        names = ", ".join(QUALITIES)
+        raise ValueError(f"quality is {quality!r}; it must be {names}, or steps in units, a number above 0")
+    return pb.LatOutput(step=quality)
+
+
+def _with_size(request: pb.EncodeRequest, size: tuple[int, int] | None) -> pb.EncodeRequest:
     if size is not None:
         request.target_size.CopyFrom(_to_size(size))
     return request
 
 
-def _with_image(options: pb.EncodeRequest, image: ImageInput) -> pb.EncodeRequest:
+def with_image(common: pb.EncodeRequest, image: ImageInput) -> pb.EncodeRequest:
+    """Map what requests have in common and an image to a request; raises as `to_encode_request`."""
     request = pb.EncodeRequest()
-    request.CopyFrom(options)
+    request.CopyFrom(common)
     if isinstance(image, np.ndarray):
         request.image_tensor.CopyFrom(to_image_tensor(image))
     else:
@@ -83,13 +124,25 @@ def _with_image(options: pb.EncodeRequest, image: ImageInput) -> pb.EncodeReques
 
 
 def to_decode_request(
-    latents: Latents, output: pb.ImageTensorOutput | pb.ImageFileOutput, model: str
+    latents: Latents | bytes, output: pb.ImageTensorOutput | pb.ImageFileOutput, model: str
 ) -> pb.DecodeRequest:
-    """Map latents and the wanted form of the images to a request."""
-    message = to_latents(replace(latents, logvar=None))  # decoding has no use for it
+    """Map latents, or a `.lat` payload, and the wanted form of the images to a request.
+
+    Raises:
+        TypeError: they are something else.
+    """
+    request = pb.DecodeRequest(model=model)
+    if isinstance(latents, Latents):
+        request.latents.CopyFrom(to_latents(replace(latents, logvar=None)))  # decoding has no use for it
+    elif isinstance(latents, bytes):
+        request.lat.payloads.append(latents)
+    else:
+        raise TypeError(f"latents are Latents, or the bytes of a .lat payload, not {type(latents).__name__}")
     if isinstance(output, pb.ImageFileOutput):
-        return pb.DecodeRequest(model=model, latents=message, image_files=output)
-    return pb.DecodeRequest(model=model, latents=message, image_tensor=output)
+        request.image_files.CopyFrom(output)
+    else:
+        request.image_tensor.CopyFrom(output)
+    return request
 
 
 def to_latents(latents: Latents) -> pb.Latents:
@@ -124,6 +177,17 @@ def to_file_output(image_format: str, quality: int | None) -> pb.ImageFileOutput
     if quality is not None and not 1 <= quality <= 100:
         raise ValueError(f"quality is {quality}; it must be in 1..100")
     return pb.ImageFileOutput(format=FORMATS[image_format], quality=quality or 0)
+
+
+def from_payloads(message: pb.LatPayloads) -> bytes:
+    """Map the payloads of one image to its only one.
+
+    Raises:
+        ValueError: there are none, or several.
+    """
+    if len(message.payloads) != 1:
+        raise ValueError(f"there are {len(message.payloads)} payloads; compress one image at a time, or a list of them")
+    return message.payloads[0]
 
 
 def from_latents(message: pb.Latents) -> Latents:
@@ -185,61 +249,13 @@ def from_info(message: pb.GetServerInfoResponse) -> ServerInfo:
     )
 
 
-def encode_outbox(
-    images: Iterable[ImageInput],
-    options: EncodeOptions,
-    default_model: str,
-    timeout: Timeout,
-    limits: Limits,
-    on_execution: OnExecution | None,
-) -> Outbox[Latents]:
-    """Map images to the bookkeeping of an EncodeStream; raises what `to_encode_request` raises for options."""
-    _refuse_one(images)
-    common = _without_image(options, default_model)
-    seeds = tuple(options.get("seeds", ()))
-
-    def make(number: int, image: ImageInput) -> pb.EncodeStreamRequest:
-        request = _with_image(common, image)
-        request.latents.ClearField("seeds")
-        request.latents.seeds.extend(seeds[number : number + 1])
-        return pb.EncodeStreamRequest(id=number, request=request, timeout_ns=timeout.stream_item_ns)
-
-    def parse(_: ImageInput, response: pb.EncodeResponse) -> Latents:
-        report(response, on_execution)
-        return from_latents(response.latents)
-
-    return Outbox(images, make, parse, limits.in_flight)
-
-
-def _refuse_one(images: object) -> None:
-    """Refuse what is one image but can be iterated over, such as the letters of a path."""
-    if isinstance(images, str | bytes | bytearray | os.PathLike):
-        raise TypeError(f"a stream takes many images, not one {type(images).__name__}; use encode, or put it in a list")
-
-
-def decode_outbox(
-    latents: Iterable[Latents], model: str, timeout: Timeout, limits: Limits, on_execution: OnExecution | None
-) -> Outbox[Image.Image]:
-    """Map the latents of single images to the bookkeeping of a DecodeStream."""
-
-    def make(number: int, item: Latents) -> pb.DecodeStreamRequest:
-        request = to_decode_request(item, PIXELS, model)
-        return pb.DecodeStreamRequest(id=number, request=request, timeout_ns=timeout.stream_item_ns)
-
-    def parse(item: Latents, response: pb.DecodeResponse) -> Image.Image:
-        report(response, on_execution)
-        return single(from_image_tensor(response.image_tensor), item)
-
-    return Outbox(latents, make, parse, limits.in_flight)
-
-
-def single(pixels: npt.NDArray[np.generic], latents: Latents) -> Image.Image:
-    """Map uint8 (1,H,W,3) to a PIL image.
+def single(pixels: npt.NDArray[np.generic], latents: Latents | bytes) -> Image.Image:
+    """Map uint8 (1,H,W,3), decoded from latents or a payload, to a PIL image.
 
     Raises:
         ValueError: the latents are of several images.
     """
-    if len(latents) != 1:
+    if isinstance(latents, Latents) and len(latents) != 1:
         raise ValueError(f"these are the latents of {len(latents)} images; decode latents.split(), or use decode_array")
     return Image.fromarray(pixels[0])
 

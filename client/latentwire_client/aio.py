@@ -16,7 +16,7 @@ import numpy.typing as npt
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from PIL import Image
 
-from latentwire_client import _convert
+from latentwire_client import _convert, _outboxes
 from latentwire_client._channel import SERVICE, Address
 from latentwire_client._images import ImageInput
 from latentwire_client._outbox import Outbox, StreamItem, T
@@ -24,7 +24,7 @@ from latentwire_client.config import Limits, Retry, Timeout
 from latentwire_client.errors import Cancelled, ServerFault, Unavailable, from_rpc_error
 from latentwire_client.info import OnExecution, ServerInfo
 from latentwire_client.latents import Latents
-from latentwire_client.options import EncodeOptions
+from latentwire_client.options import CompressOptions, EncodeOptions
 from latentwire_proto.v1 import latent_codec_pb2 as pb
 from latentwire_proto.v1.latent_codec_pb2_grpc import LatentCodecServiceStub
 
@@ -91,23 +91,51 @@ class AsyncClient:
         return _convert.from_latents((await self._run("Encode", request)).latents)
 
     @overload
-    async def decode(self, latents: Latents, *, model: str = "") -> Image.Image: ...
+    # A str is a Sequence[str] to the type checker; the first overload takes it.
+    async def compress(self, image: ImageInput, **options: Unpack[CompressOptions]) -> bytes: ...  # type: ignore[overload-overlap]
     @overload
-    async def decode(self, latents: Sequence[Latents], *, model: str = "") -> list[Image.Image]: ...
+    async def compress(self, image: Sequence[ImageInput], **options: Unpack[CompressOptions]) -> list[bytes]: ...
 
-    async def decode(self, latents: Latents | Sequence[Latents], *, model: str = "") -> Image.Image | list[Image.Image]:
-        """Map the latents of one image, or each of a list of them, to PIL images; see `Client.decode`."""
-        if isinstance(latents, Latents):
+    async def compress(
+        self, image: ImageInput | Sequence[ImageInput], **options: Unpack[CompressOptions]
+    ) -> bytes | list[bytes]:
+        """Map an image, or each of a list of images, to a `.lat` payload; see `Client.compress`."""
+        if isinstance(image, list | tuple):
+            return await _results(self.compress_stream(image, **options))
+        request = await asyncio.to_thread(_convert.to_compress_request, cast(ImageInput, image), options, self._model)
+        return _convert.from_payloads((await self._run("Encode", request)).lat)
+
+    @overload
+    async def decompress(self, payload: bytes, *, model: str = "") -> Image.Image: ...
+    @overload
+    async def decompress(self, payload: Sequence[bytes], *, model: str = "") -> list[Image.Image]: ...
+
+    async def decompress(self, payload: bytes | Sequence[bytes], *, model: str = "") -> Image.Image | list[Image.Image]:
+        """Map a `.lat` payload, or each of a list of them, to PIL images; see `Client.decompress`."""
+        return await self.decode(payload, model=model)
+
+    @overload
+    async def decode(self, latents: Latents | bytes, *, model: str = "") -> Image.Image: ...
+    @overload
+    async def decode(self, latents: Sequence[Latents | bytes], *, model: str = "") -> list[Image.Image]: ...
+
+    async def decode(
+        self, latents: Latents | bytes | Sequence[Latents | bytes], *, model: str = ""
+    ) -> Image.Image | list[Image.Image]:
+        """Map the latents or payload of one image, or each of a list, to PIL images; see `Client.decode`."""
+        if isinstance(latents, Latents | bytes):
             return _convert.single(await self.decode_array(latents, model=model), latents)
         return await _results(self.decode_stream(latents, model=model))
 
-    async def decode_array(self, latents: Latents, *, dtype: str = "uint8", model: str = "") -> npt.NDArray[Any]:
+    async def decode_array(
+        self, latents: Latents | bytes, *, dtype: str = "uint8", model: str = ""
+    ) -> npt.NDArray[Any]:
         """Map latents to raw images; see `Client.decode_array`."""
         request = _convert.to_decode_request(latents, _convert.to_tensor_output(dtype), model or self._model)
         return _convert.from_image_tensor((await self._run("Decode", request)).image_tensor)
 
     async def decode_files(
-        self, latents: Latents, *, image_format: str = "png", quality: int | None = None, model: str = ""
+        self, latents: Latents | bytes, *, image_format: str = "png", quality: int | None = None, model: str = ""
     ) -> list[bytes]:
         """Map latents to the bytes of B image files; see `Client.decode_files`."""
         output = _convert.to_file_output(image_format, quality)
@@ -118,14 +146,21 @@ class AsyncClient:
         """Map many images to latents, a bounded number in flight; see `Client.encode_stream`."""
         return AsyncStream(
             self, "EncodeStream",
-            _convert.encode_outbox(images, options, self._model, self._timeout, self._limits, self._on_execution),
+            _outboxes.encode_outbox(images, options, self._model, self._timeout, self._limits, self._on_execution),
         )  # fmt: skip
 
-    def decode_stream(self, latents: Iterable[Latents], *, model: str = "") -> "AsyncStream[Image.Image]":
-        """Map the latents of many single images to PIL images; see `Client.decode_stream`."""
+    def compress_stream(self, images: Iterable[ImageInput], **options: Unpack[CompressOptions]) -> "AsyncStream[bytes]":
+        """Map many images to `.lat` payloads; see `Client.compress_stream`."""
+        return AsyncStream(
+            self, "EncodeStream",
+            _outboxes.compress_outbox(images, options, self._model, self._timeout, self._limits, self._on_execution),
+        )  # fmt: skip
+
+    def decode_stream(self, latents: Iterable[Latents | bytes], *, model: str = "") -> "AsyncStream[Image.Image]":
+        """Map the latents of many single images, or their payloads, to PIL images; see `Client.decode_stream`."""
         return AsyncStream(
             self, "DecodeStream",
-            _convert.decode_outbox(
+            _outboxes.decode_outbox(
                 latents, model or self._model, self._timeout, self._limits, self._on_execution
             ),
         )  # fmt: skip

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The client: images -> `Latents` -> images, over one gRPC channel that is made when it is first needed."""
+"""The client: images -> `Latents` or `.lat` payloads -> images, over one gRPC channel, made when it is first needed."""
 
 import os
 import random
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from PIL import Image
 
-from latentwire_client import _convert
+from latentwire_client import _convert, _outboxes
 from latentwire_client._channel import SERVICE, Address
 from latentwire_client._images import ImageInput
 from latentwire_client._outbox import Outbox, StreamItem, T
@@ -23,7 +23,7 @@ from latentwire_client.config import Limits, Retry, Timeout
 from latentwire_client.errors import Unavailable, from_rpc_error
 from latentwire_client.info import OnExecution, ServerInfo
 from latentwire_client.latents import Latents
-from latentwire_client.options import EncodeOptions
+from latentwire_client.options import CompressOptions, EncodeOptions
 from latentwire_proto.v1 import latent_codec_pb2 as pb
 from latentwire_proto.v1.latent_codec_pb2_grpc import LatentCodecServiceStub
 
@@ -115,28 +115,60 @@ class Client:
         return _convert.from_latents(self._run("Encode", request).latents)
 
     @overload
-    def decode(self, latents: Latents, *, model: str = "") -> Image.Image: ...
+    # A str is a Sequence[str] to the type checker; the first overload takes it.
+    def compress(self, image: ImageInput, **options: Unpack[CompressOptions]) -> bytes: ...  # type: ignore[overload-overlap]
     @overload
-    def decode(self, latents: Sequence[Latents], *, model: str = "") -> list[Image.Image]: ...
+    def compress(self, image: Sequence[ImageInput], **options: Unpack[CompressOptions]) -> list[bytes]: ...
 
-    def decode(self, latents: Latents | Sequence[Latents], *, model: str = "") -> Image.Image | list[Image.Image]:
-        """Map the latents of one image, or each of a list of them, to PIL images of the original size.
+    def compress(
+        self, image: ImageInput | Sequence[ImageInput], **options: Unpack[CompressOptions]
+    ) -> bytes | list[bytes]:
+        """Map an image, or each of a list of images, to a `.lat` payload: a whole file, which `decompress` takes.
+
+        Args:
+            image: see `ImageInput`, of one image; of a list, the first failure is raised (`compress_stream` goes on).
+            options: quality, size, model; see `CompressOptions`.
+        """
+        if isinstance(image, list | tuple):
+            with closing(self.compress_stream(image, **options)) as stream:
+                return [item.get() for item in stream.ordered()]
+        request = _convert.to_compress_request(cast(ImageInput, image), options, self._model)
+        return _convert.from_payloads(self._run("Encode", request).lat)
+
+    @overload
+    def decompress(self, payload: bytes, *, model: str = "") -> Image.Image: ...
+    @overload
+    def decompress(self, payload: Sequence[bytes], *, model: str = "") -> list[Image.Image]: ...
+
+    def decompress(self, payload: bytes | Sequence[bytes], *, model: str = "") -> Image.Image | list[Image.Image]:
+        """Map a `.lat` payload, or each of a list of them, to PIL images; the other decode methods take them too."""
+        return self.decode(payload, model=model)
+
+    @overload
+    def decode(self, latents: Latents | bytes, *, model: str = "") -> Image.Image: ...
+    @overload
+    def decode(self, latents: Sequence[Latents | bytes], *, model: str = "") -> list[Image.Image]: ...
+
+    def decode(
+        self, latents: Latents | bytes | Sequence[Latents | bytes], *, model: str = ""
+    ) -> Image.Image | list[Image.Image]:
+        """Map the latents or `.lat` payload of one image, or each of a list, to PIL images of the original size.
 
         Raises:
             ValueError: latents of several images; see `Latents.split` and `decode_array`.
         """
-        if isinstance(latents, Latents):
+        if isinstance(latents, Latents | bytes):
             return _convert.single(self.decode_array(latents, model=model), latents)
         with closing(self.decode_stream(latents, model=model)) as stream:
             return [item.get() for item in stream.ordered()]
 
-    def decode_array(self, latents: Latents, *, dtype: str = "uint8", model: str = "") -> npt.NDArray[Any]:
+    def decode_array(self, latents: Latents | bytes, *, dtype: str = "uint8", model: str = "") -> npt.NDArray[Any]:
         """Map latents to raw images: uint8 (B,H,W,3), or for a float dtype (B,3,H,W), about [-1,1], not clamped."""
         request = _convert.to_decode_request(latents, _convert.to_tensor_output(dtype), model or self._model)
         return _convert.from_image_tensor(self._run("Decode", request).image_tensor)
 
     def decode_files(
-        self, latents: Latents, *, image_format: str = "png", quality: int | None = None, model: str = ""
+        self, latents: Latents | bytes, *, image_format: str = "png", quality: int | None = None, model: str = ""
     ) -> list[bytes]:
         """Map latents to the bytes of B image files: `png`, `jpeg`, `webp` or `avif`, the lossy with quality 1..100."""
         output = _convert.to_file_output(image_format, quality)
@@ -157,14 +189,21 @@ class Client:
         """
         return Stream(
             self, "EncodeStream",
-            _convert.encode_outbox(images, options, self._model, self._timeout, self._limits, self._on_execution),
+            _outboxes.encode_outbox(images, options, self._model, self._timeout, self._limits, self._on_execution),
         )  # fmt: skip
 
-    def decode_stream(self, latents: Iterable[Latents], *, model: str = "") -> "Stream[Image.Image]":
-        """Map the latents of many single images to PIL images, as `encode_stream` does."""
+    def compress_stream(self, images: Iterable[ImageInput], **options: Unpack[CompressOptions]) -> "Stream[bytes]":
+        """Map many images to `.lat` payloads (see `compress`), as `encode_stream` does."""
+        return Stream(
+            self, "EncodeStream",
+            _outboxes.compress_outbox(images, options, self._model, self._timeout, self._limits, self._on_execution),
+        )  # fmt: skip
+
+    def decode_stream(self, latents: Iterable[Latents | bytes], *, model: str = "") -> "Stream[Image.Image]":
+        """Map the latents of many single images, or their `.lat` payloads, to PIL images, as `encode_stream` does."""
         return Stream(
             self, "DecodeStream",
-            _convert.decode_outbox(
+            _outboxes.decode_outbox(
                 latents, model or self._model, self._timeout, self._limits, self._on_execution
             ),
         )  # fmt: skip

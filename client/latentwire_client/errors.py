@@ -5,6 +5,7 @@
     ├── InvalidRequest        the request is wrong; `fields` says where
     ├── UnknownModel          the server has no model of that name
     ├── LatentSpaceMismatch   the latents are of another space than the model
+    ├── UnsupportedVersion    a `.lat` payload is of a version, or coded with tables, that the server does not have
     ├── TooLarge              the request or its answer is over a limit
     ├── Overloaded            the queue is full; `retry_after_s` says when to try again
     ├── DeadlineExceeded      no answer in time
@@ -67,6 +68,10 @@ class LatentSpaceMismatch(LatentwireError):
     """The latents are of another latent space than the model."""
 
 
+class UnsupportedVersion(LatentwireError):
+    """A `.lat` payload is of a version, or coded with tables, that the server does not have."""
+
+
 class TooLarge(LatentwireError):
     """The request, or the answer that it asks for, is over a limit."""
 
@@ -94,7 +99,7 @@ class Unauthenticated(LatentwireError):
 
 
 class DataLoss(LatentwireError):
-    """A checksum did not match: bytes changed on disk or on the way."""
+    """A checksum of a `.lat` payload did not match: bytes changed on disk or on the way."""
 
 
 class Cancelled(LatentwireError):
@@ -105,7 +110,8 @@ class ServerFault(LatentwireError):
     """The server failed; its log has the details under `request_id`."""
 
 
-# RESOURCE_EXHAUSTED is Overloaded where the server says when to come back, else TooLarge.
+# RESOURCE_EXHAUSTED is Overloaded where the server says when to come back, else TooLarge; FAILED_PRECONDITION is
+# UnsupportedVersion where the server gives that reason, else LatentSpaceMismatch.
 CODE_TABLE: Mapping[grpc.StatusCode, type[LatentwireError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
     grpc.StatusCode.OUT_OF_RANGE: InvalidRequest,
@@ -136,6 +142,9 @@ def from_status(status: status_pb2.Status) -> LatentwireError:
     retry = _unpack(details, error_details_pb2.RetryInfo())
     if kind is TooLarge and retry is not None:
         kind = Overloaded
+    info = _unpack(details, error_details_pb2.ErrorInfo())
+    if kind is LatentSpaceMismatch and info is not None and info.reason == UnsupportedVersion.__name__:
+        kind = UnsupportedVersion
     error = kind(code, status.message, "" if request is None else request.request_id)
     if isinstance(error, Overloaded) and retry is not None:
         error.retry_after_s = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9

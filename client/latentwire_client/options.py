@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every encoding method takes beside its image."""
+"""What every encoding, or compressing, method takes beside its image."""
 
 from collections.abc import Sequence
 from typing import TypedDict
@@ -22,5 +22,19 @@ class EncodeOptions(TypedDict, total=False):
     scaled: bool
     dtype: str
     seeds: Sequence[int]
+    size: tuple[int, int] | None
+    model: str
+
+
+class CompressOptions(TypedDict, total=False):
+    """The keyword arguments of `compress` and `compress_stream`; all are optional.
+
+    quality: `cache` (the default), `high`, `medium`, `low`, `lossless` (float16 latents, bit for bit), or the
+        quantizer's step in units, above 0: smaller is finer.
+    size: (height, width) to scale and crop an image file to; default: its own.
+    model: a served name; default: the client's, else the server's.
+    """
+
+    quality: str | float
     size: tuple[int, int] | None
     model: str

@@ -36,6 +36,7 @@ Q = TypeVar("Q")
 R = TypeVar("R")
 
 FACTOR = 8
+PAYLOAD_MARK = b"latentwire-fake:"
 MODEL = pb.ModelInfo(
     name="fake",
     class_name="Fake",
@@ -65,7 +66,8 @@ class FakeServer(LatentCodecServiceServicer):
     """A gRPC server on a free port of the loopback; its one model, `fake`, has f = 8 and C = 3.
 
     Latents are the means of 8x8 blocks in [-1,1] with a log-variance of -30, samples equal the mode, and decoding
-    repeats each mean over its block.
+    repeats each mean over its block. Payloads hold just the same, whatever their quality: they are no `.lat` files, and
+    only a fake server decodes them.
 
     Attributes:
         calls: how often each RPC was called, failures included.
@@ -181,7 +183,8 @@ def _encode(request: pb.EncodeRequest) -> pb.EncodeResponse:
     asked = request.latents
     kind = _convert.FROM_KIND.get(asked.kind, LatentKind.MODE)
     # bfloat16 would arrive as float32 too; the means just keep their precision.
-    dtype = np.float32 if asked.dtype in (pb.DTYPE_FLOAT32, pb.DTYPE_BFLOAT16) else np.float16
+    exact = asked.dtype in (pb.DTYPE_FLOAT32, pb.DTYPE_BFLOAT16) or request.WhichOneof("output") == "lat"
+    dtype = np.float32 if exact else np.float16
     latents = Latents(
         values=means.astype(dtype),
         logvar=np.full(means.shape, -30, dtype) if kind is LatentKind.MOMENTS else None,
@@ -192,11 +195,20 @@ def _encode(request: pb.EncodeRequest) -> pb.EncodeResponse:
         latent_space=MODEL.latent_space,
         weights_digest=MODEL.weights_digest,
     )
+    if request.WhichOneof("output") == "lat":
+        payloads = [PAYLOAD_MARK + _convert.to_latents(one).SerializeToString() for one in latents.split()]
+        return pb.EncodeResponse(lat=pb.LatPayloads(payloads=payloads), execution=_execution())
     return pb.EncodeResponse(latents=_convert.to_latents(latents), execution=_execution())
 
 
 def _decode(request: pb.DecodeRequest) -> pb.DecodeResponse:
-    latents = _convert.from_latents(request.latents)
+    message = request.latents
+    if request.WhichOneof("input") == "lat":
+        (payload,) = request.lat.payloads
+        if not payload.startswith(PAYLOAD_MARK):
+            raise ValueError("the payload is not of a fake server, and this one decodes no others")
+        message = pb.Latents.FromString(payload.removeprefix(PAYLOAD_MARK))
+    latents = _convert.from_latents(message)
     means = latents.values.astype(np.float32).repeat(FACTOR, axis=2).repeat(FACTOR, axis=3)
     height, width = latents.image_size or means.shape[2:]
     means = np.ascontiguousarray(means[:, :, :height, :width])

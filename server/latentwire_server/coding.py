@@ -1,22 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happens around the model: images and latents of a job -> tensors for the device; its tensors -> answers.
+"""What happens around the model: images, latents, payloads of a job -> tensors for the device; its tensors -> answers.
 
 All of it is plain functions for the thread pool. Limits are checked before memory is taken.
 """
 
+import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from latentwire_codec import geometry
 from latentwire_codec.autoencoder import Autoencoder, AutoencoderSpec
+from latentwire_codec.bitstream import read_header
+from latentwire_codec.codec import LOSSLESS, Origin, compress_latents, decompress_latents
 from latentwire_codec.errors import NonFiniteError, TensorTooLarge
 from latentwire_codec.images import read_image, write_image
 from latentwire_codec.posterior import Posterior
 from latentwire_server.config import ServerConfig
 from latentwire_server.errors import InvalidRequest, RequestTooLarge
-from latentwire_server.jobs import DecodeJob, EncodeJob, FileOutput, LatentKind
+from latentwire_server.jobs import DecodeJob, EncodeJob, FileOutput, LatentKind, PayloadJob
 
 # Float images may overshoot [-1, 1] a little; beyond this they are of another range, such as 0..255.
 MAX_MAGNITUDE = 2.0
@@ -71,7 +75,8 @@ def prepare_encode(job: EncodeJob, spec: AutoencoderSpec, config: ServerConfig) 
     height, width = sides(batch)
     numbers = len(batch) * spec.latent_channels * (height // f) * (width // f)
     tensors = 2 if job.kind is LatentKind.MOMENTS else 1
-    _check_answer(tensors * numbers * job.dtype.itemsize, "float16", config)
+    if job.lat_quality is None:
+        _check_answer(tensors * numbers * job.dtype.itemsize, "float16", config)
     return batch, (int(size[0]), int(size[1]))
 
 
@@ -90,28 +95,76 @@ def finish_encode(job: EncodeJob, model: Autoencoder, moments: list[tuple[Tensor
     return EncodedLatents(_cast(values, job.dtype), None if logvar is None else _cast(logvar, job.dtype))
 
 
+def compress(
+    quality: str | float, values: Tensor, size: tuple[int, int], name: str, spec: AutoencoderSpec, config: ServerConfig
+) -> list[bytes]:
+    """Map latents to a `.lat` payload for each image.
+
+    Args:
+        quality: as `compress_latents` takes it.
+        values: raw, float32 (B,C,h,w).
+        size: (height, width) of the images before padding.
+        name: the model's, as it is served.
+        spec: of that model.
+        config: the limits.
+
+    Raises:
+        TensorError: the latents are more, or larger, than the format holds.
+        RequestTooLarge: the payloads don't fit into one message.
+    """
+    origin = Origin(name, spec.latent_space, spec.weights_digest, size)
+    kept = values.half() if quality == LOSSLESS else values
+    payloads = [compress_latents(one.numpy(), quality, units=spec.latent_units, origin=origin) for one in kept]
+    _check_answer(sum(map(len, payloads)), "a lower quality", config)
+    return payloads
+
+
+def decompress(job: PayloadJob, model: Autoencoder, config: ServerConfig) -> DecodeJob:
+    """Map `.lat` payloads to the same job with their latents; headers are checked before anything is made of them.
+
+    Raises:
+        BitstreamError: a payload is none, or not as it was written.
+        LatentSpaceMismatch, TensorError, RequestTooLarge, InvalidRequest: as their names say.
+    """
+    headers = [read_header(payload) for payload in job.payloads]
+    for index, header in enumerate(headers):
+        model.check_latent_space(header.latent_space, header.weights_digest)
+        if (header.shape, header.image_size) != (headers[0].shape, headers[0].image_size):
+            raise InvalidRequest(
+                "lat.payloads",
+                f"payload {index} has latents of the shape {header.shape} and the image size {header.image_size}, "
+                f"payload 0 {headers[0].shape} and {headers[0].image_size}; send different sizes as items of a stream",
+            )
+    first = headers[0]
+    size = None if first.image_size == (0, 0) else first.image_size
+    _check_latents((len(headers), *first.shape), size, "lat.payloads", model.spec, config)
+    # A few bytes can stand for any number of latents: no more are let in than a message could hold as float16.
+    numbers, allowed = len(headers) * math.prod(first.shape), config.max_message_bytes // torch.float16.itemsize
+    if numbers > allowed:
+        raise RequestTooLarge(
+            f"the payloads hold {numbers} latents; one request may have {allowed} (serve --max-message-mib); "
+            "send fewer payloads at once"
+        )
+    latents = [decompress_latents(payload, math.prod(first.shape))[0] for payload in job.payloads]
+    return DecodeJob(
+        model=job.model,
+        latents=torch.from_numpy(np.stack(latents).astype(np.float32, copy=False)),
+        scaled=False,
+        image_size=size,
+        latent_space=first.latent_space,
+        weights_digest=first.weights_digest,
+        output=job.output,
+    )
+
+
 def prepare_decode(job: DecodeJob, model: Autoencoder, config: ServerConfig) -> Tensor:
     """Map a job to its raw latents for the device, float32 (B,C,h,w).
 
     Raises:
         TensorError, NonFiniteError, RequestTooLarge, InvalidRequest: as their names say.
     """
-    spec = model.spec
     latents = job.latents.float()
-    spec.check_latents(latents.shape)
-    _check_batch(len(latents), config)
-    height, width = (side * spec.downsample_factor for side in latents.shape[2:])
-    config.image_limits.check(width, height)
-    if job.image_size is not None:
-        # An image is padded by less than f pixels, and for a model of one size not at all.
-        padding = 0 if spec.fixed_size is not None else spec.downsample_factor - 1
-        for side, padded, name in zip(job.image_size, (height, width), ("height", "width"), strict=True):
-            if not padded - padding <= side <= padded:
-                held = f"{padded - padding} to {padded}" if padding else str(padded)
-                raise InvalidRequest(
-                    f"latents.image_size.{name}", f"{name} is {side}; latents of this shape hold {held} pixels"
-                )
-        height, width = job.image_size
+    height, width = _check_latents(latents.shape, job.image_size, "latents", model.spec, config)
     if isinstance(job.output, torch.dtype):
         _check_answer(len(latents) * 3 * height * width * job.output.itemsize, "uint8", config)
     _check_finite(latents, "latents")
@@ -163,6 +216,27 @@ def _target_size(job: EncodeJob, spec: AutoencoderSpec) -> tuple[int, int] | Non
         "target_size",
         f"target_size is {wanted[1]}x{wanted[0]}; this model takes {fixed[1]}x{fixed[0]} only, leave it out",
     )
+
+
+def _check_latents(
+    shape: tuple[int, ...], image_size: tuple[int, int] | None, field: str, spec: AutoencoderSpec, config: ServerConfig
+) -> tuple[int, int]:
+    """Check latents (B,C,h,w) before anything is made of them; return the height and width of their images, cropped."""
+    spec.check_latents(shape)
+    _check_batch(shape[0], config)
+    height, width = (side * spec.downsample_factor for side in shape[2:])
+    config.image_limits.check(width, height)
+    if image_size is None:
+        return height, width
+    # An image is padded by less than f pixels, and for a model of one size not at all.
+    padding = 0 if spec.fixed_size is not None else spec.downsample_factor - 1
+    for side, padded, name in zip(image_size, (height, width), ("height", "width"), strict=True):
+        if not padded - padding <= side <= padded:
+            held = f"{padded - padding} to {padded}" if padding else str(padded)
+            raise InvalidRequest(
+                f"{field}.image_size.{name}", f"{name} is {side}; latents of this shape hold {held} pixels"
+            )
+    return image_size
 
 
 def _cast(values: Tensor, dtype: torch.dtype) -> Tensor:

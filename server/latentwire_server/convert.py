@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from torch import Tensor
 
 from latentwire_codec.autoencoder import AutoencoderSpec
+from latentwire_codec.codec import LOSSLESS
 from latentwire_codec.images import ImageFormat
 from latentwire_proto.v1 import latent_codec_pb2 as pb
 from latentwire_server.config import ServerConfig
@@ -25,6 +26,7 @@ from latentwire_server.jobs import (
     Execution,
     FileOutput,
     LatentKind,
+    PayloadJob,
 )
 
 N = TypeVar("N", bound=int)
@@ -67,6 +69,14 @@ FORMATS = {
     pb.IMAGE_FORMAT_WEBP: ImageFormat.WEBP,
     pb.IMAGE_FORMAT_AVIF: ImageFormat.AVIF,
 }
+QUALITIES = {
+    pb.LAT_QUALITY_UNSPECIFIED: "cache",
+    pb.LAT_QUALITY_LOSSLESS: LOSSLESS,
+    pb.LAT_QUALITY_CACHE: "cache",
+    pb.LAT_QUALITY_HIGH: "high",
+    pb.LAT_QUALITY_MEDIUM: "medium",
+    pb.LAT_QUALITY_LOW: "low",
+}
 
 
 def to_encode_job(request: pb.EncodeRequest) -> EncodeJob:
@@ -80,7 +90,9 @@ def to_encode_job(request: pb.EncodeRequest) -> EncodeJob:
     if which is None:
         raise InvalidRequest("input", "there is no image; set image_file or image_tensor")
     image = request.image_file if which == "image_file" else _to_images(request.image_tensor, "image_tensor")
-    output = request.latents
+    lat_quality = _to_quality(request.lat) if request.WhichOneof("output") == "lat" else None
+    # Payloads are made of the mode, raw and unrounded.
+    output = request.latents if lat_quality is None else pb.LatentOutput(dtype=pb.DTYPE_FLOAT32)
     kind = _known(output.kind, KINDS, "latents.kind", pb.LatentKind)
     scaled = _known(output.scale, SCALES, "latents.scale", pb.LatentScale)
     if kind is LatentKind.MOMENTS and scaled:
@@ -95,18 +107,45 @@ def to_encode_job(request: pb.EncodeRequest) -> EncodeJob:
         scaled=scaled,
         dtype=_known(output.dtype or pb.DTYPE_FLOAT16, FLOATS, "latents.dtype", pb.DType),
         seeds=tuple(output.seeds),
+        lat_quality=lat_quality,
     )
 
 
-def to_decode_job(request: pb.DecodeRequest) -> DecodeJob:
+def to_decode_job(request: pb.DecodeRequest) -> DecodeJob | PayloadJob:
     """Map a message to a job; raises what `to_encode_job` raises."""
-    if request.WhichOneof("input") is None:
-        raise InvalidRequest("input", "there are no latents; set latents")
+    which = request.WhichOneof("input")
+    if which is None:
+        raise InvalidRequest("input", "there are no latents; set latents or lat")
+    if which == "lat":
+        if not request.lat.payloads:
+            raise InvalidRequest("lat.payloads", "there are no payloads; give one for each image")
+        return PayloadJob(request.model, tuple(request.lat.payloads), _to_output(request))
     latents = request.latents
     values = _to_tensor(latents.values, "latents.values")
     if not values.is_floating_point():
         raise InvalidRequest("latents.values.dtype", "dtype is DTYPE_UINT8; latents are a float tensor")
-    output: FileOutput | torch.dtype
+    return DecodeJob(
+        model=request.model,
+        latents=values,
+        scaled=_known(latents.scale, SCALES, "latents.scale", pb.LatentScale),
+        image_size=_to_size(latents, "image_size", "latents.image_size"),
+        latent_space=latents.latent_space,
+        weights_digest=latents.weights_digest,
+        output=_to_output(request),
+    )
+
+
+def _to_quality(output: pb.LatOutput) -> str | float:
+    """Map how finely latents shall be kept to a quality as `compress_latents` takes it."""
+    if output.WhichOneof("fineness") != "step":
+        return _known(output.quality, QUALITIES, "lat.quality", pb.LatQuality)
+    if not 0 < output.step < math.inf:
+        raise InvalidRequest("lat.step", f"step is {output.step}; it must be a finite number above 0")
+    return output.step
+
+
+def _to_output(request: pb.DecodeRequest) -> FileOutput | torch.dtype:
+    """Map the wanted form of the images to files, or to the dtype of a tensor."""
     if request.WhichOneof("output") == "image_files":
         files = request.image_files
         if files.quality > 100:
@@ -117,29 +156,22 @@ def to_decode_job(request: pb.DecodeRequest) -> DecodeJob:
                 "image_files.quality",
                 f"quality is {files.quality}, but PNG is lossless; leave it out, or take JPEG, WebP or AVIF",
             )
-        output = FileOutput(image_format, files.quality or None)
-    else:
-        tensor = request.image_tensor
-        layout = tensor.layout or pb.IMAGE_LAYOUT_UINT8_NHWC
-        if layout == pb.IMAGE_LAYOUT_UINT8_NHWC:
-            output = torch.uint8
-        elif layout == pb.IMAGE_LAYOUT_FLOAT_NCHW:
-            output = _known(tensor.dtype or pb.DTYPE_FLOAT32, FLOATS, "image_tensor.dtype", pb.DType)
-        else:
-            raise InvalidRequest("image_tensor.layout", f"layout {layout} is unknown")
-    return DecodeJob(
-        model=request.model,
-        latents=values,
-        scaled=_known(latents.scale, SCALES, "latents.scale", pb.LatentScale),
-        image_size=_to_size(latents, "image_size", "latents.image_size"),
-        latent_space=latents.latent_space,
-        weights_digest=latents.weights_digest,
-        output=output,
-    )
+        return FileOutput(image_format, files.quality or None)
+    tensor = request.image_tensor
+    layout = tensor.layout or pb.IMAGE_LAYOUT_UINT8_NHWC
+    if layout == pb.IMAGE_LAYOUT_UINT8_NHWC:
+        return torch.uint8
+    if layout == pb.IMAGE_LAYOUT_FLOAT_NCHW:
+        return _known(tensor.dtype or pb.DTYPE_FLOAT32, FLOATS, "image_tensor.dtype", pb.DType)
+    raise InvalidRequest("image_tensor.layout", f"layout {layout} is unknown")
 
 
 def from_encode_result(result: EncodeResult) -> pb.EncodeResponse:
     """Map a result to its message."""
+    if result.payloads is not None:
+        return pb.EncodeResponse(
+            lat=pb.LatPayloads(payloads=result.payloads), execution=_from_execution(result.execution)
+        )
     height, width = result.image_size
     return pb.EncodeResponse(
         latents=pb.Latents(

@@ -36,6 +36,7 @@ from latentwire_server.jobs import (
     EncodeJob,
     EncodeResult,
     Execution,
+    PayloadJob,
 )
 from latentwire_server.telemetry import Metrics
 
@@ -190,6 +191,11 @@ class Engine:
             latents, finish_ns = await self._code(
                 partial(coding.finish_encode, job, model, [done.tensors for done in run.results])
             )
+            payloads, compress_ns = None, 0
+            if job.lat_quality is not None:
+                payloads, compress_ns = await self._code(
+                    partial(coding.compress, job.lat_quality, latents.values, size, name, model.spec, self._config)
+                )
         return EncodeResult(
             values=latents.values,
             logvar=latents.logvar,
@@ -197,15 +203,18 @@ class Engine:
             scaled=job.scaled,
             image_size=size,
             latent_space=model.spec.latent_space,
-            execution=self._execution(task, run, prepare_ns + finish_ns),
+            execution=self._execution(task, run, prepare_ns + finish_ns + compress_ns),
+            payloads=payloads,
         )
 
-    async def decode(self, job: DecodeJob, caller: Caller) -> DecodeResult:
-        """Map a job's latents to images; raises what `errors.STATUS_TABLE` lists."""
-        name = self.model_name(job.model)
+    async def decode(self, request: DecodeJob | PayloadJob, caller: Caller) -> DecodeResult:
+        """Map a job's latents, or its payloads, to images; raises what `errors.STATUS_TABLE` lists."""
+        name = self.model_name(request.model)
         model = self.models[name]
-        model.check_latent_space(job.latent_space, job.weights_digest)
-        async with self._admission.place(caller, max(1, len(job.latents))):
+        places = len(request.payloads) if isinstance(request, PayloadJob) else len(request.latents)
+        async with self._admission.place(caller, max(1, places)):
+            job, decompress_ns = await self._decompressed(request, model)
+            model.check_latent_space(job.latent_space, job.weights_digest)
             raw, prepare_ns = await self._code(partial(coding.prepare_decode, job, model, self._config))
             height, width = (side * model.spec.downsample_factor for side in raw.shape[2:])
             task = Task(name, "decode", tuple(raw.shape[1:]), coding.device_output(job.output))
@@ -220,8 +229,14 @@ class Engine:
             )
         return DecodeResult(
             images=images,
-            execution=self._execution(task, run, prepare_ns + finish_ns),
+            execution=self._execution(task, run, decompress_ns + prepare_ns + finish_ns),
         )
+
+    async def _decompressed(self, job: DecodeJob | PayloadJob, model: Autoencoder) -> tuple[DecodeJob, int]:
+        """Return the job with its latents, and how long it took to read them from payloads, in nanoseconds."""
+        if isinstance(job, DecodeJob):
+            return job, 0
+        return await self._code(partial(coding.decompress, job, model, self._config))
 
     async def _compute(self, task: Task, batch: Tensor, image_pixels: int, caller: Caller) -> Run:
         """Queue each image of a batch; the first failure takes the others out of the queue."""

@@ -94,6 +94,11 @@ STATUS_TABLE: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (codec.NonFiniteError, grpc.StatusCode.INVALID_ARGUMENT),
     (codec.UnknownModel, grpc.StatusCode.NOT_FOUND),
     (codec.LatentSpaceMismatch, grpc.StatusCode.FAILED_PRECONDITION),
+    (codec.UnsupportedVersion, grpc.StatusCode.FAILED_PRECONDITION),
+    (codec.ChecksumMismatch, grpc.StatusCode.DATA_LOSS),
+    (codec.Truncated, grpc.StatusCode.INVALID_ARGUMENT),
+    (codec.TrailingBytes, grpc.StatusCode.INVALID_ARGUMENT),
+    (codec.Malformed, grpc.StatusCode.INVALID_ARGUMENT),
     # A checkpoint fails at the start; if one ever fails in a request, it is no fault of the client.
     (codec.CheckpointError, grpc.StatusCode.INTERNAL),
 )
@@ -103,6 +108,7 @@ FIELDS: tuple[tuple[type[Exception], str], ...] = (
     (codec.ImageError, "image_file"),
     (codec.TensorError, "tensor"),
     (codec.NonFiniteError, "tensor.data"),
+    (codec.BitstreamError, "lat.payloads"),
 )
 
 

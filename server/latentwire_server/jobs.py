@@ -60,6 +60,7 @@ class EncodeJob:
         scaled: scaled latents instead of raw ones.
         dtype: of the answer; a float.
         seeds: for SAMPLE, one for each image.
+        lat_quality: of a `.lat` payload for each image, as `compress_latents` takes it; None: the answer is a tensor.
     """
 
     model: str
@@ -69,6 +70,7 @@ class EncodeJob:
     scaled: bool
     dtype: torch.dtype
     seeds: tuple[int, ...]
+    lat_quality: str | float | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,10 @@ class Execution:
 
 @dataclass(frozen=True)
 class EncodeResult:
-    """Latents (B,C,h,w) in the job's dtype, and the images' size (height, width) after framing, before padding."""
+    """Latents (B,C,h,w) in the job's dtype, and the images' size (height, width) after framing, before padding.
+
+    Where the job asks for them, `payloads` holds the latents of each image as a `.lat` payload.
+    """
 
     values: Tensor
     logvar: Tensor | None
@@ -95,6 +100,7 @@ class EncodeResult:
     image_size: tuple[int, int]
     latent_space: str
     execution: Execution
+    payloads: list[bytes] | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +131,21 @@ class DecodeJob:
     image_size: tuple[int, int] | None
     latent_space: str
     weights_digest: str
+    output: FileOutput | torch.dtype
+
+
+@dataclass(frozen=True)
+class PayloadJob:
+    """`.lat` payloads to be decoded: they say themselves what a `DecodeJob` says of its latents.
+
+    Attributes:
+        model: a served name; empty: the default.
+        payloads: at least one; all of one latent shape and one image size.
+        output: as that of a `DecodeJob`.
+    """
+
+    model: str
+    payloads: tuple[bytes, ...]
     output: FileOutput | torch.dtype
 
 

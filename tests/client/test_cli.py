@@ -33,8 +33,8 @@ from latentwire_server.config import ServerConfig
 
 PROGRAM = str(Path(sys.executable).with_name("latentwire"))
 COMMANDS = (
-    "serve", "encode", "decode", "roundtrip", "sample", "morph", "latents-report", "edit", "attributes", "train",
-    "draw-faces", "info", "health",
+    "serve", "encode", "decode", "compress", "decompress", "inspect", "roundtrip", "sample", "morph", "latents-report",
+    "edit", "attributes", "train", "draw-faces", "info", "health",
 )  # fmt: skip
 
 
@@ -106,6 +106,13 @@ def test_without_a_command_it_shows_its_help(capsys: pytest.CaptureFixture[str])
         (["encode", "a.png", "-o", "out", "--local", "--server", "host:1"], "leave out --server"),
         (["decode", "a.safetensors", "-o", "out", "--quality", "90"], "PNG is lossless"),
         (["decode", "a.safetensors", "-o", "out", "--format", "webp", "--quality", "101"], "101 is not in 1..100"),
+        (["compress", "a.png", "-o", "out", "--quality", "best"], "neither lossless, cache"),
+        (["compress", "a.png", "-o", "out", "--quality", "-1"], "'-1' is neither"),
+        (["compress", "a.png", "-o", "out", "--bpp", "0"], "0 is not a finite number above 0"),
+        (["compress", "a.png", "-o", "out", "--bytes", "9", "--psnr", "30"], "give one of them"),
+        (["compress", "a.png", "-o", "out", "--quality", "low", "--bpp", "1"], "give one of them"),
+        (["decompress", "a.lat", "-o", "out", "--quality", "90"], "PNG is lossless"),
+        (["inspect"], "Missing argument"),
         (["serve", "--port", "70000"], "--port is 70000; it must be in 0..65535"),
         (["serve", "--model", "=x"], "[NAME=]SOURCE"),
         (["serve", "--tls-cert", "x.pem"], "--tls-key"),

@@ -16,7 +16,6 @@ from PIL import ExifTags, Image, ImageCms
 
 from latentwire_client import EncodeOptions, LatentKind, Latents
 from latentwire_client._convert import (
-    encode_outbox,
     from_image_tensor,
     from_info,
     from_latents,
@@ -29,6 +28,7 @@ from latentwire_client._convert import (
     to_latents,
     to_tensor_output,
 )
+from latentwire_client._outboxes import encode_outbox
 from latentwire_client.config import Limits, Timeout
 from latentwire_client.info import Execution
 from latentwire_client.latents import MAX_SEED

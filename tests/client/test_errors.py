@@ -31,6 +31,7 @@ from latentwire_client.errors import (
     Unauthenticated,
     Unavailable,
     UnknownModel,
+    UnsupportedVersion,
     from_rpc_error,
     from_status,
 )
@@ -147,6 +148,13 @@ def test_a_full_queue_says_when_to_come_back(seconds: int) -> None:
 
 def test_retry_information_makes_nothing_else_overloaded() -> None:
     assert type(from_status(status(grpc.StatusCode.UNAVAILABLE, "soon", retry_in(1)))) is Unavailable
+
+
+def test_a_payload_of_an_unknown_version_is_told_from_latents_of_another_space() -> None:
+    for reason, kind in (("UnsupportedVersion", UnsupportedVersion), ("LatentSpaceMismatch", LatentSpaceMismatch)):
+        details = error_details_pb2.ErrorInfo(reason=reason, domain="latentwire")
+        assert type(from_status(status(grpc.StatusCode.FAILED_PRECONDITION, "no", details))) is kind
+        assert type(from_status(status(grpc.StatusCode.INVALID_ARGUMENT, "no", details))) is InvalidRequest
 
 
 @pytest.mark.parametrize("code", [0, 17, 99, -1, 2**31 - 1])

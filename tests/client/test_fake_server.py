@@ -166,6 +166,18 @@ def test_streams_give_what_the_calls_give(client: Client, tmp_path: Path) -> Non
     assert errors == {0: type(None), 1: InvalidRequest, 2: FileNotFoundError, 3: type(None)}
 
 
+def test_payloads_hold_what_latents_hold_and_only_a_fake_decodes_them(client: Client) -> None:
+    pixels = noise(13, 20)[0]
+    image = Image.fromarray(pixels)
+    payload = client.compress(image)
+    assert client.compress([image], quality=0.5) == [payload]
+    expected = client.decode(client.encode(image, dtype="float32"))
+    assert client.decompress(payload).tobytes() == expected.tobytes()
+    assert [item.get() for item in client.compress_stream([image])] == [payload]
+    with pytest.raises(InvalidRequest, match="not of a fake server"):
+        client.decompress(b"\x89LAT\x01")
+
+
 def test_it_says_what_it_is_and_that_it_is_healthy(client: Client) -> None:
     assert client.is_healthy()
     info = client.info()

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from latentwire_codec.autoencoder import AutoencoderSpec
+from latentwire_codec.codec import LOSSLESS, QUALITIES
 from latentwire_codec.images import ImageFormat
 from latentwire_proto.v1 import latent_codec_pb2 as pb
 from latentwire_server import convert
@@ -26,7 +27,15 @@ from latentwire_server.convert import (
     to_encode_job,
 )
 from latentwire_server.errors import InvalidRequest
-from latentwire_server.jobs import DecodeResult, EncodeResult, Execution, FileOutput, LatentKind
+from latentwire_server.jobs import (
+    DecodeJob,
+    DecodeResult,
+    EncodeResult,
+    Execution,
+    FileOutput,
+    LatentKind,
+    PayloadJob,
+)
 
 unhurried = settings(deadline=None)
 EXECUTION = Execution(
@@ -56,6 +65,12 @@ def latents_request(shape: tuple[int, ...] = (1, 4, 2, 3)) -> pb.DecodeRequest:
     return pb.DecodeRequest(latents=pb.Latents(values=tensor_message(torch.zeros(shape))))
 
 
+def tensor_job(request: pb.DecodeRequest) -> DecodeJob:
+    job = to_decode_job(request)
+    assert isinstance(job, DecodeJob)
+    return job
+
+
 def pixels_request() -> pb.EncodeRequest:
     pixels = tensor_message(torch.zeros(1, 2, 3, 3, dtype=torch.uint8))
     return pb.EncodeRequest(image_tensor=pb.ImageTensor(tensor=pixels, layout=pb.IMAGE_LAYOUT_UINT8_NHWC))
@@ -82,6 +97,7 @@ def refused_decode(request: pb.DecodeRequest) -> tuple[str, str]:
         (convert.KINDS, pb.LatentKind),
         (convert.SCALES, pb.LatentScale),
         (convert.FORMATS, pb.ImageFormat),
+        (convert.QUALITIES, pb.LatQuality),
     ],
 )
 def test_every_value_of_an_enum_is_in_its_table(table: Mapping[int, object], enum: EnumTypeWrapper) -> None:
@@ -96,6 +112,7 @@ def test_every_dtype_but_unspecified_is_in_its_table(table: Mapping[int, object]
 def test_every_kind_and_format_of_the_server_can_be_asked_for() -> None:
     assert set(convert.KINDS.values()) == set(convert.TO_KIND) == set(LatentKind)
     assert set(convert.FORMATS.values()) == set(ImageFormat)
+    assert set(convert.QUALITIES.values()) == {LOSSLESS, *QUALITIES}
 
 
 # Tensors
@@ -135,7 +152,7 @@ def test_latents_of_every_dtype_and_shape_go_round_bit_by_bit(tensor: Tensor) ->
     result = encode_result(values=tensor, logvar=tensor)
     latents = from_encode_result(result).latents
     assert latents.values == latents.logvar
-    job = to_decode_job(pb.DecodeRequest(latents=latents))
+    job = tensor_job(pb.DecodeRequest(latents=latents))
     assert job.latents.dtype == tensor.dtype
     assert job.latents.shape == tensor.shape
     assert bits(job.latents) == bits(tensor)
@@ -163,7 +180,7 @@ def test_a_tensor_that_is_not_contiguous_is_sent_in_c_order() -> None:
 
 
 def test_a_job_may_write_into_its_tensor() -> None:
-    job = to_decode_job(latents_request())
+    job = tensor_job(latents_request())
     job.latents.add_(1)
     assert job.latents.sum() == 24
 
@@ -321,7 +338,7 @@ def test_a_raw_image_that_is_not_as_its_layout_says_is_refused(
 
 
 def test_decode_defaults_are_the_protos() -> None:
-    job = to_decode_job(latents_request())
+    job = tensor_job(latents_request())
     assert (job.model, job.latent_space) == ("", "")
     assert job.scaled is False
     assert job.image_size is None
@@ -334,7 +351,7 @@ def test_decode_takes_what_is_named() -> None:
     request.latents.scale = pb.LATENT_SCALE_SCALED
     request.latents.latent_space = "sd1"
     request.latents.image_size.height, request.latents.image_size.width = 3, 5
-    job = to_decode_job(request)
+    job = tensor_job(request)
     assert (job.model, job.scaled, job.latent_space) == ("name", True, "sd1")
     assert job.image_size == (3, 5)
 
@@ -526,6 +543,7 @@ def test_a_model_is_told_in_full() -> None:
         fixed_size=(32, 64),
         scale=(1.0, 2.0, 3.0, 4.0),
         shift=(0.25,),
+        latent_units=None,
         parameters=10**7,
         device="cpu",
         dtype="bfloat16",
@@ -540,3 +558,55 @@ def test_a_model_is_told_in_full() -> None:
     assert (tuple(info.scale), tuple(info.shift)) == (spec.scale, spec.shift)
     assert (info.dtype, info.device) == (pb.DTYPE_BFLOAT16, "cpu")
     assert json.loads(info.config_json) == {"scaling_factor": 0.5, "block_out_channels": [4, 8]}
+
+
+# `.lat` payloads
+
+
+@pytest.mark.parametrize(
+    ("output", "quality"),
+    [
+        (pb.LatOutput(), "cache"),
+        (pb.LatOutput(quality=pb.LAT_QUALITY_UNSPECIFIED), "cache"),
+        (pb.LatOutput(quality=pb.LAT_QUALITY_LOSSLESS), "lossless"),
+        (pb.LatOutput(quality=pb.LAT_QUALITY_LOW), "low"),
+        (pb.LatOutput(step=0.125), 0.125),
+    ],
+)
+def test_a_payload_is_made_of_the_raw_mode_unrounded(output: pb.LatOutput, quality: str | float) -> None:
+    job = to_encode_job(pb.EncodeRequest(image_file=b"file", lat=output))
+    assert job.lat_quality == quality
+    assert (job.kind, job.scaled, job.dtype, job.seeds) == (LatentKind.MODE, False, torch.float32, ())
+
+
+def test_a_tensor_is_the_answer_where_no_payload_is_asked_for() -> None:
+    assert to_encode_job(file_request()).lat_quality is None
+    assert from_encode_result(encode_result(torch.zeros(1, 4, 2, 3))).WhichOneof("output") == "latents"
+
+
+@pytest.mark.parametrize("step", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_step_that_is_none_is_refused(step: float) -> None:
+    field, text = refused_encode(pb.EncodeRequest(image_file=b"file", lat=pb.LatOutput(step=step)))
+    assert field == "lat.step"
+    assert str(step) in text
+
+
+def test_an_unknown_lat_quality_is_refused_by_name() -> None:
+    output = pb.LatOutput(quality=UNKNOWN)  # type: ignore[arg-type]
+    field, text = refused_encode(pb.EncodeRequest(image_file=b"file", lat=output))
+    assert field == "lat.quality"
+    assert "LAT_QUALITY_CACHE" in text
+
+
+def test_payloads_go_both_ways_as_they_are() -> None:
+    result = replace(encode_result(torch.zeros(2, 1, 1, 1)), payloads=[b"one", b"two"])
+    response = from_encode_result(result)
+    assert response.WhichOneof("output") == "lat"
+    assert response.execution.model == "name"
+    files = pb.ImageFileOutput(format=pb.IMAGE_FORMAT_WEBP, quality=7)
+    job = to_decode_job(pb.DecodeRequest(model="m", lat=response.lat, image_files=files))
+    assert job == PayloadJob("m", (b"one", b"two"), FileOutput(ImageFormat.WEBP, 7))
+
+
+def test_no_payloads_are_refused() -> None:
+    assert refused_decode(pb.DecodeRequest(lat=pb.LatPayloads()))[0] == "lat.payloads"

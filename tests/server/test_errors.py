@@ -43,9 +43,14 @@ DECIDED = {
     codec.UnknownModel: Code.NOT_FOUND,
     codec.LatentSpaceMismatch: Code.FAILED_PRECONDITION,
     codec.CheckpointError: Code.INTERNAL,
+    codec.UnsupportedVersion: Code.FAILED_PRECONDITION,
+    codec.ChecksumMismatch: Code.DATA_LOSS,
+    codec.Truncated: Code.INVALID_ARGUMENT,
+    codec.TrailingBytes: Code.INVALID_ARGUMENT,
+    codec.Malformed: Code.INVALID_ARGUMENT,
 }
 # Only ever raised as one of their subclasses.
-BASES = {server.RequestError, codec.CodecError, codec.ModelError}
+BASES = {server.RequestError, codec.CodecError, codec.ModelError, codec.BitstreamError}
 
 
 def make(kind: type[Exception], text: str = "what was wrong") -> Exception:
@@ -138,6 +143,8 @@ def test_other_statuses_tell_the_message(kind: type[Exception]) -> None:
         (codec.ImageError("text"), "image_file"),
         (codec.TensorError("text"), "tensor"),
         (codec.NonFiniteError("text"), "tensor.data"),
+        (codec.Malformed("text"), "lat.payloads"),
+        (codec.Truncated("text"), "lat.payloads"),
     ],
 )
 def test_invalid_argument_has_a_field_violation(error: Exception, field: str) -> None:

@@ -7,13 +7,16 @@ from typing import Annotated
 import typer
 
 from latentwire_client.cli.attributes import app as attributes
+from latentwire_client.cli.compress import compress
 from latentwire_client.cli.decode import decode
+from latentwire_client.cli.decompress import decompress
 from latentwire_client.cli.draw_faces import draw_faces
 from latentwire_client.cli.edit import edit
 from latentwire_client.cli.encode import encode
 from latentwire_client.cli.ending import end
 from latentwire_client.cli.health import health
 from latentwire_client.cli.info import info
+from latentwire_client.cli.inspect import inspect
 from latentwire_client.cli.latents_report import latents_report
 from latentwire_client.cli.morph import morph
 from latentwire_client.cli.roundtrip import roundtrip
@@ -30,7 +33,8 @@ EPILOG = (
 
 app = typer.Typer(name="latentwire", add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 for command in (
-    serve, encode, decode, roundtrip, sample, morph, latents_report, edit, train, draw_faces, info, health,
+    serve, encode, decode, compress, decompress, inspect, roundtrip, sample, morph, latents_report, edit, train,
+    draw_faces, info, health,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(attributes)

@@ -60,15 +60,15 @@ def decoded(client: Client, latents: Latents) -> list[Pixels]:
         return images
 
 
-def as_seen(data: bytes, latents: Latents) -> Pixels:
-    """Map an image file, and the latents that a model made of it, to what the model saw: uint8 (H,W,3).
+def as_seen(data: bytes, size: tuple[int, int] | None) -> Pixels:
+    """Map an image file, and the size (height, width) of which a model saw it, to what it saw: uint8 (H,W,3).
 
-    That is upright, opaque, sRGB, and framed where it was given another size than its own.
+    That is upright, opaque, sRGB, and framed where it was given another size than its own; None: it was not.
     """
     from latentwire_codec.geometry import resize_to_cover
     from latentwire_codec.images import ImageLimits, read_image
 
     # The server has let the file in, so that no limit is needed here.
     pixels = read_image(data, ImageLimits(max_side=2**31, max_pixels=2**62))
-    height, width = latents.image_size or pixels.shape[:2]
+    height, width = size or pixels.shape[:2]
     return resize_to_cover(pixels, width, height)

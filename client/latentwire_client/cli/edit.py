@@ -78,7 +78,7 @@ def edit(
         moving = [sheet([[pixels]], captions=[caption]) for pixels, caption in zip(shown, captions, strict=True)]
         write_whole(animation, to_gif(moving))
     else:
-        shown = enlarged([as_seen(image.read_bytes(), latents), *images])
+        shown = enlarged([as_seen(image.read_bytes(), latents.image_size), *images])
         write_whole(output, to_png(sheet([shown], title=title, captions=["original", "decoded unchanged", "edited"])))
     pictures = [str(output), str(animation)] if sweep else [str(output)]
     if as_json:

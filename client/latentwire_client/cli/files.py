@@ -16,6 +16,7 @@ IMAGE_SUFFIXES = frozenset(
     (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
 )
 LATENT_SUFFIXES = frozenset((".safetensors",))
+PAYLOAD_SUFFIXES = frozenset((".lat",))
 
 Images = Annotated[
     list[Path],

@@ -13,9 +13,17 @@ from latentwire_client.cli.ending import Refusal
 
 # What each extra brings and the code behind it imports.
 EXTRAS = {
-    "codec": ("torch", "diffusers", "pytorch_msssim"),
+    "codec": ("torch", "diffusers", "constriction", "pytorch_msssim"),
     "plots": ("matplotlib",),
-    "server": ("torch", "diffusers", "grpc_reflection", "grpc_status", "prometheus_client", "pythonjsonlogger"),
+    "server": (
+        "torch",
+        "diffusers",
+        "constriction",
+        "grpc_reflection",
+        "grpc_status",
+        "prometheus_client",
+        "pythonjsonlogger",
+    ),
     "train": ("torch", "diffusers", "pytorch_msssim", "accelerate", "matplotlib", "tensorboard"),
 }
 

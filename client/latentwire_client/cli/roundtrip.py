@@ -126,7 +126,7 @@ def _there_and_back(client: Client, job: Job, executions: list[Execution]) -> Ro
 
     from latentwire_codec.metrics import psnr, ssim
 
-    original = as_seen(data, latents)
+    original = as_seen(data, latents.image_size)
     height, width = original.shape[:2]
     decibels = psnr(original, pixels)
     similarity = None if min(height, width) < 11 else ssim(original, pixels)

@@ -45,7 +45,7 @@ def train(
         Path,
         typer.Argument(
             metavar="DATA",
-            help="A folder of images, nested to any depth; one in CelebA's layout; one with MNIST's IDX files; or a pack.",
+            help="A folder of images, nested to any depth; one in CelebA's layout; IDX files, as of MNIST; or a pack.",
             show_default=False,
         ),
     ],

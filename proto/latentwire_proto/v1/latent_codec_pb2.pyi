@@ -35,6 +35,15 @@ class LatentScale(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     LATENT_SCALE_RAW: _ClassVar[LatentScale]
     LATENT_SCALE_SCALED: _ClassVar[LatentScale]
 
+class LatQuality(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LAT_QUALITY_UNSPECIFIED: _ClassVar[LatQuality]
+    LAT_QUALITY_LOSSLESS: _ClassVar[LatQuality]
+    LAT_QUALITY_CACHE: _ClassVar[LatQuality]
+    LAT_QUALITY_HIGH: _ClassVar[LatQuality]
+    LAT_QUALITY_MEDIUM: _ClassVar[LatQuality]
+    LAT_QUALITY_LOW: _ClassVar[LatQuality]
+
 class ImageFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     IMAGE_FORMAT_UNSPECIFIED: _ClassVar[ImageFormat]
@@ -57,6 +66,12 @@ LATENT_KIND_MOMENTS: LatentKind
 LATENT_SCALE_UNSPECIFIED: LatentScale
 LATENT_SCALE_RAW: LatentScale
 LATENT_SCALE_SCALED: LatentScale
+LAT_QUALITY_UNSPECIFIED: LatQuality
+LAT_QUALITY_LOSSLESS: LatQuality
+LAT_QUALITY_CACHE: LatQuality
+LAT_QUALITY_HIGH: LatQuality
+LAT_QUALITY_MEDIUM: LatQuality
+LAT_QUALITY_LOW: LatQuality
 IMAGE_FORMAT_UNSPECIFIED: ImageFormat
 IMAGE_FORMAT_PNG: ImageFormat
 IMAGE_FORMAT_JPEG: ImageFormat
@@ -109,19 +124,27 @@ class Latents(_message.Message):
     weights_digest: str
     def __init__(self, values: _Optional[_Union[Tensor, _Mapping]] = ..., logvar: _Optional[_Union[Tensor, _Mapping]] = ..., kind: _Optional[_Union[LatentKind, str]] = ..., scale: _Optional[_Union[LatentScale, str]] = ..., image_size: _Optional[_Union[ImageSize, _Mapping]] = ..., model: _Optional[str] = ..., latent_space: _Optional[str] = ..., weights_digest: _Optional[str] = ...) -> None: ...
 
+class LatPayloads(_message.Message):
+    __slots__ = ("payloads",)
+    PAYLOADS_FIELD_NUMBER: _ClassVar[int]
+    payloads: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, payloads: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
 class EncodeRequest(_message.Message):
-    __slots__ = ("model", "image_file", "image_tensor", "target_size", "latents")
+    __slots__ = ("model", "image_file", "image_tensor", "target_size", "latents", "lat")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FILE_FIELD_NUMBER: _ClassVar[int]
     IMAGE_TENSOR_FIELD_NUMBER: _ClassVar[int]
     TARGET_SIZE_FIELD_NUMBER: _ClassVar[int]
     LATENTS_FIELD_NUMBER: _ClassVar[int]
+    LAT_FIELD_NUMBER: _ClassVar[int]
     model: str
     image_file: bytes
     image_tensor: ImageTensor
     target_size: ImageSize
     latents: LatentOutput
-    def __init__(self, model: _Optional[str] = ..., image_file: _Optional[bytes] = ..., image_tensor: _Optional[_Union[ImageTensor, _Mapping]] = ..., target_size: _Optional[_Union[ImageSize, _Mapping]] = ..., latents: _Optional[_Union[LatentOutput, _Mapping]] = ...) -> None: ...
+    lat: LatOutput
+    def __init__(self, model: _Optional[str] = ..., image_file: _Optional[bytes] = ..., image_tensor: _Optional[_Union[ImageTensor, _Mapping]] = ..., target_size: _Optional[_Union[ImageSize, _Mapping]] = ..., latents: _Optional[_Union[LatentOutput, _Mapping]] = ..., lat: _Optional[_Union[LatOutput, _Mapping]] = ...) -> None: ...
 
 class LatentOutput(_message.Message):
     __slots__ = ("kind", "scale", "dtype", "seeds")
@@ -135,25 +158,37 @@ class LatentOutput(_message.Message):
     seeds: _containers.RepeatedScalarFieldContainer[int]
     def __init__(self, kind: _Optional[_Union[LatentKind, str]] = ..., scale: _Optional[_Union[LatentScale, str]] = ..., dtype: _Optional[_Union[DType, str]] = ..., seeds: _Optional[_Iterable[int]] = ...) -> None: ...
 
+class LatOutput(_message.Message):
+    __slots__ = ("quality", "step")
+    QUALITY_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    quality: LatQuality
+    step: float
+    def __init__(self, quality: _Optional[_Union[LatQuality, str]] = ..., step: _Optional[float] = ...) -> None: ...
+
 class EncodeResponse(_message.Message):
-    __slots__ = ("latents", "execution")
+    __slots__ = ("latents", "lat", "execution")
     LATENTS_FIELD_NUMBER: _ClassVar[int]
+    LAT_FIELD_NUMBER: _ClassVar[int]
     EXECUTION_FIELD_NUMBER: _ClassVar[int]
     latents: Latents
+    lat: LatPayloads
     execution: Execution
-    def __init__(self, latents: _Optional[_Union[Latents, _Mapping]] = ..., execution: _Optional[_Union[Execution, _Mapping]] = ...) -> None: ...
+    def __init__(self, latents: _Optional[_Union[Latents, _Mapping]] = ..., lat: _Optional[_Union[LatPayloads, _Mapping]] = ..., execution: _Optional[_Union[Execution, _Mapping]] = ...) -> None: ...
 
 class DecodeRequest(_message.Message):
-    __slots__ = ("model", "latents", "image_tensor", "image_files")
+    __slots__ = ("model", "latents", "lat", "image_tensor", "image_files")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     LATENTS_FIELD_NUMBER: _ClassVar[int]
+    LAT_FIELD_NUMBER: _ClassVar[int]
     IMAGE_TENSOR_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FILES_FIELD_NUMBER: _ClassVar[int]
     model: str
     latents: Latents
+    lat: LatPayloads
     image_tensor: ImageTensorOutput
     image_files: ImageFileOutput
-    def __init__(self, model: _Optional[str] = ..., latents: _Optional[_Union[Latents, _Mapping]] = ..., image_tensor: _Optional[_Union[ImageTensorOutput, _Mapping]] = ..., image_files: _Optional[_Union[ImageFileOutput, _Mapping]] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., latents: _Optional[_Union[Latents, _Mapping]] = ..., lat: _Optional[_Union[LatPayloads, _Mapping]] = ..., image_tensor: _Optional[_Union[ImageTensorOutput, _Mapping]] = ..., image_files: _Optional[_Union[ImageFileOutput, _Mapping]] = ...) -> None: ...
 
 class ImageTensorOutput(_message.Message):
     __slots__ = ("layout", "dtype")

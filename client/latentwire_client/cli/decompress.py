@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`latentwire decompress`: `.lat` files -> image files."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from latentwire_client.cli import target
+from latentwire_client.cli.decoding import Format, Quality, decode_files, suffix_of
+from latentwire_client.cli.files import PAYLOAD_SUFFIXES, Json, Output, Overwrite, plan
+
+
+def decompress(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE.lat", help="What `compress` wrote, or folders to look through for it.", show_default=False
+        ),
+    ],
+    output: Output,
+    image_format: Format = "png",
+    quality: Quality = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    server: target.Server = None,
+    local: target.Local = False,
+    model: target.Model = "",
+    token: target.Token = None,
+    tls: target.Tls = False,
+    tls_ca: target.TlsCa = None,
+    timeout: target.TimeoutS = None,
+) -> None:
+    """Decompress `.lat` files to images: NAME.lat becomes DIR/NAME.png.
+
+    A file that is damaged, or of another latent space, is reported, and the others are done all the same.
+    """
+    suffix = suffix_of(image_format, quality)
+    jobs = plan(files, PAYLOAD_SUFFIXES, output, suffix, overwrite)
+    connection = target.connect(server, token, tls, tls_ca, timeout, local=local, model=model)
+    decode_files(connection, jobs, Path.read_bytes, "payload", output, image_format, quality, overwrite, as_json)

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """VAEs side by side on a folder of images: what each loses, also with coarser latents, and how fast it is.
 
-    python -m benchmarks.models FOLDER MODEL [MODEL ...] [--bfloat16] [--json FILE]
+    python -m benchmarks.models FOLDER MODEL [MODEL ...] [--spread-of FOLDER] [--bfloat16] [--json FILE]
 
 Prints a Markdown table, one column for each model. Images keep their size; the mode of the posterior, float32, output
-rounded to uint8. "Rounded at s" means latents rounded to multiples of s standard deviations, which are those that the
-model's scaling states (for each channel, or of all together). Times are medians at 512x512, taken in turn, and their
-ratio to the first model's.
+rounded to uint8. "Rounded at s" means latents rounded to multiples of s standard deviations of their channel, over the
+latents of the images measured on, or of up to 100 in the folder of --spread-of. Times are medians at 512x512, taken in
+turn, and their ratio to the first model's.
 """
 
 import argparse
@@ -22,12 +22,13 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from benchmarks.roundtrip import SUFFIXES
+from benchmarks.report.folder import SUFFIXES
 from latentwire_codec import metrics, pixels
 from latentwire_codec.autoencoder import Autoencoder, load_autoencoder
 from latentwire_codec.geometry import Pixels, crop, pad_to_multiple
 from latentwire_codec.images import read_image
 
+SPREAD_IMAGES = 100
 STEPS = (0.125, 0.25, 0.5, 1.0)
 TIMED_SIDE, TIMED_CALLS, WARM_UP_CALLS = 512, 7, 2
 
@@ -49,6 +50,11 @@ class Column:
     decode_s: float = 0.0
 
 
+def image_paths(folder: Path) -> list[Path]:
+    """Return the image files below a folder, sorted."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+
+
 def encode_all(model: Autoencoder, images: Sequence[Pixels]) -> list[Tensor]:
     """Map images to their latents, each (1,C,h,w)."""
     f = model.spec.downsample_factor
@@ -62,14 +68,15 @@ def decode_all(model: Autoencoder, latents: Sequence[Tensor], images: Sequence[P
     return [crop(y, *image.shape[:2]) for y, image in zip(decoded, images, strict=True)]
 
 
-def rounded(model: Autoencoder, latents: Sequence[Tensor], step: float) -> list[Tensor]:
-    """Map raw latents to the nearest ones that are multiples of `step` when scaled."""
-    return [model.to_raw(torch.round(model.to_scaled(z) / step) * step) for z in latents]
+def spread(latents: Sequence[Tensor]) -> Tensor:
+    """Map latents, each (1,C,h,w), to the standard deviations (1,C,1,1) of their channels."""
+    return torch.cat([z[0].flatten(1) for z in latents], dim=1).std(dim=1).view(1, -1, 1, 1)
 
 
-def quality(model: Autoencoder, images: Sequence[Pixels]) -> dict[str, str]:
-    """Map images to the figures of a model, by the row's name."""
+def quality(model: Autoencoder, images: Sequence[Pixels], others: Sequence[Pixels]) -> dict[str, str]:
+    """Map images, and others for the spread of latents, to the figures of a model, by the row's name."""
     latents = encode_all(model, images)
+    deviations = spread(encode_all(model, others) if others else latents)
     pairs = list(zip(images, decode_all(model, latents, images), strict=True))
     psnrs = [metrics.psnr(*pair) for pair in pairs]
     figures = {
@@ -80,7 +87,8 @@ def quality(model: Autoencoder, images: Sequence[Pixels]) -> dict[str, str]:
         "SSIMULACRA2": f"{statistics.fmean(metrics.ssimulacra2(*pair) for pair in pairs):.2f}",
     }
     for step in STEPS:
-        coarse = decode_all(model, rounded(model, latents, step), images)
+        multiple = step * deviations
+        coarse = decode_all(model, [torch.round(z / multiple) * multiple for z in latents], images)
         coarse_psnrs = [metrics.psnr(*pair) for pair in zip(images, coarse, strict=True)]
         mean = statistics.fmean(coarse_psnrs)
         figures[f"PSNR dB rounded at {step} (loss)"] = f"{mean:.3f} ({statistics.fmean(psnrs) - mean:.3f})"
@@ -139,18 +147,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("models", nargs="+", help="what `latentwire serve --model` takes")
+    parser.add_argument("--spread-of", type=Path, help="folder whose latents give the standard deviations")
     parser.add_argument("--bfloat16", action="store_true", help="measure it too; slow on a CPU without it")
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args(arguments)
-    paths = sorted(path for path in options.folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not paths:
+    images = [read_image(path.read_bytes()) for path in image_paths(options.folder)]
+    if not images:
         parser.error(f"no image in {options.folder}")
-    images = [read_image(path.read_bytes()) for path in paths]
+    spread_paths = image_paths(options.spread_of) if options.spread_of else []
+    every = -(-len(spread_paths) // SPREAD_IMAGES) or 1
+    others = [read_image(path.read_bytes()) for path in spread_paths[::every]]
     columns = [Column(str(name)) for name in options.models]
     models = [load_autoencoder(name, dtype="float32") for name in options.models]
     console = Console(stderr=True)
     for model, column in track(list(zip(models, columns, strict=True)), console=console, description="models"):
-        column.figures |= quality(model, images)
+        column.figures |= quality(model, images, others)
         if options.bfloat16:
             column.figures["PSNR dB in bfloat16"] = half_precision(column.name, images)
     take_times(models, columns)

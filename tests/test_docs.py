@@ -14,6 +14,7 @@ from latentwire_client.cli import app
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "vae.md"
 TEXT = PAGE.read_text(encoding="utf-8")
+PICTURES = PAGE.parent / "images" / "vae"
 SOURCES = {
     path: path.read_text(encoding="utf-8")
     for folder in ("client", "codec", "server", "benchmarks")
@@ -37,8 +38,23 @@ def source_of(path: Path, name: str) -> str:
 
 def test_every_relative_link_leads_somewhere() -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", TEXT)
-    assert links
+    assert len(links) > 10
     assert not [link for link in links if not (PAGE.parent / link).exists()]
+
+
+def test_every_picture_is_shown_and_small() -> None:
+    shown = set(re.findall(r"!\[[^\]]+\]\(images/vae/([^)]+)\)", TEXT))
+    kept = {path.name: path.stat().st_size for path in PICTURES.iterdir() if path.suffix in (".png", ".gif")}
+    assert shown == set(kept)
+    assert max(size for name, size in kept.items() if name.endswith(".png")) < 250_000
+    assert max(size for name, size in kept.items() if name.endswith(".gif")) < 400_000
+    assert sum(kept.values()) < 1_800_000
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted(PICTURES.glob("*.md"))])
+def test_a_table_is_the_one_that_the_command_wrote(name: str) -> None:
+    table = (PICTURES / f"{name}.md").read_text(encoding="utf-8")
+    assert f"<!-- `python -m benchmarks.latent_space` prints this table: images/vae/{name}.md -->\n{table}" in TEXT
 
 
 @pytest.mark.parametrize(("path", "name", "lines"), QUOTES, ids=[f"{path}:{name}" for path, name, _ in QUOTES])

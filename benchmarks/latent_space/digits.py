@@ -94,7 +94,7 @@ def draw_weights(found: Sequence[Weighed], path: Path) -> None:
         panel.set_xscale("log")
         panel.set_ylabel(name, fontsize=9)
         panel.tick_params(labelsize=8)
-        panel.set_ylim(0)
+        panel.set_ylim(0, 1.2 * max(*values, 1))
         panel.grid(alpha=0.3)
     panels[-1].set_xlabel("weight of the KL divergence", fontsize=9)
     panels[0].set_title("16 dimensions, handwritten digits", fontsize=9, loc="left")

@@ -116,7 +116,7 @@ def draw_edits(rows: Mapping[str, Pixels], attributes: Attributes, path: Path) -
     for name in rows:
         share = attributes.vectors[name].held_out.balanced_accuracy
         labels.append(f"{name.replace('_', ' ')}\n{100 * share.value:.0f} %")
-    figure = new_figure(1.0 * len(rows) + 0.2, width=6.5)
+    figure = new_figure(1.0 * len(rows) + 0.2, width=5.9)
     show_rows(figure, list(rows.values()), labels, [f"{strength:+g}" if strength else "0" for strength in STRENGTHS])
     save_figure(figure, path)
 
@@ -128,8 +128,8 @@ def draw_morph(model: Model, data: Dataset, still: Path, moving: Path) -> None:
         "line": model.decode(along_line(start, end, MORPH_FRAMES)),
         "sphere": model.decode(along_sphere(start, end, MORPH_FRAMES)),
     }
-    figure = new_figure(1.75)
-    show_rows(figure, [frames[::2] for frames in paths.values()], list(paths))
+    figure = new_figure(1.6)
+    show_rows(figure, [*paths.values()], list(paths))
     save_figure(figure, still)
     large = {name: frames.repeat(2, axis=1).repeat(2, axis=2) for name, frames in paths.items()}
     pairs = zip(*large.values(), strict=True)

@@ -53,7 +53,7 @@ def draw(models: Mapping[str, Model], findings: Mapping[str, Findings], data: Da
     ):
         panel.set_title(title, fontsize=9, loc="left")
         panel.set_xlabel(place, fontsize=8)
-        panel.set_ylim(0)
+        panel.set_ylim(0, 1.1 * panel.get_ylim()[1])
         panel.grid(alpha=0.3)
         panel.tick_params(labelsize=8)
         panel.legend(fontsize=8)

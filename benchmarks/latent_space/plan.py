@@ -32,7 +32,7 @@ class Plan:
     pairs: int = 100
     samples: int = 400
     stepped: int = 100
-    weights: tuple[float, ...] = (0.001, 0.01, 0.1, 1.0, 10.0)
+    weights: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0, 100.0)
     photographs: int = 4
 
     def lasting(self, minutes: float) -> "Plan":

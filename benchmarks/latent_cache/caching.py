@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An image and VAEs -> its row: bytes and decoded PSNR of its latents in every form, and what others would take."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from benchmarks.latent_cache.entropies import Integers, describe, own_tables_bits
+from benchmarks.latent_cache.forms import FORMS, Packed, zstd
+from benchmarks.report.measuring import Measure
+from benchmarks.report.model import Latents, Model, Source
+from benchmarks.report.rows import Row
+from benchmarks.report.scores import CAP_DB
+from latentwire_codec import bitstream, entropy, metrics
+from latentwire_codec.codec import LOSSLESS, compress_latents, decompress_latents
+from latentwire_codec.fitted_prior import common_prior
+from latentwire_codec.geometry import Pixels
+from latentwire_codec.prediction import Prediction
+from latentwire_codec.quantizer import round_to
+from latentwire_codec.steps import Steps
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured of each image; it can be pickled.
+
+    Attributes:
+        sources: VAEs.
+        qualities: of `.lat`, names or steps in units.
+    """
+
+    sources: Sequence[Source]
+    qualities: Sequence[str]
+
+    def prepare(self) -> Measure:
+        """Load the models."""
+        return partial(measure, [source.load() for source in self.sources], self.qualities)
+
+
+def measure(models: Sequence[Model], qualities: Sequence[str], image: Pixels) -> Row:
+    """Map an image to its row."""
+    return {
+        "width": image.shape[1],
+        "height": image.shape[0],
+        "models": {model.name: measure_model(model, qualities, image) for model in models},
+    }
+
+
+def measure_model(model: Model, qualities: Sequence[str], image: Pixels) -> dict[str, Any]:
+    """Map an image to what is measured of one VAE."""
+    framed = model.frame(image)
+    latents = model.encode(framed)
+    known: list[tuple[Latents, float]] = []
+
+    def psnr(restored: Latents) -> float:
+        # Forms that only pack the same numbers differently decode to the same image.
+        for seen, score in known:
+            if np.array_equal(seen, restored):
+                return score
+        known.append((restored, min(CAP_DB, metrics.psnr(framed, model.decode(restored, framed)))))
+        return known[-1][1]
+
+    def kept(packed: Packed) -> dict[str, Any]:
+        return {"bytes": packed.num_bytes, "psnr_db": psnr(packed.latents)}
+
+    units, origin = model.autoencoder.spec.latent_units, model.origin(framed)
+    forms = {form.name: kept(form.pack(latents)) for form in FORMS}
+    whole = compress_latents(latents.astype(np.float16), LOSSLESS, units=units, origin=origin)
+    forms[lat_name(LOSSLESS)] = kept(Packed(len(whole), decompress_latents(whole)[0].astype(np.float32)))
+    coded = {}
+    for quality in qualities:
+        payload = compress_latents(latents, as_quality(quality), units=units, origin=origin)
+        forms[lat_name(quality)] = kept(Packed(len(payload), decompress_latents(payload)[0]))
+        coded[quality] = compare(payload, latents)
+    return {
+        "shape": list(latents.shape),
+        "width": framed.shape[1],
+        "height": framed.shape[0],
+        "forms": forms,
+        "coded": coded,
+    }
+
+
+def compare(payload: bytes, latents: Latents) -> dict[str, Any]:
+    """Map a `.lat` payload and the latents it was made of to what other coders would take at the same steps."""
+    header, sections = bitstream.unpack(payload)
+    integers, steps = integers_of(header, sections)
+    # int8 where they fit, as anyone would who stored them.
+    fits = np.abs(integers).max() < 128
+    return {
+        "lat_bytes": len(payload),
+        "coded_bytes": sum(len(getattr(sections, name)) for name in bitstream.SECTION_NAMES),
+        "zstd_bytes": zstd(integers.astype(np.int8 if fits else np.int32).tobytes()),
+        "own_tables_bits": own_tables_bits(integers),
+        "rounded_own_tables_bits": own_tables_bits(round_to(latents, steps)),
+        "channels": describe(integers, latents / steps.sizes[:, None, None]),
+    }
+
+
+def integers_of(header: bitstream.Header, sections: bitstream.Sections) -> tuple[Integers, Steps]:
+    """Map a parsed `.lat` payload to its integers (C,h,w) and their steps."""
+    prior = common_prior().prior(Prediction.from_bytes(sections.weights, header.shape[0]))
+    coded = entropy.Coded(sections.symbols, sections.escapes, sections.low_bits)
+    return entropy.decode(coded, header.shape, prior)[0], Steps(header.numerators, header.exponent)
+
+
+def as_quality(quality: str) -> str | float:
+    """Map a quality as a text to a name or to steps in units."""
+    try:
+        return float(quality)
+    except ValueError:
+        return quality
+
+
+def lat_name(quality: str) -> str:
+    """Return the name of `.lat` as a form."""
+    return f".lat {quality}"

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows -> what each form takes and loses, by VAE: tables and plots of the report."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from benchmarks.latent_cache.caching import lat_name
+from benchmarks.latent_cache.entropies import over_images
+from benchmarks.latent_cache.forms import FLOAT16, FLOAT32, FORMS
+from benchmarks.report.page import Plots, Table
+from benchmarks.report.plots import Line, line_plot
+from benchmarks.report.rows import Row
+from latentwire_codec.codec import LOSSLESS
+
+PIXELS_512 = 512 * 512
+KILO = 1000
+PLOTTED_LOSS_DB = 3.0
+TICKS = (1, 2, 4, 8, 16, 32, 64)
+LAT = ".lat"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a form takes and loses, over a folder.
+
+    Attributes:
+        bytes_512: mean over images of bytes for as many pixels as 512x512 have.
+        bits_per_latent: mean over images.
+        ratio_to_float16: bytes of all float16 latents over bytes of all of these.
+        psnr_db: mean over images, decoded.
+        lost_db: mean over images of the PSNR of float32 latents less this one's.
+        worst_lost_db: the largest of these.
+    """
+
+    bytes_512: float
+    bits_per_latent: float
+    ratio_to_float16: float
+    psnr_db: float
+    lost_db: float
+    worst_lost_db: float
+
+
+def costs(rows: Sequence[Row], model: str) -> dict[str, Cost]:
+    """Map rows to the cost of each form of a model's latents."""
+    found = [row["models"][model] for row in rows]
+    return {form: _cost(found, form) for form in found[0]["forms"]}
+
+
+def _cost(found: Sequence[dict[str, Any]], form: str) -> Cost:
+    sizes = [each["forms"][form]["bytes"] for each in found]
+    lost = [each["forms"][FLOAT32]["psnr_db"] - each["forms"][form]["psnr_db"] for each in found]
+    return Cost(
+        bytes_512=fmean(
+            size * PIXELS_512 / (each["width"] * each["height"]) for size, each in zip(sizes, found, strict=True)
+        ),
+        bits_per_latent=fmean(8 * size / _latents(each) for size, each in zip(sizes, found, strict=True)),
+        ratio_to_float16=sum(each["forms"][FLOAT16]["bytes"] for each in found) / sum(sizes),
+        psnr_db=fmean(each["forms"][form]["psnr_db"] for each in found),
+        lost_db=fmean(lost),
+        worst_lost_db=max(lost),
+    )
+
+
+def _latents(measured: dict[str, Any]) -> int:
+    channels, height, width = measured["shape"]
+    return int(channels * height * width)
+
+
+@dataclass(frozen=True)
+class Coding:
+    """Bits per latent of the same integers, coded in several ways, over a folder.
+
+    Attributes:
+        lat: the whole file.
+        coded: the file without its header and checksums.
+        zstd: as int8 (int32 where they are larger) through zstd 19.
+        own_tables: an ideal coder with a table for each channel of each image, the tables for nothing.
+        folder_tables: likewise with a table for each channel of the whole folder.
+        rounded_own_tables: as `own_tables`, of the nearest integers, without the choice by rate and distortion.
+        gaussian: an ideal coder of Gaussian latents with each channel's variance over the folder, nearest integers.
+    """
+
+    lat: float
+    coded: float
+    zstd: float
+    own_tables: float
+    folder_tables: float
+    rounded_own_tables: float
+    gaussian: float
+
+
+def coding(rows: Sequence[Row], model: str, quality: str) -> Coding:
+    """Map rows to the bits per latent at a quality."""
+    found = [row["models"][model] for row in rows]
+    latents = sum(map(_latents, found))
+    coded = [each["coded"][quality] for each in found]
+    channels = over_images([each["channels"] for each in coded])
+
+    def total(name: str) -> float:
+        return sum(float(each[name]) for each in coded) / latents
+
+    return Coding(
+        lat=8 * total("lat_bytes"),
+        coded=8 * total("coded_bytes"),
+        zstd=8 * total("zstd_bytes"),
+        own_tables=total("own_tables_bits"),
+        folder_tables=sum(channel.table_bits for channel in channels) / latents,
+        rounded_own_tables=total("rounded_own_tables_bits"),
+        gaussian=sum(channel.gaussian_bits for channel in channels) / latents,
+    )
+
+
+def cost_table(model: str, found: dict[str, Cost]) -> Table:
+    """Make the table of forms of a model's latents."""
+    columns = [
+        "form", "kB per 512x512", "lost, dB", "times below float16", "bits per latent", "PSNR, dB",
+        "lost, worst image, dB",
+    ]  # fmt: skip
+    rows = [
+        [
+            form,
+            f"{cost.bytes_512 / KILO:.2f}",
+            f"{cost.lost_db:.3f}",
+            f"{cost.ratio_to_float16:.2f}",
+            f"{cost.bits_per_latent:.2f}",
+            f"{cost.psnr_db:.2f}",
+            f"{cost.worst_lost_db:.3f}",
+        ]
+        for form, cost in found.items()
+    ]
+    note = (
+        "Means over images; a kB is 1000 bytes, for as many pixels as 512x512 have. Lost: decoded PSNR against that of "
+        "float32 latents. Of .lat every byte counts; of the others what 'What is counted' says. Times below float16: "
+        "of all bytes together."
+    )
+    return Table(f"Latents of {model}", columns, rows, note)
+
+
+def coding_table(model: str, found: dict[str, Coding]) -> Table:
+    """Make the table of ways to code the same integers."""
+    names = {
+        ".lat, whole file": "lat",
+        ".lat, without header and checksums": "coded",
+        "the same integers as int8, zstd 19": "zstd",
+        "ideal table for each channel of each image": "own_tables",
+        "ideal table for each channel of the folder": "folder_tables",
+        "nearest integers, ideal table for each channel of each image": "rounded_own_tables",
+        "ideal Gaussian at the same steps, nearest integers": "gaussian",
+    }
+    rows = [[label, *(f"{getattr(each, name):.3f}" for each in found.values())] for label, name in names.items()]
+    rows.append(["zstd 19 over .lat", *(f"{each.zstd / each.lat:.2f}" for each in found.values())])
+    note = (
+        "Over all latents of the folder, at equal steps. .lat chooses between the two nearest integers by rate and "
+        "distortion; nearest integers do not, and so lose less. Ideal tables are counted as if they cost nothing; the "
+        "frame of zstd holds no steps. The Gaussian has each channel's own mean and variance over the folder."
+    )
+    return Table(f"Bits per latent, {model}", ["coder", *found], rows, note)
+
+
+def plots(found: dict[str, dict[str, Cost]]) -> Plots:
+    """Plot the loss over the bytes: a line for `.lat`, and a point for each other form, of every model."""
+    single = [lat_name(LOSSLESS), *(form.name for form in FORMS)]
+    svgs = []
+    for model, forms in found.items():
+        graded = [cost for form, cost in forms.items() if form not in single]
+        lines = [_line(LAT, sorted(graded, key=lambda cost: cost.bytes_512), 0)]
+        lines += [_line(form, [forms[form]], colour) for colour, form in enumerate(single, 1)]
+        svgs.append(line_plot(lines, "kB per 512x512", f"{model}: decoded PSNR lost, dB", ticks=TICKS))
+    legend = [(name, colour, False) for colour, name in enumerate([LAT, *single])]
+    note = f"Forms that lose more than {PLOTTED_LOSS_DB:g} dB are left out."
+    return Plots("What is lost for how many bytes", svgs, legend, note)
+
+
+def _line(label: str, forms: Iterable[Cost], colour: int) -> Line:
+    shown = [cost for cost in forms if cost.lost_db <= PLOTTED_LOSS_DB]
+    return Line(label, [cost.bytes_512 / KILO for cost in shown], [cost.lost_db for cost in shown], colour)
+
+
+def counted(qualities: Iterable[str]) -> list[str]:
+    """List which bytes of each form count."""
+    names = ", ".join(lat_name(quality) for quality in (LOSSLESS, *qualities))
+    return [*(f"{form.name}: {form.counted}" for form in FORMS), f"{names}: the whole file"]

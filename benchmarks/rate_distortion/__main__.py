@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Quality against bytes: latentwire beside JPEG, WebP, AVIF, JPEG XL and JPEG 2000 on a folder, in one run.
+
+    python -m benchmarks.rate_distortion FOLDER [--model f8c4 ...] [--workers N] [--compressai FILE ...] [-o OUT]
+
+Writes rows.jsonl while it runs (a run that was interrupted goes on from there), then run.json and report.html, and
+prints the tables. Every byte of a file counts.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.rate_distortion import page as parts
+from benchmarks.rate_distortion.codecs import FILE_CODECS, LatentCodec
+from benchmarks.rate_distortion.compressai import read_curve
+from benchmarks.rate_distortion.curves import Curve, averaged, mean_scores
+from benchmarks.rate_distortion.points import Plan
+from benchmarks.report.folder import ImageFile
+from benchmarks.report.measuring import Measured, read
+from benchmarks.report.model import Model
+from benchmarks.report.page import Lines, Page, Strips
+from benchmarks.report.run import parser, run, sources
+from benchmarks.report.scores import NAMES, Metric, Wanted
+from latentwire_codec.errors import ModelError
+
+BENCHMARK = "rate_distortion"
+STRIP_RATE, STRIP_COUNT = 0.15, 3
+PLOTTED = ("psnr_db", "ssim", "ms_ssim_db", "ssimulacra2", "butteraugli", "lpips")
+
+
+def show(
+    plan: Plan,
+    models: list[Model],
+    read_curves: list[Curve],
+    strips: int,
+    measured: Measured,
+    files: dict[str, ImageFile],
+) -> tuple[dict[str, Any], Page]:
+    """Map what was measured to the summary of run.json and to the page."""
+    metrics = plan.wanted.present()
+    own = averaged(measured.rows)
+    curves = own | {curve.codec: curve for curve in read_curves}
+    codecs = plan.codecs(models)
+    names = [LatentCodec(model).name for model in models]
+    limits = {name: mean_scores([row["unquantized"][name] for row in measured.rows]) for name in names}
+    found = {name: parts.differences(name, curves, metrics) for name in names}
+    images = {name: parts.per_image(name, measured.rows, metrics) for name in names}
+    absent = plan.wanted.absent()
+    page = Page(
+        f"Rate and distortion on {len(measured.rows)} images",
+        f"{', '.join(names)} beside {', '.join(plan.files) or 'nothing else'}, measured in one run. "
+        f"At {parts.RATES[0]:g} to {parts.RATES[-1]:g} bits per pixel, where latents are meant to be.",
+    )
+    page.blocks.append(parts.plots(curves, [c.codec for c in read_curves], limits, _of(metrics, PLOTTED)))
+    page.blocks.extend(parts.rate_tables(curves, metrics))
+    page.blocks.extend(parts.difference_table(name, found[name], images[name], metrics) for name in names)
+    refused = [line for name in names for line in parts.refusals(name, found[name], metrics)]
+    if refused:
+        page.blocks.append(Lines(f"Why {len(refused)} BD-rates were refused", refused, folded=True))
+    chosen = _spread(measured.rows, names[0], strips)
+    if chosen:
+        pictures = [parts.strip(row["file"], read(files[row["file"]].path), row, codecs, STRIP_RATE) for row in chosen]
+        note = (
+            f"The most bytes that each codec uses at or below {STRIP_RATE:g} bits per pixel. Above the whole image, "
+            "made smaller; below the part of it with most detail, pixel by pixel. The images go from the highest to "
+            f"the lowest PSNR of unquantized latents of {names[0]}."
+        )
+        page.blocks.append(Strips("At equal bytes", pictures, note))
+    counted = [f"{codec.name}: {codec.counted}" for codec in codecs]
+    page.blocks.append(Lines("What is counted", counted))
+    page.blocks.append(Lines("Metrics that are absent", [f"{name}: {reason}" for name, reason in absent.items()]))
+    summary = {
+        "absent_metrics": absent,
+        "counted": {codec.name: codec.counted for codec in codecs},
+        "curves": {name: asdict(curve) for name, curve in curves.items()},
+        "at_rates": {
+            metric.name: {name: {f"{r:g}": curve.at(metric, r) for r in parts.RATES} for name, curve in curves.items()}
+            for metric in metrics
+        },
+        "unquantized": limits,
+        "bd_rates": {
+            name: {
+                other: {
+                    metric: {
+                        "averaged_percent": difference.percent,
+                        "reason": difference.reason,
+                        "qualities": None if difference.percent is None else [difference.low, difference.high],
+                        "per_image_percent": images[name].get(other, {}).get(metric, []),
+                    }
+                    for metric, difference in each.items()
+                }
+                for other, each in found[name].items()
+            }
+            for name in names
+        },
+    }
+    return summary, page
+
+
+def _of(metrics: list[Metric], names: tuple[str, ...]) -> list[Metric]:
+    return [metric for metric in metrics if metric.name in names]
+
+
+def _spread(rows: list[dict[str, Any]], name: str, count: int) -> list[dict[str, Any]]:
+    """Return rows from the highest to the lowest PSNR of unquantized latents, evenly spaced; all where they are few."""
+    ordered = sorted(rows, key=lambda row: -row["unquantized"][name].get("psnr_db", 0.0))
+    if len(ordered) <= count or count < 2:
+        return ordered[:count]
+    return [ordered[round(index * (len(ordered) - 1) / (count - 1))] for index in range(count)]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure a folder."""
+    made = parser(__doc__, BENCHMARK)
+    names = [codec.name for codec in FILE_CODECS]
+    made.add_argument("--codecs", nargs="*", choices=names, default=names, help="beside latentwire (default all)")
+    made.add_argument("--metrics", nargs="+", choices=NAMES, default=list(NAMES), help="default: all that are there")
+    made.add_argument("--lpips-weights", type=Path, metavar="FOLDER", help="with LPIPS' two weight files")
+    made.add_argument(
+        "--compressai", nargs="+", type=Path, default=[], metavar="FILE", help="curves of others, as JSON"
+    )
+    made.add_argument("--strips", type=int, default=STRIP_COUNT, help=f"images shown (default {STRIP_COUNT})")
+    options = made.parse_args(arguments)
+    plan = Plan(sources(options), Wanted(tuple(options.metrics), options.lpips_weights), tuple(options.codecs))
+    try:
+        curves = [read_curve(path) for path in options.compressai]
+        models = [source.load() for source in plan.sources]
+    except (ModelError, OSError, ValueError) as error:
+        made.error(str(error))
+    fixed = [model.name for model in models if model.autoencoder.spec.fixed_size is not None]
+    if fixed:
+        made.error(f"{', '.join(fixed)} takes images of one size only; benchmarks.roundtrip frames them")
+    codecs = plan.codecs(models)
+    parameters = {
+        "models": [model.description for model in models],
+        "codecs": {codec.name: list(codec.settings) for codec in codecs},
+        "metrics": [metric.name for metric in plan.wanted.present()],
+        "interpolation": "PCHIP over log bits per pixel; BD-rate: PCHIP of log rate over quality",
+    }
+    run(
+        BENCHMARK,
+        options,
+        parameters,
+        plan.prepare,
+        lambda measured, files: show(plan, models, curves, options.strips, measured, files),
+    )
+
+
+if __name__ == "__main__":
+    main()

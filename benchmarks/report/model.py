@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A VAE that a benchmark was given -> images framed, encoded and decoded as the codec does it."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from latentwire_codec import pixels
+from latentwire_codec.autoencoder import Autoencoder, load_autoencoder
+from latentwire_codec.codec import Origin
+from latentwire_codec.geometry import Pixels, crop, pad_to_multiple, resize_to_cover
+
+Latents = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a VAE comes from, and how it runs.
+
+    Attributes:
+        source: what `load_autoencoder` takes.
+        device: likewise.
+        dtype: likewise.
+    """
+
+    source: str
+    device: str = "auto"
+    dtype: str = "auto"
+
+    @property
+    def name(self) -> str:
+        """Return the last part of the source."""
+        return Path(self.source).name or self.source
+
+    def load(self) -> "Model":
+        """Load it; raises ModelError."""
+        return Model(self.name, load_autoencoder(self.source, device=self.device, dtype=self.dtype))
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded VAE and its name."""
+
+    name: str
+    autoencoder: Autoencoder
+
+    @cached_property
+    def description(self) -> dict[str, Any]:
+        """What a report says of it."""
+        spec = self.autoencoder.spec
+        return {
+            "name": self.name,
+            "class": spec.class_name,
+            "latent_space": spec.latent_space,
+            "weights_digest": spec.weights_digest,
+            "channels": spec.latent_channels,
+            "factor": spec.downsample_factor,
+            "parameters": spec.parameters,
+            "device": spec.device,
+            "dtype": spec.dtype,
+        }
+
+    def frame(self, image: Pixels) -> Pixels:
+        """Map an image to the only size that the model takes, or to itself."""
+        if self.autoencoder.spec.fixed_size is None:
+            return image
+        height, width = self.autoencoder.spec.fixed_size
+        return resize_to_cover(image, width, height)
+
+    def origin(self, image: Pixels) -> Origin:
+        """Return what `compress` writes into a payload of a framed image."""
+        spec = self.autoencoder.spec
+        return Origin(self.name, spec.latent_space, spec.weights_digest, (image.shape[0], image.shape[1]))
+
+    def encode(self, image: Pixels) -> Latents:
+        """Map a framed image to its latents, float32 (C,h,w): the mode, raw."""
+        padded = pad_to_multiple(image, self.autoencoder.spec.downsample_factor)
+        batch = pixels.to_float(torch.from_numpy(padded).unsqueeze(0))
+        latents: Latents = self.autoencoder.encode(batch).mode()[0].numpy()
+        return latents
+
+    def decode(self, latents: npt.NDArray[np.floating], image: Pixels) -> Pixels:
+        """Map latents (C,h,w) to an image of the size of `image`."""
+        batch = torch.from_numpy(latents.astype(np.float32)).unsqueeze(0)
+        return crop(self.autoencoder.decode(batch, pixels.to_uint8)[0].numpy(), *image.shape[:2])

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images -> pictures inside a page, as data addresses: whole ones made small, and parts of them as they are."""
+
+import base64
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from latentwire_codec.geometry import Pixels
+
+WHOLE_WIDTH = 320
+"""Of a whole image in a page, in pixels."""
+WHOLE_QUALITY = 80
+CROP_SIDE = 144
+"""Of a part that is shown enlarged, pixel by pixel."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One cell of a strip.
+
+    Attributes:
+        title: such as a codec's name.
+        lines: below it: bytes, scores.
+        whole: data address of the image made small.
+        crop: data address of a part, unchanged.
+        warning: said in the colour of warnings; empty: none.
+    """
+
+    title: str
+    lines: tuple[str, ...]
+    whole: str
+    crop: str
+    warning: str = ""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The place of a square in an image, in pixels."""
+
+    top: int
+    left: int
+    side: int
+
+    def of(self, image: Pixels) -> Pixels:
+        """Cut it out."""
+        return image[self.top : self.top + self.side, self.left : self.left + self.side]
+
+
+def detailed_part(image: Pixels, side: int = CROP_SIDE) -> Part:
+    """Map an image to the square of it with the largest sum of differences between neighbours."""
+    side = min(side, *image.shape[:2])
+    grey = image.astype(np.float64).mean(axis=2)
+    detail = np.zeros_like(grey)
+    detail[:, 1:] += np.abs(np.diff(grey, axis=1))
+    detail[1:] += np.abs(np.diff(grey, axis=0))
+    sums = np.pad(detail.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+    inside = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
+    top, left = np.unravel_index(inside.argmax(), inside.shape)
+    return Part(int(top), int(left), side)
+
+
+def picture(image: Pixels, part: Part, title: str, *lines: str, warning: str = "") -> Picture:
+    """Map an image and a part of it to a cell."""
+    small = Image.fromarray(image)
+    small.thumbnail((WHOLE_WIDTH, 2 * WHOLE_WIDTH), Image.Resampling.LANCZOS)
+    whole = _address(small, quality=WHOLE_QUALITY)
+    # What a codec did must be seen as it is.
+    crop = _address(Image.fromarray(part.of(image)), lossless=True)
+    return Picture(title, lines, whole, crop, warning)
+
+
+def difference(image: Pixels, decoded: Pixels, gain: int = 4) -> Pixels:
+    """Map two images to grey plus `gain` times their difference."""
+    amplified = 128 + gain * (decoded.astype(np.int64) - image)
+    clipped: Pixels = np.clip(amplified, 0, 255).astype(np.uint8)
+    return clipped
+
+
+def _address(image: Image.Image, **options: object) -> str:
+    file = io.BytesIO()
+    image.save(file, "WEBP", method=4, **options)
+    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()

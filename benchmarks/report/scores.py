@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An image and what became of it -> scores by every metric that this machine has; the others with the reason."""
+
+import math
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from latentwire_codec import metrics
+from latentwire_codec.errors import CheckpointError
+from latentwire_codec.geometry import Pixels
+from latentwire_codec.images import ImageFormat, write_image
+
+if TYPE_CHECKING:
+    from latentwire_codec.training.lpips import Lpips
+
+CAP_DB = 100.0
+"""Stands for infinity: equal images. A mean over images needs a number."""
+BUTTERAUGLI_TOOL = "butteraugli_main"
+
+Scores = Mapping[str, float | None]
+"""By the metric's name; None: the image is too small for it."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A measure of how much two images differ.
+
+    Attributes:
+        name: in rows and in `--metrics`.
+        label: for readers.
+        digits: that are shown behind the point.
+        min_side: of an image that has such a score, in pixels.
+        higher_is_better: whether equal images have the largest score.
+        shown_from: where plots begin; None: at the lowest score.
+    """
+
+    name: str
+    label: str
+    digits: int
+    min_side: int = 1
+    higher_is_better: bool = True
+    shown_from: float | None = None
+
+    def quality(self, score: float) -> float:
+        """Map a score to what BD-rates integrate over: it grows with quality, in dB where the score is a distance."""
+        return score if self.higher_is_better else -10 * math.log10(max(score, 1e-10))
+
+
+METRICS = (
+    Metric("psnr_db", "PSNR, dB", 2),
+    Metric("ssim", "SSIM", 4, min_side=11),
+    Metric("ms_ssim", "MS-SSIM", 4, min_side=161),
+    Metric("ms_ssim_db", "MS-SSIM, dB", 2, min_side=161),
+    Metric("ssimulacra2", "SSIMULACRA2", 1, min_side=8, shown_from=-30),
+    Metric("butteraugli", "Butteraugli, 3-norm", 3, min_side=8, higher_is_better=False),
+    Metric("lpips", "LPIPS, VGG16", 4, min_side=16, higher_is_better=False),
+)
+NAMES = tuple(metric.name for metric in METRICS if metric.name != "ms_ssim_db")
+"""That can be asked for; MS-SSIM in dB comes with MS-SSIM."""
+
+
+def to_db(ms_ssim: float) -> float:
+    """Map MS-SSIM to dB, as papers plot it."""
+    return min(CAP_DB, -10 * math.log10(max(1 - ms_ssim, 1e-30)))
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which metrics a run wants.
+
+    Attributes:
+        names: of them.
+        lpips_weights: the folder with LPIPS' two weight files, see `lpips_from`; None: there is none.
+    """
+
+    names: Sequence[str] = NAMES
+    lpips_weights: Path | None = None
+
+    def absent(self) -> dict[str, str]:
+        """Return the label of each metric that is wanted and cannot be had, with the reason."""
+        reasons = {}
+        if "butteraugli" in self.names and shutil.which(BUTTERAUGLI_TOOL) is None:
+            reasons["Butteraugli"] = f"there is no {BUTTERAUGLI_TOOL} on PATH (Debian: libjxl-devtools)"
+        if "lpips" in self.names:
+            if self.lpips_weights is None:
+                reasons["LPIPS"] = "its weights are not on disk (name their folder with --lpips-weights)"
+            else:
+                try:
+                    self._lpips()
+                except CheckpointError as error:
+                    reasons["LPIPS"] = str(error)
+        reasons["DISTS"] = "latentwire does not compute it: there are no weights to check it against"
+        return reasons
+
+    def present(self) -> list[Metric]:
+        """Return the metrics that are wanted and can be had."""
+        absent = self.absent()
+        wanted = [metric for metric in METRICS if metric.name.removesuffix("_db") in self._stems()]
+        return [metric for metric in wanted if metric.label.partition(",")[0] not in absent]
+
+    def scorer(self) -> "Scorer":
+        """Load what the metrics need."""
+        present = self.present()
+        return Scorer(present, self._lpips() if any(metric.name == "lpips" for metric in present) else None)
+
+    def _stems(self) -> set[str]:
+        return {name.removesuffix("_db") for name in self.names}
+
+    def _lpips(self) -> "Lpips":
+        from latentwire_codec.training.lpips import lpips_from
+
+        assert self.lpips_weights is not None
+        return lpips_from(self.lpips_weights)
+
+
+class Scorer:
+    """Maps two images to their scores.
+
+    Args:
+        present: the metrics.
+        lpips: its network, where that is among them.
+    """
+
+    def __init__(self, present: Sequence[Metric], lpips: "Lpips | None" = None) -> None:
+        self.metrics = list(present)
+        self._lpips = lpips
+        self._formulas: dict[str, Callable[[Pixels, Pixels], float]] = {
+            "psnr_db": lambda original, decoded: min(CAP_DB, metrics.psnr(original, decoded)),
+            "ssim": metrics.ssim,
+            "ms_ssim": metrics.ms_ssim,
+            "ssimulacra2": metrics.ssimulacra2,
+            "butteraugli": butteraugli,
+            "lpips": self._distance,
+        }
+
+    def __call__(self, original: Pixels, decoded: Pixels) -> dict[str, float | None]:
+        """Score what became of an image, both uint8 (H,W,3)."""
+        side = min(original.shape[:2])
+        found: dict[str, float | None] = {}
+        for metric in self.metrics:
+            if side < metric.min_side:
+                found[metric.name] = None
+            elif metric.name == "ms_ssim_db":
+                found[metric.name] = to_db(found["ms_ssim"] or 0.0)
+            else:
+                found[metric.name] = self._formulas[metric.name](original, decoded)
+        return found
+
+    def _distance(self, original: Pixels, decoded: Pixels) -> float:
+        import torch
+
+        from latentwire_codec import pixels
+
+        assert self._lpips is not None
+        batches = (pixels.to_float(torch.from_numpy(np.ascontiguousarray(each))[None]) for each in (decoded, original))
+        with torch.inference_mode():
+            return float(self._lpips(*batches))
+
+
+def butteraugli(original: Pixels, decoded: Pixels) -> float:
+    """Map two images to the 3-norm of libjxl's Butteraugli, at least 0 (equal); by its tool.
+
+    Raises:
+        OSError: the tool failed, or said something else.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder, f"{name}.png") for name in ("original", "decoded")]
+        for path, image in zip(paths, (original, decoded), strict=True):
+            path.write_bytes(write_image(image, ImageFormat.PNG))
+        result = subprocess.run([BUTTERAUGLI_TOOL, *map(str, paths)], capture_output=True, text=True, check=False)
+    norm = re.search(r"^3-norm: ([0-9.]+)", result.stdout, re.MULTILINE)
+    if result.returncode or norm is None:
+        raise OSError(f"{BUTTERAUGLI_TOOL} said {(result.stdout + result.stderr).strip()!r}; its 3-norm is needed")
+    return float(norm[1])

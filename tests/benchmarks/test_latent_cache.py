@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m benchmarks.latent_cache`: forms of latents, the bytes that count, and what other coders would take."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from benchmarks.latent_cache.caching import compare, integers_of
+from benchmarks.latent_cache.entropies import describe, entropy, gaussian_bits, over_images, own_tables_bits
+from benchmarks.latent_cache.forms import FORMS, levels, zstd
+from latentwire_codec import bitstream
+from latentwire_codec.codec import compress_latents, decompress_latents
+
+Latents = npt.NDArray[np.float32]
+
+
+def random_latents(channels: int = 4, height: int = 24, width: int = 20, seed: int = 0) -> Latents:
+    drawn = np.random.default_rng(seed).normal(0, 2, (channels, height, width))
+    return drawn.astype(np.float32)
+
+
+@pytest.mark.parametrize("channels", [1, 4, 16])
+def test_every_form_gives_back_latents_and_counts_their_bytes(channels: int) -> None:
+    latents = random_latents(channels)
+    packed = {form.name: form.pack(latents) for form in FORMS}
+    sizes = {name: each.num_bytes for name, each in packed.items()}
+    assert sizes["float32"] == 4 * latents.size
+    assert sizes["float16"] == 2 * latents.size
+    assert sizes["int8"] == latents.size + 8 * channels
+    assert sizes["float8 e4m3"] == latents.size
+    assert sizes["int8, zstd 19"] == zstd(levels(latents)[0].tobytes()) + 8 * channels
+    for name, limit in (("float32", 0), ("float16", 0.005), ("int8", 0.04), ("float8 e4m3", 0.5), ("PNG, 8 bit", 0.04)):
+        assert np.abs(packed[name].latents - latents).max() <= limit
+        assert packed[name].latents.dtype == np.float32
+    assert (packed["PNG, 8 bit"].latents == packed["int8"].latents).all()
+
+
+def test_a_constant_channel_and_large_latents_are_kept() -> None:
+    latents = np.stack([np.full((4, 4), 3.5, np.float32), np.linspace(-1000, 1000, 16, dtype=np.float32).reshape(4, 4)])
+    for form in FORMS:
+        restored = form.pack(latents).latents
+        assert np.isfinite(restored).all()
+        assert (restored[0] == 3.5).all()
+
+
+def test_the_entropy_of_counts_is_that_of_an_ideal_table() -> None:
+    assert entropy([4, 4, 4, 4]) == pytest.approx(32)
+    assert entropy([9]) == 0
+    assert entropy([1, 0, 1]) == pytest.approx(2)
+
+
+@pytest.mark.parametrize(("deviations_per_step", "bits"), [(1, 2.11), (2, 3.06), (4, 4.05), (0.5, 1.24)])
+def test_the_bits_of_a_gaussian_are_those_that_are_known(deviations_per_step: float, bits: float) -> None:
+    assert gaussian_bits(0.0, deviations_per_step) == pytest.approx(bits, abs=0.006)
+
+
+def test_the_bits_of_a_gaussian_hold_far_from_zero_and_at_the_limits() -> None:
+    assert gaussian_bits(1e6, 3.0) == pytest.approx(gaussian_bits(0.0, 3.0))
+    assert gaussian_bits(0.3, 100.0) == pytest.approx(math.log2(100 * math.sqrt(2 * math.pi * math.e)), abs=1e-4)
+    assert gaussian_bits(0.0, 0.0) == 0.0
+
+
+def test_counts_of_a_folder_are_those_of_all_its_images_together() -> None:
+    images = [np.random.default_rng(seed).integers(-5, 9, (3, 8, 7)) for seed in (0, 1)]
+    channels = over_images([describe(image, image.astype(np.float64)) for image in images])
+    together = np.concatenate([image.reshape(3, -1) for image in images], axis=1)
+    assert sum(channel.table_bits for channel in channels) == pytest.approx(own_tables_bits(together))
+    for channel, numbers in zip(channels, together, strict=True):
+        assert channel.total == numbers.size
+        assert channel.gaussian_bits / channel.total == pytest.approx(gaussian_bits(numbers.mean(), numbers.std()))
+
+
+@pytest.mark.parametrize("channels", [4, 32])
+def test_the_integers_of_a_payload_are_its_latents_in_steps(channels: int) -> None:
+    latents = random_latents(channels)
+    payload = compress_latents(latents, 0.5)
+    integers, steps = integers_of(*bitstream.unpack(payload))
+    restored = decompress_latents(payload)[0] / steps.sizes[:, None, None]
+    assert np.abs(restored - integers).max() <= 1
+    found = compare(payload, latents)
+    assert found["lat_bytes"] == len(payload)
+    assert found["zstd_bytes"] == zstd(integers.astype(np.int8).tobytes())
+    assert 0 < found["coded_bytes"] < found["lat_bytes"]
+    assert found["own_tables_bits"] == pytest.approx(own_tables_bits(integers))
+    assert sum(sum(channel["counts"]) for channel in found["channels"]) == latents.size
+
+
+def test_a_run_measures_models_of_4_and_of_32_channels(latent_cache_run: Path) -> None:
+    run = json.loads((latent_cache_run / "run.json").read_text())
+    assert [model["channels"] for model in run["parameters"]["models"]] == [4, 32]
+    assert [failure["file"] for failure in run["failures"]] == ["not <b>an image.png"]
+    for forms in run["summary"]["forms"].values():
+        names = ["float32", "float16", "int8", "float8 e4m3", "PNG, 8 bit", "int8, zstd 19"]
+        assert list(forms) == [*names, ".lat lossless", ".lat cache", ".lat 0.7"]
+        assert forms["float16"]["ratio_to_float16"] == 1
+        assert forms["float32"]["ratio_to_float16"] == 0.5
+        assert forms["float32"]["lost_db"] == 0
+        # Float16 latents are kept bit for bit, and so lose nothing beside them.
+        assert forms[".lat lossless"]["psnr_db"] == pytest.approx(forms["float16"]["psnr_db"], abs=1e-6)
+        assert forms[".lat 0.7"]["bytes_512"] < forms[".lat cache"]["bytes_512"] < forms["int8"]["bytes_512"]
+    for qualities in run["summary"]["bits_per_latent"].values():
+        for coding in qualities.values():
+            assert coding["coded"] < coding["lat"]
+            assert coding["own_tables"] <= coding["folder_tables"]
+
+
+def test_bytes_are_those_of_512x512_pixels(latent_cache_run: Path) -> None:
+    run = json.loads((latent_cache_run / "run.json").read_text())
+    sizes = [row["models"]["f8c4"] for row in run["rows"]]
+    expected = np.mean(
+        [each["forms"]["float16"]["bytes"] * 512**2 / (each["width"] * each["height"]) for each in sizes]
+    )
+    assert run["summary"]["forms"]["f8c4"]["float16"]["bytes_512"] == pytest.approx(expected)
+    assert sizes[0]["forms"]["float16"]["bytes"] == 2 * 4 * 21 * 22

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the benchmarks share: rows that resume, workers, scores, plots and pages that need nothing else."""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from benchmarks.report.folder import image_files
+from benchmarks.report.measuring import measure_folder
+from benchmarks.report.model import Source
+from benchmarks.report.page import Lines, Page, Table, write_page
+from benchmarks.report.pictures import detailed_part, difference, picture
+from benchmarks.report.plots import Line, line_plot
+from benchmarks.report.rows import Row, RowFile
+from benchmarks.report.scores import CAP_DB, NAMES, Wanted, to_db
+from benchmarks.report.summary import Summary
+from benchmarks.roundtrip.losses import Plan
+
+Pixels = npt.NDArray[np.uint8]
+BROKEN = "not <b>an image.png"
+
+
+def noise(height: int, width: int, seed: int = 0) -> Pixels:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+class Counting:
+    """A measurement that remembers which images it was given."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, ...]] = []
+
+    def prepare(self) -> Callable[[Pixels], Row]:
+        def measure(image: Pixels) -> Row:
+            self.seen.append(image.shape)
+            return {"sum": int(image.sum())}
+
+        return measure
+
+
+def test_rows_are_read_back_by_their_settings(tmp_path: Path) -> None:
+    with RowFile(tmp_path / "rows.jsonl", "first") as kept:
+        kept.append("a", {"value": 1})
+    with RowFile(tmp_path / "rows.jsonl", "second") as kept:
+        assert kept.read() == {}
+        kept.append("a", {"value": 2})
+        assert kept.read() == {"a": {"value": 2}}
+    with RowFile(tmp_path / "rows.jsonl", "first") as kept:
+        assert kept.read() == {"a": {"value": 1}}
+
+
+def test_a_line_that_a_killed_run_left_half_written_is_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    with RowFile(path, "s") as kept:
+        kept.append("a", {"value": 1})
+        kept.append("b", {"value": 2})
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-7])
+    with RowFile(path, "s") as kept:
+        assert kept.read() == {"a": {"value": 1}}
+        kept.append("b", {"value": 2})
+        assert kept.read() == {"a": {"value": 1}, "b": {"value": 2}}
+    assert path.read_bytes() == whole
+
+
+def test_an_interrupted_run_goes_on_where_it_was(photographs: Path, tmp_path: Path) -> None:
+    files = [file for file in image_files(photographs) if file.name != BROKEN]
+    first = Counting()
+    with RowFile(tmp_path / "rows.jsonl", "s") as kept:
+        measure_folder(files[:1], first.prepare, kept)
+    second = Counting()
+    with RowFile(tmp_path / "rows.jsonl", "s") as kept:
+        measured = measure_folder(files, second.prepare, kept)
+    assert (len(first.seen), len(second.seen)) == (1, 1)
+    assert [row["file"] for row in measured.rows] == ["astronaut.png", "below/chelsea.png"]
+
+
+def test_a_file_that_changed_is_measured_again(tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    sums = []
+    for seed in (0, 1):
+        Image.fromarray(noise(9, 9, seed)).save(path)
+        os.utime(path, ns=(seed, seed))
+        with RowFile(tmp_path / "rows.jsonl", "s") as kept:
+            sums.append(measure_folder(image_files(tmp_path), Counting().prepare, kept).rows[0]["sum"])
+    assert sums == [int(noise(9, 9, seed).sum()) for seed in (0, 1)]
+
+
+def test_a_broken_file_does_not_end_a_run_and_is_named(
+    photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with RowFile(tmp_path / "rows.jsonl", "s") as kept:
+        measured = measure_folder(image_files(photographs), Counting().prepare, kept)
+    assert len(measured.rows) == 2
+    assert [failure.file for failure in measured.failures] == [BROKEN]
+    assert "cannot be read" in measured.failures[0].error
+    assert BROKEN in capsys.readouterr().err
+
+
+def test_an_error_of_the_benchmark_itself_ends_the_run(photographs: Path, tmp_path: Path) -> None:
+    def measure(image: Pixels) -> Row:
+        raise KeyError("a mistake")
+
+    with RowFile(tmp_path / "rows.jsonl", "s") as kept, pytest.raises(KeyError):
+        measure_folder(image_files(photographs), lambda: measure, kept)
+
+
+def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no image")
+    with pytest.raises(FileNotFoundError, match="no image in"):
+        image_files(tmp_path)
+
+
+def test_workers_measure_the_same_as_one_process(photographs: Path, tmp_path: Path) -> None:
+    plan = Plan((Source("f8c4", device="cpu"),), Wanted(("psnr_db",)))
+    results = []
+    for workers in (1, 2):
+        with RowFile(tmp_path / f"{workers}.jsonl", "s") as kept:
+            results.append(measure_folder(image_files(photographs), plan.prepare, kept, workers))
+    assert [row["file"] for row in results[1].rows] == ["astronaut.png", "below/chelsea.png"]
+    assert results[0].failures == results[1].failures
+    for one, two in zip(results[0].rows, results[1].rows, strict=True):
+        ours, theirs = (row["models"]["f8c4"] for row in (one, two))
+        assert ours["lat_bytes"] == pytest.approx(theirs["lat_bytes"], abs=4)
+        assert ours["scores"]["psnr_db"] == pytest.approx(theirs["scores"]["psnr_db"], abs=1e-3)
+
+
+def test_a_summary_leaves_out_images_without_the_number() -> None:
+    summary = Summary.of([4.0, None, 1.0, 3.0, 2.0])
+    assert summary is not None
+    assert (summary.count, summary.mean, summary.lowest, summary.highest) == (4, 2.5, 1.0, 4.0)
+    assert summary.percentiles[2] == 2.5
+    assert Summary.of([None]) is None
+
+
+def test_metrics_that_cannot_be_had_are_absent_with_the_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    wanted = Wanted(NAMES)
+    absent = wanted.absent()
+    assert set(absent) == {"Butteraugli", "LPIPS", "DISTS"}
+    assert "--lpips-weights" in absent["LPIPS"]
+    assert "vgg16" in Wanted(NAMES, tmp_path).absent()["LPIPS"]
+    assert [metric.name for metric in wanted.present()] == ["psnr_db", "ssim", "ms_ssim", "ms_ssim_db", "ssimulacra2"]
+
+
+def test_butteraugli_comes_from_its_tool(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tool = tmp_path / "butteraugli_main"
+    tool.write_text("#!/bin/sh\necho 5.5\necho '3-norm: 1.25'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    scorer = Wanted(("butteraugli",)).scorer()
+    assert scorer(noise(16, 16), noise(16, 16, 1)) == {"butteraugli": 1.25}
+    tool.write_text("#!/bin/sh\necho no such image >&2\nexit 1\n")
+    with pytest.raises(OSError, match="no such image"):
+        scorer(noise(16, 16), noise(16, 16, 1))
+
+
+def test_equal_images_have_a_score_that_a_mean_can_take() -> None:
+    image = noise(170, 170)
+    scores = Wanted(("psnr_db", "ms_ssim")).scorer()(image, image)
+    assert scores == {"psnr_db": CAP_DB, "ms_ssim": 1.0, "ms_ssim_db": CAP_DB}
+    assert to_db(0.9) == pytest.approx(10)
+
+
+def test_an_image_too_small_for_a_metric_has_no_such_score() -> None:
+    scores = Wanted(("psnr_db", "ssim", "ms_ssim")).scorer()(noise(40, 10), noise(40, 10, 1))
+    assert scores["psnr_db"] is not None
+    assert (scores["ssim"], scores["ms_ssim"], scores["ms_ssim_db"]) == (None, None, None)
+
+
+def test_the_part_that_is_enlarged_is_the_one_with_most_detail() -> None:
+    image = np.full((300, 400, 3), 128, np.uint8)
+    image[150:294, 200:344] = noise(144, 144)
+    part = detailed_part(image)
+    assert abs(part.top - 150) <= 1
+    assert abs(part.left - 200) <= 1
+    assert part.of(image).shape == (144, 144, 3)
+    assert detailed_part(image[:5, :9]).side == 5
+
+
+def test_differences_are_grey_where_there_are_none() -> None:
+    image = noise(8, 8)
+    assert (difference(image, image) == 128).all()
+    brighter = np.clip(image.astype(int) + 3, 0, 255).astype(np.uint8)
+    assert difference(image, brighter).max() == 128 + 12
+
+
+def test_plots_take_their_colours_from_the_page_and_name_no_address() -> None:
+    plots = [line_plot([Line("a", (0.1, 1.0), (1, 2), 0), Line("b", (0.1, 1.0), (2, 3), 1)], "x", "y", ticks=(0.1, 1))]
+    plots.append(line_plot([Line("a", (0.1, 1.0), (1, 2), 0)], "x", "y"))
+    for plot in plots:
+        assert "http" not in plot
+        assert "var(--series-0)" in plot
+        assert "currentColor" in plot
+        assert not re.search(r"#0[1-9]0[1-9]0[0-9a-f]", plot)
+    ids = re.findall(r'\bid="([^"]*)"', "".join(plots))
+    assert len(set(ids)) == len(ids)
+
+
+def test_a_page_escapes_what_it_is_given_and_loads_nothing(tmp_path: Path) -> None:
+    shown = picture(noise(20, 30), detailed_part(noise(20, 30)), "one")
+    assert shown.whole.startswith("data:image/webp;base64,")
+    page = Page("<i>title", "lead & more", [Table("t", ["a", "b"], [["<script>", "1"]], "note"), Lines("l", [BROKEN])])
+    run = {"commit": "", "sources": "0", "machine": {"cores": 2}, "versions": {}, "parameters": {}, "created": "now"}
+    write_page(page, run, tmp_path / "page.html")
+    html = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "<script" not in html
+    assert "&lt;script&gt;" in html
+    assert "not &lt;b&gt;an image.png" in html
+    assert "no checkout" in html

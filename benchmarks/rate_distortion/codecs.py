@@ -14,7 +14,7 @@ from benchmarks.report.model import Model
 from latentwire_codec.codec import QUALITIES, compress_latents, decompress_latents
 from latentwire_codec.geometry import Pixels
 
-STEPS = (0.18, 0.35, 1.1, 2.2, 3.2)
+STEPS = (0.1, 0.16, 0.35, 1.1, 2.2)
 """Of latentwire, in units, between and beyond those of its named qualities."""
 
 

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from benchmarks.report.folder import SUFFIXES
+from benchmarks.report.folder import image_files
 from latentwire_codec import metrics, pixels
 from latentwire_codec.autoencoder import Autoencoder, load_autoencoder
 from latentwire_codec.geometry import Pixels, crop, pad_to_multiple
@@ -48,11 +48,6 @@ class Column:
     figures: dict[str, str] = field(default_factory=dict)
     encode_s: float = 0.0
     decode_s: float = 0.0
-
-
-def image_paths(folder: Path) -> list[Path]:
-    """Return the image files below a folder, sorted."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
 
 
 def encode_all(model: Autoencoder, images: Sequence[Pixels]) -> list[Tensor]:
@@ -151,12 +146,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--bfloat16", action="store_true", help="measure it too; slow on a CPU without it")
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args(arguments)
-    images = [read_image(path.read_bytes()) for path in image_paths(options.folder)]
-    if not images:
-        parser.error(f"no image in {options.folder}")
-    spread_paths = image_paths(options.spread_of) if options.spread_of else []
-    every = -(-len(spread_paths) // SPREAD_IMAGES) or 1
-    others = [read_image(path.read_bytes()) for path in spread_paths[::every]]
+    try:
+        files = image_files(options.folder)
+        spread_files = image_files(options.spread_of) if options.spread_of else []
+    except FileNotFoundError as error:
+        parser.error(str(error))
+    every = -(-len(spread_files) // SPREAD_IMAGES) or 1
+    images = [read_image(file.path.read_bytes()) for file in files]
+    others = [read_image(file.path.read_bytes()) for file in spread_files[::every]]
     columns = [Column(str(name)) for name in options.models]
     models = [load_autoencoder(name, dtype="float32") for name in options.models]
     console = Console(stderr=True)

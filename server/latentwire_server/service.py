@@ -71,11 +71,12 @@ class LatentCodecService(LatentCodecServiceServicer):
         response_type: type[R],
     ) -> AsyncIterator[R]:
         """Answer each item with `work`'s result or, where it raises, with what a call would have failed with."""
+        caller = _caller(context)  # once: a task that ends after the RPC must not ask the context
 
         async def answer(item: Any) -> R:
             code = grpc.StatusCode.OK
             try:
-                result = await work(item.request, _item_caller(context, item.timeout_ns))
+                result = await work(item.request, _item_caller(caller, item.timeout_ns))
                 response = response_type(id=item.id, result=result)
             except Exception as error:
                 code = status_code(error)
@@ -101,9 +102,8 @@ def _caller(context: Any) -> Caller:
     return Caller(client=context.peer(), deadline=deadline)
 
 
-def _item_caller(context: Any, timeout_ns: int) -> Caller:
+def _item_caller(stream: Caller, timeout_ns: int) -> Caller:
     """Return the caller of a stream's item: its deadline is the sooner of its own and the stream's."""
-    whole = _caller(context).deadline
     own = time.monotonic() + timeout_ns / NS if timeout_ns else None
-    deadlines = [deadline for deadline in (whole, own) if deadline is not None]
-    return Caller(client=context.peer(), deadline=min(deadlines, default=None), patient=True)
+    deadlines = [deadline for deadline in (stream.deadline, own) if deadline is not None]
+    return Caller(client=stream.client, deadline=min(deadlines, default=None), patient=True)

@@ -2,6 +2,7 @@
 """What tests of several folders share: photographs that packages ship, small models, a server."""
 
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -17,10 +18,12 @@ import torch
 from diffusers import AutoencoderKL
 from skimage import data
 
+from latentwire_client.cli import main
 from latentwire_server.app import Server, background
 from latentwire_server.config import ModelSource, ServerConfig
 
 Pixels = npt.NDArray[np.uint8]
+Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +33,30 @@ def _own_logging() -> Iterator[None]:
     before = (logger.handlers, logger.level, logger.propagate)
     yield
     logger.handlers, logger.level, logger.propagate = before
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No variable of the user's decides a test."""
+    for name in [name for name in os.environ if name.startswith("LATENTWIRE_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the command: the status, standard output, standard error."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        status = main(arguments)
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+def files(folder: str) -> set[str]:
+    """Return the paths of all files below a folder, relative to it."""
+    return {str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="session")

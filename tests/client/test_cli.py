@@ -39,13 +39,6 @@ COMMANDS = (
 )  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No variable of the user's decides a test."""
-    for name in [name for name in os.environ if name.startswith("LATENTWIRE_")]:
-        monkeypatch.delenv(name)
-
-
 @pytest.fixture
 def nobody() -> str:
     """An address where nothing answers."""

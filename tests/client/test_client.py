@@ -3,7 +3,6 @@
 
 import asyncio
 import gc
-import os
 import pickle
 import shutil
 import subprocess
@@ -121,13 +120,6 @@ class Stuck(Watched):
         self.entered.set()
         self.release.wait(PATIENCE_S)
         return super().Encode(request, context)
-
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No variable of the user's decides a test."""
-    for name in [name for name in os.environ if name.startswith("LATENTWIRE_")]:
-        monkeypatch.delenv(name)
 
 
 @pytest.fixture

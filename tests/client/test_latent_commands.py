@@ -3,10 +3,9 @@
 
 import importlib
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,14 @@ import pytest
 from PIL import Image
 
 from latentwire_client import Attributes, Latents
-from latentwire_client.cli import local, main
+from latentwire_client.cli import local
 from latentwire_client.cli.picture import GAP
 from latentwire_client.latents import seeded_noise
 from latentwire_client.testing import MODEL, FakeServer
 from latentwire_proto import __version__
 from latentwire_proto.v1 import latent_codec_pb2 as pb
+from tests.conftest import Run
 
-Run = Callable[..., tuple[int, str, str]]
 Shape = tuple[int, int, int, int]
 
 SIDE = 16
@@ -71,21 +70,7 @@ def reshape(tensor: pb.Tensor, shape: Shape) -> None:
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in [name for name in os.environ if name.startswith("LATENTWIRE_")]:
-        monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command: the status, standard output, standard error."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        status = main(arguments)
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

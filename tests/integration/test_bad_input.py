@@ -147,7 +147,7 @@ DECODE = {
                               ["3e+38", "not finite"]),
     "latents of another space": (
         pb.DecodeRequest(latents=latents(latent_space="sd1")), grpc.StatusCode.FAILED_PRECONDITION,
-        ["sd1", "latentwire-f8c4@2"],
+        ["sd1", "latentwire-f8c4@3"],
     ),
     "latents of too large an image": (
         pb.DecodeRequest(latents=latents(floats(1, 4, 1, 200))), EXHAUSTED, ["1600x8", "1024", "--max-side"],

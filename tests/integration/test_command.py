@@ -2,7 +2,6 @@
 """The command against a real `latentwire serve` process, and with the model in its own."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,13 +15,11 @@ from PIL import Image
 from safetensors import safe_open
 
 from latentwire_client import Client, Latents
-from latentwire_client.cli import main
 from latentwire_server.app import Server
-from tests.conftest import Pixels
+from tests.conftest import Pixels, Run, files
 
 PROGRAM = str(Path(sys.executable).with_name("latentwire"))
 TOKEN = "open sesame"
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -35,23 +32,9 @@ def address(start_server: Callable[..., AbstractContextManager[tuple[object, str
 @pytest.fixture(autouse=True)
 def environment(address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The server and its token are known from variables; relative paths are below a folder of the test's own."""
-    for name in [name for name in os.environ if name.startswith("LATENTWIRE_")]:
-        monkeypatch.delenv(name)
     monkeypatch.setenv("LATENTWIRE_SERVER", address)
     monkeypatch.setenv("LATENTWIRE_TOKEN", TOKEN)
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command: the status, standard output, standard error."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        status = main(arguments)
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture
@@ -67,10 +50,6 @@ def photos(astronaut: Pixels) -> Path:
 def size_of(path: str) -> tuple[int, int]:
     with Image.open(path) as image:
         return image.size
-
-
-def files(folder: str) -> set[str]:
-    return {str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file()}
 
 
 # ---------------------------------------------------------------------------------------------------------------------

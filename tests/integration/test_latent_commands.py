@@ -2,8 +2,6 @@
 """The commands that look into a latent space, with real models: the bundled one, and a small one of latent vectors."""
 
 import json
-import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +10,9 @@ import torch
 from PIL import Image
 
 from latentwire_client import Attributes, Client, posterior_statistics
-from latentwire_client.cli import main
 from latentwire_client.cli.picture import GAP
 from latentwire_codec import AutoencoderVectorVAE
-from tests.conftest import Pixels
-
-Run = Callable[..., tuple[int, str, str]]
+from tests.conftest import Pixels, Run
 
 SIDE, DIMENSIONS = 32, 24
 
@@ -33,22 +28,8 @@ def vector_vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def environment(target: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in [name for name in os.environ if name.startswith("LATENTWIRE_")]:
-        monkeypatch.delenv(name)
     monkeypatch.setenv("LATENTWIRE_SERVER", target)
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command: the status, standard output, standard error."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        status = main(arguments)
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

@@ -2,11 +2,9 @@
 """`compress`, `decompress` and `inspect` against a real server, and with the model in their own process."""
 
 import json
-import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,33 +13,16 @@ import pytest
 from PIL import Image
 
 from latentwire_client import Client
-from latentwire_client.cli import main
 from latentwire_codec import compress_latents
 from latentwire_codec.metrics import psnr
-from tests.conftest import Pixels
-
-Run = Callable[..., tuple[int, str, str]]
+from tests.conftest import Pixels, Run, files
 
 
 @pytest.fixture(autouse=True)
 def environment(target: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The server is known from a variable; relative paths are below a folder of the test's own."""
-    for name in [name for name in os.environ if name.startswith("LATENTWIRE_")]:
-        monkeypatch.delenv(name)
     monkeypatch.setenv("LATENTWIRE_SERVER", target)
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command: the status, standard output, standard error."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        status = main(arguments)
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture
@@ -52,10 +33,6 @@ def photos(astronaut: Pixels) -> Path:
     Image.fromarray(astronaut[:96, 100:180]).save(folder / "face.png")
     Image.fromarray(astronaut[200:250, 200:277]).save(folder / "more" / "suit.png")
     return folder
-
-
-def files(folder: str) -> set[str]:
-    return {str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file()}
 
 
 def pixels_of(path: str | Path) -> Pixels:

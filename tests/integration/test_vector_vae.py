@@ -3,7 +3,7 @@
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +12,16 @@ import torch
 from PIL import Image
 
 from latentwire_client import Client, InvalidRequest, Latents, LatentSpaceMismatch
-from latentwire_client.cli import main
+from latentwire_codec import decompress, load_autoencoder
+from latentwire_codec.bitstream import read_header
 from latentwire_codec.geometry import resize_to_cover
 from latentwire_codec.metrics import psnr
 from latentwire_codec.pipeline_vae import AutoencoderVectorVAE
 from latentwire_codec.training.crops import Cover, Draws
 from latentwire_server.app import background
 from latentwire_server.config import ModelSource, ServerConfig
-from tests.conftest import Pixels
+from tests.conftest import Pixels, Run
 
-Run = Callable[..., tuple[int, str, str]]
 SIDE, DIM = 32, 6
 
 
@@ -211,26 +211,28 @@ def test_its_latents_and_those_of_another_model_are_told_apart(client: Client, f
         client.decode(client.encode(faces[0], model="tiny"), model="faces")
 
 
+def test_payloads_hold_vectors_too(client: Client, folder: Path, faces: Pixels) -> None:
+    model = load_autoencoder(str(folder))
+    payload = client.compress(faces[0], model="faces", quality="lossless")
+    assert read_header(payload).shape == (DIM, 1, 1)
+    assert np.array_equal(np.asarray(client.decompress(payload, model="faces")), decompress(payload, model=model))
+    with pytest.raises(LatentSpaceMismatch):
+        client.decompress(payload, model="tiny")
+
+
 # The command
 
 
 @pytest.fixture
-def run(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, address: str, astronaut: Pixels
-) -> Run:
-    """Run the command in a folder with one photograph, `photo.png`: the status, standard output, standard error."""
+def photo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, address: str, astronaut: Pixels) -> str:
+    """A photograph in the folder in which the command runs."""
     monkeypatch.setenv("LATENTWIRE_SERVER", address)
     monkeypatch.chdir(tmp_path)
     Path("photo.png").write_bytes(png(astronaut[:200, :300]))
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        status = main(arguments)
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
+    return "photo.png"
 
 
+@pytest.mark.usefixtures("photo")
 def test_info_shows_the_size(run: Run) -> None:
     status, out, _ = run("info")
     assert status == 0
@@ -239,8 +241,8 @@ def test_info_shows_the_size(run: Run) -> None:
     assert json.loads(run("info", "--json")[1])["models"][0]["fixed_size"] == [SIDE, SIDE]
 
 
-def test_encode_and_decode_write_files(run: Run) -> None:
-    status, out, _ = run("encode", "photo.png", "-o", "latents", "--json")
+def test_encode_and_decode_write_files(run: Run, photo: str) -> None:
+    status, out, _ = run("encode", photo, "-o", "latents", "--json")
     assert status == 0
     (result,) = json.loads(out)["results"]
     assert (result["width"], result["height"], result["latent_shape"]) == (SIDE, SIDE, [DIM, 1, 1])
@@ -249,18 +251,18 @@ def test_encode_and_decode_write_files(run: Run) -> None:
         assert image.size == (SIDE, SIDE)
 
 
-def test_encode_reports_a_size_that_the_model_does_not_take(run: Run) -> None:
-    status, _, err = run("encode", "photo.png", "-o", "latents", "--size", "64x64")
+def test_encode_reports_a_size_that_the_model_does_not_take(run: Run, photo: str) -> None:
+    status, _, err = run("encode", photo, "-o", "latents", "--size", "64x64")
     assert status == 1
     assert "target_size is 64x64; this model takes 32x32 only" in err
 
 
 @pytest.mark.parametrize("local", [False, True])
 def test_roundtrip_compares_with_the_framed_original(
-    run: Run, client: Client, astronaut: Pixels, folder: Path, local: bool
+    run: Run, photo: str, client: Client, astronaut: Pixels, folder: Path, local: bool
 ) -> None:
     flags = ("--local", "--model", str(folder)) if local else ("--model", "faces")
-    status, out, err = run("roundtrip", "photo.png", "-o", "pictures", "--json", *flags)
+    status, out, err = run("roundtrip", photo, "-o", "pictures", "--json", *flags)
     assert (status, err) == (0, "")
     (row,) = json.loads(out)["results"]
     framed = resize_to_cover(np.ascontiguousarray(astronaut[:200, :300]), SIDE, SIDE)

@@ -4,19 +4,21 @@
     x ──┬─ klt: linear, 8x8 blocks -> C ────────────────(+)── mean      z ──┬─ iklt: linear, C -> 8x8 blocks ──(+)── y
         └─ residual: 1/4, then 1/8 of the resolution ────┴─── logvar        └─ residual: 1/8, 1/4, 1/2 ─────────┘
 
-The linear pair starts as the Karhunen-Loeve transform of 8x8x3 blocks, the residuals start at zero: training begins
-at the best linear codec and can only add to it. There is no normalisation layer and no attention, so each output
+`begin_with` makes the linear pair the Karhunen-Loeve transform of 8x8x3 blocks, the residuals start at zero: training
+begins at the best linear codec and can only add to it. There is no normalisation layer and no attention, so each output
 depends on a bounded neighbourhood and nothing on the image as a whole.
 
 Plain torch: it trains and runs without diffusers. `pipeline_vae.py` gives it the face of a diffusers VAE.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+
+from latentwire_codec.principal_components import principal_components
 
 L = TypeVar("L", nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
@@ -170,6 +172,23 @@ class LatentVAE(nn.Module):
         super().__init__()
         self.encoder = Encoder(latent_channels, widths, encoder_depths)
         self.decoder = Decoder(latent_channels, widths, decoder_depths)
+
+    @torch.no_grad()
+    def begin_with(self, batches: Iterable[Tensor], unit_variance: bool) -> None:
+        """Make the linear pair the principal components of the 8x8 blocks of images.
+
+        Args:
+            batches: of images (B,3,H,W) in [-1,1], H and W multiples of 8.
+            unit_variance: give each latent variance 1, where the KL term wants it; else its axis has length 1.
+        """
+        klt, inverse = self.encoder.klt, cast(nn.Conv2d, self.decoder.iklt[0])
+        unshuffle = nn.PixelUnshuffle(DOWNSAMPLE_FACTOR)
+        samples = (unshuffle(images).flatten(2).mT.flatten(0, 1) for images in batches)
+        pair = principal_components(samples, klt.out_channels, unit_variance)
+        klt.weight.copy_(pair.analysis.reshape(klt.weight.shape))
+        cast(Tensor, klt.bias).copy_(pair.bias)
+        inverse.weight.copy_(pair.synthesis[:, :, None, None])
+        cast(Tensor, inverse.bias).copy_(pair.mean)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map images (B,3,H,W) in [-1,1] to mean and logvar, each (B,C,H/8,W/8)."""

@@ -23,14 +23,13 @@ from torch import Tensor, nn
 
 from latentwire_codec.errors import TensorError
 from latentwire_codec.latent_vae import pin_logvar, zero
+from latentwire_codec.principal_components import principal_components
 
 IMAGE_SIZES = (16, 32, 64, 128, 256)
 THUMBNAIL_SIDE = 16
 MAX_LATENT_DIM = 3 * THUMBNAIL_SIDE**2
 GRID_SIDE = 4
 LOGVAR_MIN, LOGVAR_MAX = -30.0, 20.0
-MIN_STD = 0.01
-"""Of a principal component: one that varies by less, as where images are fewer than latents, is not blown up to 1."""
 
 
 def widths_at(image_size: int, width: int) -> list[int]:
@@ -201,25 +200,18 @@ class VectorVAE(nn.Module):
 
     @torch.no_grad()
     def begin_with(self, batches: Iterable[Tensor], unit_variance: bool) -> None:
-        """Make the linear pair the principal components of images: what has a closed form need not be trained.
-
-        They are the best linear autoencoder; with variance 1 a linear VAE ends there, but for some shrinking (Lucas et
-        al., Don't Blame the ELBO!, arXiv 1911.02469, after Tipping and Bishop, Probabilistic PCA, 1999).
+        """Make the linear pair the principal components of images.
 
         Args:
             batches: of images (B,3,S,S) in [-1,1]; many more in all than there are latents.
             unit_variance: give each latent variance 1, where the KL term wants it; else its axis has length 1.
         """
-        thumbnails = torch.cat([self.encoder.thumbnail(images).flatten(1).double() for images in batches])
-        mean = thumbnails.mean(dim=0)
-        variances, axes = torch.linalg.eigh(torch.cov(thumbnails.T, correction=0))  # in ascending order
-        count = self.encoder.dct.out_features
-        rows = axes.T.flip(0)[:count]
-        stds = variances.flip(0)[:count, None].clamp(min=MIN_STD**2).sqrt() if unit_variance else 1.0
-        self.encoder.dct.weight.copy_(rows / stds)
-        self.encoder.dct.bias.copy_(-(rows / stds) @ mean)
-        self.decoder.idct.weight.copy_((rows * stds).T)
-        self.decoder.idct.bias.copy_(mean)
+        thumbnails = (self.encoder.thumbnail(images).flatten(1) for images in batches)
+        pair = principal_components(thumbnails, self.encoder.dct.out_features, unit_variance)
+        self.encoder.dct.weight.copy_(pair.analysis)
+        self.encoder.dct.bias.copy_(pair.bias)
+        self.decoder.idct.weight.copy_(pair.synthesis)
+        self.decoder.idct.bias.copy_(pair.mean)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map images (B,3,S,S) in [-1,1] to mean and logvar, each (B,d,1,1)."""

@@ -127,7 +127,8 @@ def _network_options(family: Family) -> set[str]:
 
 def _latent_vae(options: Mapping[str, Any]) -> Network:
     module = LatentVAE(**options)
-    return Network(module, module.encoder, module.decoder, _CLASSES[Family.LATENT_VAE], _described(LatentVAE, options))
+    config = _described(LatentVAE, options)
+    return Network(module, module.encoder, module.decoder, _CLASSES[Family.LATENT_VAE], config, module.begin_with)
 
 
 def _vector(options: Mapping[str, Any]) -> Network:

@@ -10,13 +10,18 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from latentwire_codec.latent_vae import LatentVAE
+from latentwire_codec.principal_components import MIN_STD
 from latentwire_codec.training.config import TrainingConfig
 from latentwire_codec.training.loop import train
-from latentwire_codec.vector_vae import MIN_STD, VectorVAE
+from latentwire_codec.vector_vae import VectorVAE
 from tests.codec.training.conftest import Watcher
 
 Tiny = Callable[..., TrainingConfig]
-LINEAR = ("encoder.dct.weight", "encoder.dct.bias", "decoder.idct.weight", "decoder.idct.bias")
+LINEAR = {
+    "vector": ("encoder.dct.weight", "encoder.dct.bias", "decoder.idct.weight", "decoder.idct.bias"),
+    "latent-vae": ("encoder.klt.weight", "encoder.klt.bias", "decoder.iklt.0.weight", "decoder.iklt.0.bias"),
+}
 
 
 def images(count: int) -> torch.Tensor:
@@ -56,6 +61,21 @@ def test_it_begins_as_the_best_linear_autoencoder(unit_variance: bool) -> None:
     assert (decoded - flat).square().sum().item() == pytest.approx(lengths[12:].square().sum().item(), rel=1e-4)
 
 
+@pytest.mark.parametrize("unit_variance", [True, False])
+def test_spatial_latents_begin_as_the_best_linear_codec_of_blocks(unit_variance: bool) -> None:
+    batch = images(50)
+    vae = LatentVAE(5, (4, 4, 4), (1, 1), (1, 1, 1)).eval().requires_grad_(False)
+    vae.begin_with(batch.split(7), unit_variance)
+    mean, _ = vae.encode(batch)
+    latents = mean.transpose(0, 1).flatten(1).double()
+    if unit_variance:
+        assert torch.cov(latents, correction=0).numpy() == pytest.approx(np.eye(5), abs=1e-3)
+    blocks = batch.unfold(2, 8, 8).unfold(3, 8, 8).permute(0, 2, 3, 1, 4, 5).reshape(-1, 192).double()
+    _, lengths, _ = torch.linalg.svd(blocks - blocks.mean(dim=0))
+    error = (vae(batch) - batch).double().square().sum().item()
+    assert error == pytest.approx(lengths[5:].square().sum().item(), rel=1e-4)
+
+
 @pytest.mark.parametrize("count", [1, 5])
 def test_fewer_images_than_latents_leave_the_others_quiet(count: int) -> None:
     batch = images(count)
@@ -66,27 +86,31 @@ def test_fewer_images_than_latents_leave_the_others_quiet(count: int) -> None:
     assert int(loud.sum()) == count - 1
 
 
-def test_a_new_run_begins_so_and_one_from_weights_does_not(
-    tiny: Tiny, photos: Path, tmp_path: Path, watcher: Watcher
+@pytest.mark.parametrize("family", LINEAR)
+def test_a_new_run_begins_with_its_images_and_one_from_weights_does_not(
+    family: str, tiny: Tiny, photos: Path, tmp_path: Path, watcher: Watcher
 ) -> None:
     # With such a learning rate nothing moves, so that what is saved is what it began with.
     still = {"learning_rate": 1e-12, "weight_decay": 0.0}
-    train(tiny("vector", schedule=still), photos, tmp_path / "new", watcher)
-    weights = load_file(tmp_path / "new" / "last" / "diffusion_pytorch_model.safetensors")
-    untrained = VectorVAE(image_size=32, **tiny("vector").model.options).state_dict()
-    assert not any(torch.equal(weights[name], untrained[name]) for name in LINEAR)
-    again = tiny("vector", schedule=still, model={"init": str(tmp_path / "new" / "last"), "options": {}})
-    train(again, images_elsewhere(tmp_path), tmp_path / "continued", watcher)
-    continued = load_file(tmp_path / "continued" / "last" / "diffusion_pytorch_model.safetensors")
-    for name in LINEAR:
-        assert continued[name].numpy() == pytest.approx(weights[name].numpy(), abs=1e-6)
+    elsewhere = images_elsewhere(tmp_path)
+    from_weights = {"init": str(tmp_path / "new" / "last"), "options": {}}
+    train(tiny(family, schedule=still), photos, tmp_path / "new", watcher)
+    train(tiny(family, schedule=still), elsewhere, tmp_path / "other", watcher)
+    train(tiny(family, schedule=still, model=from_weights), elsewhere, tmp_path / "continued", watcher)
+    new, other, continued = (
+        load_file(tmp_path / run / "last" / "diffusion_pytorch_model.safetensors")
+        for run in ("new", "other", "continued")
+    )
+    for name in LINEAR[family]:
+        assert not torch.equal(new[name], other[name])
+        assert continued[name].numpy() == pytest.approx(new[name].numpy(), abs=1e-6)
 
 
 def images_elsewhere(folder: Path) -> Path:
-    """Return a folder of other images, which a new network would begin with otherwise."""
+    """Return a folder of other images."""
     elsewhere = folder / "elsewhere"
     elsewhere.mkdir()
     for number, image in enumerate(images(8)):
         pixels = (127.5 * (image + 1)).byte().permute(1, 2, 0).numpy()
-        Image.fromarray(pixels).save(elsewhere / f"{number}.png")
+        Image.fromarray(pixels).resize((32, 32)).save(elsewhere / f"{number}.png")
     return elsewhere

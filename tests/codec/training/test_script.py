@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of training as a plain script, where nothing is installed but torch, numpy, Pillow and safetensors."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from safetensors.torch import load_file
 
+from latentwire_codec.fitted_prior import load_prior
+from latentwire_codec.training.__main__ import main
 from latentwire_codec.training.pack import open_pack
 
 # What such a machine lacks, a finder refuses to import.
@@ -51,3 +55,27 @@ def test_a_refusal_is_one_line_and_status_1(photos: Path, tmp_path: Path) -> Non
     done = script("train", "latent-vae", str(photos), str(tmp_path / "run"), "data.size=33", "data.held_out_share=0.25")
     assert done.returncode == 1
     assert "data.size is 33" in done.stderr.splitlines()[-1]
+
+
+def test_units_are_measured_and_kept_with_the_model(
+    photos: Path, tiny_kl_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = json.loads((tiny_kl_folder / "config.json").read_text())
+    assert main(["units", str(tiny_kl_folder), str(photos), "--images", "2"]) == 0
+    units = json.loads(capsys.readouterr().out)
+    assert len(units) == 4
+    assert min(units) > 0
+    assert json.loads((tiny_kl_folder / "config.json").read_text()) == before | {"latent_units": units}
+
+
+def test_a_prior_is_fitted_to_a_folder_and_can_be_loaded(photos: Path, tiny_kl_folder: Path, tmp_path: Path) -> None:
+    out_file = tmp_path / "prior.safetensors"
+    assert main(["prior", str(photos), str(out_file), "--model", str(tiny_kl_folder), "--images", "3"]) == 0
+    assert load_prior(out_file).frequencies.min() >= 1
+
+
+def test_no_images_to_measure_with_are_refused(
+    photos: Path, tiny_kl_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["units", str(tiny_kl_folder), str(photos), "--images", "0"]) == 1
+    assert "--images is 0; it must be >= 1" in capsys.readouterr().err

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Samples (n,D) -> the linear encoder and decoder that reconstruct them best, found without training.
+
+The best linear autoencoder is spanned by the principal components, the Karhunen-Loeve transform; with variance 1 a
+linear VAE ends there, but for some shrinking (Lucas et al., Don't Blame the ELBO!, arXiv 1911.02469, after Tipping and
+Bishop, Probabilistic PCA, 1999).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+MIN_STD = 0.01
+"""Of a component: one that varies by less, as where samples are fewer than components, is not blown up to 1."""
+
+
+@dataclass(frozen=True)
+class LinearPair:
+    """x -> analysis @ x + bias = z, and z -> synthesis @ z + mean.
+
+    Attributes:
+        analysis: (C,D), the strongest component first.
+        bias: (C,).
+        synthesis: (D,C).
+        mean: (D,), of the samples.
+    """
+
+    analysis: Tensor
+    bias: Tensor
+    synthesis: Tensor
+    mean: Tensor
+
+
+def principal_components(batches: Iterable[Tensor], count: int, unit_variance: bool) -> LinearPair:
+    """Map batches of samples, each (n,D), to the linear pair of their first components.
+
+    Args:
+        batches: in all many more samples than there are components; components beyond their number stay quiet.
+        count: C, at most D.
+        unit_variance: give each component variance 1; else its axis has length 1.
+    """
+    number, total, products = 0, torch.zeros(()), torch.zeros(())
+    for batch in batches:
+        samples = batch.double()
+        number, total, products = number + len(samples), total + samples.sum(dim=0), products + samples.mT @ samples
+    mean = total / number
+    variances, axes = torch.linalg.eigh(products / number - mean.outer(mean))  # in ascending order
+    rows = axes.T.flip(0)[:count]
+    stds = variances.flip(0)[:count, None].clamp(min=MIN_STD**2).sqrt() if unit_variance else 1.0
+    return LinearPair(rows / stds, -(rows / stds) @ mean, (rows * stds).T, mean)

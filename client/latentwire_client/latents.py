@@ -43,7 +43,7 @@ class Latents:
         scaled: whether `values` is (raw - shift) * scale; else raw. Moments are always raw.
         image_size: (height, width) of the images before padding, to which decoding crops; None: no cropping.
         model: the name of the model that made them; empty: unknown.
-        latent_space: the space they are in, such as `latentwire-f8c4@2`; empty: unknown.
+        latent_space: the space they are in, such as `latentwire-f8c4@3`; empty: unknown.
         weights_digest: SHA-256 of the weights that made them, 64 hex digits; empty: unknown.
 
     Raises:

@@ -27,7 +27,7 @@ class AutoencoderSpec:
     Attributes:
         class_name: the class of its network, such as `AutoencoderKL`.
         config: the configuration of that class.
-        latent_space: the identity of its latents (`latentwire-f8c4@2`); empty where it has none.
+        latent_space: the identity of its latents (`latentwire-f8c4@3`); empty where it has none.
         weights_digest: SHA-256 over its tensors, 64 hex digits.
         file_sha256: SHA-256 of its weights file where it is a single one, else empty.
         latent_channels: C, derived from the network.

@@ -53,7 +53,7 @@ class Header:
     Attributes:
         kind: what its numbers are.
         model: name of the model that made it; empty: unknown.
-        latent_space: such as `latentwire-f8c4@2`; empty: unnamed or unknown.
+        latent_space: such as `latentwire-f8c4@3`; empty: unnamed or unknown.
         weights_digest: the first 8 bytes of the digest of the model's weights, 16 hex digits; empty: unknown.
         image_size: (height, width) that the decoded image is cropped to; (0, 0): all of it.
         shape: (C, h, w).

@@ -31,7 +31,7 @@ Latents = npt.NDArray[np.floating[Any]]
 Pixels = npt.NDArray[np.uint8]
 
 LOSSLESS = "lossless"
-QUALITIES = {"cache": 0.18, "high": 0.35, "medium": 0.6, "low": 1.2}
+QUALITIES = {"cache": 0.17, "high": 0.35, "medium": 0.6, "low": 1.2}
 """Steps, in units: a unit is about a channel's standard deviation."""
 SMALLEST_UNIT = 2.0**-20
 """Where all latents are close to 0."""

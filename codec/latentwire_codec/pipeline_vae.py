@@ -73,7 +73,7 @@ class AutoencoderLatentVAE(PipelineVAE):
         shift_factor: None; here because pipelines read it.
         force_upcast: False: half precision is safe.
         sample_size: side of the images it was measured on; any multiple of 8 works.
-        latent_space: the identity of its latents, such as `latentwire-f8c4@2`.
+        latent_space: the identity of its latents, such as `latentwire-f8c4@3`.
         latent_units: C numbers or None: see `AutoencoderSpec`.
         block_out_channels: derived from `widths`; here because pipelines take the downsampling factor
             from its length, 2 ** (4 - 1) = 8.

@@ -86,7 +86,7 @@ def half_constants(random: Random) -> Latents:
     return np.broadcast_to(np.array([-0.0, 1.0, 65504.0], np.float16)[:, None, None], (3, 5, 6)).copy()
 
 
-PHOTOGRAPH = Origin("f8c4", "latentwire-f8c4@2", "00112233445566778899aabbccddeeff", (101, 70))
+PHOTOGRAPH = Origin("f8c4", "latentwire-f8c4@3", "00112233445566778899aabbccddeeff", (101, 70))
 LONG_NAMES = Origin("m" * 255, "ä" * 127 + "x", "ff" * 32, (1, 2**32 - 1))
 CASES = {
     "one-place": Case(normal(1, 1, 1)),

@@ -108,7 +108,7 @@ def test_the_specification_says_where_the_weights_come_from(tiny_kl_folder: Path
 def test_f8c4_has_eight_and_four_and_its_own_latent_space() -> None:
     spec = load_autoencoder("f8c4", device="cpu").spec
     assert (spec.downsample_factor, spec.latent_channels) == (8, 4)
-    assert spec.latent_space == "latentwire-f8c4@2"
+    assert spec.latent_space == "latentwire-f8c4@3"
     assert (len(spec.scale), spec.shift) == (1, (0.0,))
     assert spec.latent_units is not None
     assert len(spec.latent_units) == 4

@@ -35,7 +35,7 @@ from tests.codec.lat_golden import CASES, read
 HEADER = Header(
     kind=Kind.QUANTIZED,
     model="f8c4",
-    latent_space="latentwire-f8c4@2",
+    latent_space="latentwire-f8c4@3",
     weights_digest="0123456789abcdef",
     image_size=(500, 768),
     shape=(4, 63, 96),
@@ -84,7 +84,7 @@ def test_the_bytes_are_those_of_the_specification() -> None:
         [
             b"\x89LAT\1\1",
             b"\4f8c4",
-            b"\x11latentwire-f8c4@2",
+            b"\x11latentwire-f8c4@3",
             bytes.fromhex("0123456789abcdef"),
             b"\xf4\3\x80\6",
             b"\4\x3f\x60",

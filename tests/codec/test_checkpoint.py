@@ -55,7 +55,7 @@ def test_f8c4_is_bundled_and_known_by_its_name() -> None:
     assert bundled_names() == ["f8c4"]
     checkpoint = load_checkpoint("f8c4")
     assert checkpoint.class_name == "AutoencoderLatentVAE"
-    assert checkpoint.latent_space == "latentwire-f8c4@2"
+    assert checkpoint.latent_space == "latentwire-f8c4@3"
     assert checkpoint.config["latent_channels"] == 4
     file = (WEIGHTS / "f8c4" / WHOLE).read_bytes()
     assert checkpoint.file_sha256 == hashlib.sha256(file).hexdigest()

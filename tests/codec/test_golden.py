@@ -20,9 +20,9 @@ from tests.codec import lat_reference
 from tests.codec.lat_golden import CASES, FOLDER, digest, integers, read
 
 TABLES = lat_reference.Tables(FILE)
-INTEGERS = "631ece54359ba23f9fa9995a6e37599cae3ff42e94c16c434fd2496561d68b75"
-LATENTS = "015119dd6c8832a76f1acbce488b327d18e7370bede8329cebafa275bbc15cab"
-FILES = "8dfb71835965bdd8108ae2bbf4ba97c1efb69d98b563cf23deb236a3b1ee5065"
+INTEGERS = "dbd35e7120821063f88d09324f1bb3c62fe0da0912e16130f5d5fd350d338c14"
+LATENTS = "56a1931c3a9ad8e2f5a1ff16ad6a3a186819cda7c6ce26255b7ab1037e938685"
+FILES = "def84cd2c0283d50a6859480d7b38f10b2f785c3dcb6380d1fab6268e82d8212"
 
 
 def test_the_files_are_those_that_were_frozen() -> None:

@@ -160,7 +160,7 @@ async def test_the_bundled_model_serves_files_of_any_size() -> None:
         encoded = await engine.encode(replace(ENCODE, image=png(57, 61)), CALLER)
         assert encoded.values.shape == (1, 4, 8, 8)
         assert encoded.image_size == (57, 61)
-        assert encoded.latent_space == "latentwire-f8c4@2"
+        assert encoded.latent_space == "latentwire-f8c4@3"
         job = replace(DECODE, latents=encoded.values, image_size=encoded.image_size)
         decoded = await engine.decode(replace(job, output=FileOutput(ImageFormat.PNG, None)), CALLER)
     assert isinstance(decoded.images, list)

@@ -56,6 +56,11 @@ def test_no_text_is_cut_off(title: str, captions: list[str], labels: list[str], 
     assert images.sum() >= 6 * side * side
 
 
+def test_a_caption_and_a_label_are_one_line_whatever_is_in_them() -> None:
+    one, other = (sheet([[plain(0)]], captions=[text], labels=[text]) for text in ("two words", "two\nwords\r\n"))
+    np.testing.assert_array_equal(pixels_of(one), pixels_of(other))
+
+
 def test_a_title_is_wrapped_to_the_picture_not_the_picture_widened_to_the_title() -> None:
     title = "a title of many words " * 30
     picture = sheet([[plain(0)]], title=title)

@@ -44,9 +44,11 @@ def sheet(
     Args:
         rows: images of one size, uint8 (H,W,3); the first row is the longest.
         title: above everything; lines are wrapped to the width.
-        captions: one for each column, above it; a column is as wide as its caption. None: no captions.
-        labels: one for each row, above it. None: no labels.
+        captions: one for each column, a line above it; a column is as wide as its caption. None: no captions.
+        labels: one for each row, a line above it. None: no labels.
     """
+    # A file's name may have a line end in it.
+    captions, labels = ([" ".join(text.split()) for text in texts] for texts in (captions, labels))
     height, width = rows[0][0].shape[:2]
     columns = len(rows[0])
     # Readable when the picture is shown at the width of a screen, and no larger than that.

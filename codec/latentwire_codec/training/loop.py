@@ -85,10 +85,10 @@ class Training:
             torch.manual_seed(schedule.seed)
             self._network = build_network(config.model, config.data.size)
             adversary = Adversary(config.loss, schedule) if config.loss.adversarial else None
+        self._shape = self._network.latent_shape(config.data.size)
         state = load_state(folder, device)
         if state is None and not config.model.init:
             self._begin()
-        self._shape = self._network.latent_shape(config.data.size)
         self._format = torch.channels_last if config.run.channels_last else torch.contiguous_format
         self._network.module.to(device=device, memory_format=self._format)  # type: ignore[call-overload]
         self._averaged = copy.deepcopy(self._network)

@@ -14,10 +14,13 @@ from torch import Tensor
 
 from latentwire_codec.checkpoint import Checkpoint, load_checkpoint
 from latentwire_codec.errors import CheckpointError, LatentSpaceMismatch, TensorError
+from latentwire_codec.face import FACES, image_channels
 from latentwire_codec.posterior import Posterior
+from latentwire_codec.probe import warn_of_mix_up
 from latentwire_codec.runtime import DTYPE_NAMES, Placement, Runtime
+from latentwire_codec.scaling import Numbers
 
-PROBE_SIDE = 64
+TRIAL_SIDE = 64
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class AutoencoderSpec:
         parameters: number of parameters.
         device: where it runs.
         dtype: what it computes in, `float32`, `bfloat16` or `float16`.
+        has_logvar: whether its posterior has a log-variance; without one there is the mode only.
     """
 
     class_name: str
@@ -56,6 +60,7 @@ class AutoencoderSpec:
     parameters: int
     device: str
     dtype: str
+    has_logvar: bool = True
 
     def check_images(self, height: int, width: int) -> None:
         """Refuse a size of raw images, in pixels, that the network does not take.
@@ -87,18 +92,36 @@ class AutoencoderSpec:
             raise TensorError(f"latents have the shape {tuple(shape)}; {wanted}")
 
 
-def load_autoencoder(source: str = "f8c4", *, device: str = "auto", dtype: str = "auto") -> "Autoencoder":
-    """Map a source (see `load_checkpoint`) to a VAE that is ready to run.
+def load_autoencoder(
+    source: str = "f8c4",
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    scale: Numbers | None = None,
+    shift: Numbers | None = None,
+    latent_space: str | None = None,
+    allow_pickle: bool = False,
+) -> "Autoencoder":
+    """Map a source to a VAE that is ready to run.
+
+    A VAE whose weights may be SD 1.x's or SDXL's is tried on a few images: see `probe`.
 
     Args:
-        source: a bundled name, a diffusers folder, or a hub id in the local cache.
+        source: see `load_checkpoint`, as for `scale` and what follows.
         device: see `Placement.choose`.
         dtype: see `Placement.choose`.
+        scale: 1 or C numbers; None: what the source tells.
+        shift: 1 or C numbers; None: what the source tells.
+        latent_space: a family's name (`sd1`, `sdxl` ...) or a name of your own; None: what the source shows.
+        allow_pickle: whether `.bin` weights are taken.
 
     Raises:
-        ModelError: the source, the device or the dtype cannot be used.
+        ModelError: the source, the device or the dtype cannot be used, or nothing tells the scaling.
     """
-    return Autoencoder(load_checkpoint(source), Placement.choose(device, dtype))
+    checkpoint = load_checkpoint(source, scale=scale, shift=shift, latent_space=latent_space, allow_pickle=allow_pickle)
+    autoencoder = Autoencoder(checkpoint, Placement.choose(device, dtype))
+    warn_of_mix_up(source, autoencoder)
+    return autoencoder
 
 
 class Autoencoder:
@@ -110,28 +133,32 @@ class Autoencoder:
 
     def __init__(self, checkpoint: Checkpoint, placement: Placement) -> None:
         self._runtime = Runtime(checkpoint.module, placement)
-        n_in, n_out = (checkpoint.config.get(key, 3) for key in ("in_channels", "out_channels"))
+        self._face = FACES[checkpoint.class_name]
+        n_in, n_out = image_channels(checkpoint.config)
         if (n_in, n_out) != (3, 3):
             raise CheckpointError(f"the {checkpoint.class_name} takes {n_in} channels and gives {n_out}; images have 3")
         fixed_size = getattr(checkpoint.module, "fixed_size", None)
-        probe = torch.zeros(1, 3, *(fixed_size or (PROBE_SIDE, PROBE_SIDE)))
-        latents = self._runtime.run(_mode, probe)[0]
-        scale, shift = _scaling(checkpoint.config, latents.shape[1])
+        # Some networks make a single latent of an image larger than the trial.
+        side = max(TRIAL_SIDE, getattr(checkpoint.module, "spatial_compression_ratio", 1))
+        images = torch.zeros(1, 3, *(fixed_size or (side, side)))
+        latents, *logvar = self._runtime.run(self._face.encode, images)
+        channels = latents.shape[1]
         self.spec = AutoencoderSpec(
             class_name=checkpoint.class_name,
             config=checkpoint.config,
             latent_space=checkpoint.latent_space,
             weights_digest=checkpoint.weights_digest,
             file_sha256=checkpoint.file_sha256,
-            latent_channels=latents.shape[1],
-            downsample_factor=probe.shape[2] // latents.shape[2],
+            latent_channels=channels,
+            downsample_factor=images.shape[2] // latents.shape[2],
             fixed_size=fixed_size,
-            scale=scale,
-            shift=shift,
-            latent_units=_units(checkpoint.latent_units, latents.shape[1]),
+            scale=_each(checkpoint.scaling.scale, "scale", channels),
+            shift=_each(checkpoint.scaling.shift, "shift", channels),
+            latent_units=_units(checkpoint.latent_units, channels),
             parameters=sum(parameter.numel() for parameter in checkpoint.module.parameters()),
             device=str(placement.device),
             dtype=DTYPE_NAMES[placement.dtype],
+            has_logvar=bool(logvar),
         )
 
     def encode(self, images: Tensor, on_retry: Callable[[list[int]], None] | None = None) -> Posterior:
@@ -142,15 +169,15 @@ class Autoencoder:
             on_retry: told the indices of the images that were computed again in float32.
 
         Returns:
-            mean and logvar, each float32 (B,C,H/f,W/f), raw, on the CPU.
+            mean and logvar, each float32 (B,C,H/f,W/f), raw, on the CPU; logvar is None where the VAE has none.
 
         Raises:
             TensorError: the shape is wrong.
             NonFiniteError: the output is not finite even in float32.
         """
         self._check_images(images)
-        mean, logvar = self._runtime.run(_moments, images, on_retry)
-        return Posterior(mean.cpu(), logvar.cpu())
+        mean, *logvar = self._runtime.run(self._face.encode, images, on_retry)
+        return Posterior(mean.cpu(), logvar[0].cpu() if logvar else None)
 
     def decode(
         self,
@@ -173,18 +200,18 @@ class Autoencoder:
             NonFiniteError: the output is not finite even in float32.
         """
         self.spec.check_latents(latents.shape)
-        (images,) = self._runtime.run(_decode, latents, on_retry)
+        (images,) = self._runtime.run(self._face.decode, latents, on_retry)
         return finish(images).cpu()
 
-    def to_scaled(self, raw: Tensor) -> Tensor:
-        """Map raw latents (B,C,h,w) to what a diffusion model works on: (raw - shift) * scale."""
+    def to_scaled(self, raw: Tensor, scale: float | None = None, shift: float | None = None) -> Tensor:
+        """Map raw latents (B,C,h,w) to what a diffusion model works on: (raw - shift) * scale; None: its own."""
         self.spec.check_latents(raw.shape)
-        return (raw - _per_channel(self.spec.shift)) * _per_channel(self.spec.scale)
+        return (raw - _factors(shift, self.spec.shift)) * _factors(scale, self.spec.scale)
 
-    def to_raw(self, scaled: Tensor) -> Tensor:
-        """Map scaled latents (B,C,h,w) to raw ones: scaled / scale + shift."""
+    def to_raw(self, scaled: Tensor, scale: float | None = None, shift: float | None = None) -> Tensor:
+        """Map scaled latents (B,C,h,w) to raw ones: scaled / scale + shift; None: the model's own."""
         self.spec.check_latents(scaled.shape)
-        return scaled / _per_channel(self.spec.scale) + _per_channel(self.spec.shift)
+        return scaled / _factors(scale, self.spec.scale) + _factors(shift, self.spec.shift)
 
     def check_latent_space(self, latent_space: str, weights_digest: str = "") -> None:
         """Refuse latents of another space; those of unknown origin are let through.
@@ -219,41 +246,10 @@ class Autoencoder:
         self.spec.check_images(*images.shape[2:])
 
 
-def _moments(module: Any, images: Tensor) -> tuple[Tensor, ...]:
-    posterior = module.encode(images).latent_dist
-    return posterior.mean, posterior.logvar
-
-
-def _mode(module: Any, images: Tensor) -> tuple[Tensor, ...]:
-    return (module.encode(images).latent_dist.mode(),)
-
-
-def _decode(module: Any, latents: Tensor) -> tuple[Tensor, ...]:
-    return (module.decode(latents).sample,)
-
-
-def _scaling(config: Mapping[str, Any], channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Map a diffusers configuration to scale and shift, each 1 or C numbers.
-
-    Either scaled = (raw - shift_factor) * scaling_factor, or, where per-channel statistics are given,
-    scaled = (raw - latents_mean) / latents_std * scaling_factor; as the diffusers pipelines compute it.
-    """
-    mean, std = config.get("latents_mean"), config.get("latents_std")
-    try:
-        factor = float(config["scaling_factor"])
-        scale: tuple[float, ...] = (factor,)
-        shift: tuple[float, ...] = (float(config.get("shift_factor") or 0.0),)
-        if mean is not None and std is not None:
-            scale, shift = tuple(factor / float(s) for s in std), tuple(map(float, mean))
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise CheckpointError(f"the scaling in config.json is not of finite numbers: {error!r}") from error
-    if not all(map(math.isfinite, (*scale, *shift))) or 0.0 in scale:
-        raise CheckpointError(f"scaling by {scale} after a shift by {shift} cannot be undone")
-    if not {len(scale), len(shift)} <= {1, channels}:
-        raise CheckpointError(
-            f"latents_mean and latents_std have {len(shift)} and {len(scale)} numbers; {channels} are needed"
-        )
-    return scale, shift
+def _each(numbers: tuple[float, ...], name: str, channels: int) -> tuple[float, ...]:
+    if len(numbers) not in {1, channels}:
+        raise CheckpointError(f"{name} has {len(numbers)} numbers; 1 or {channels} are needed")
+    return numbers
 
 
 def _units(units: Sequence[float] | None, channels: int) -> tuple[float, ...] | None:
@@ -264,5 +260,5 @@ def _units(units: Sequence[float] | None, channels: int) -> tuple[float, ...] | 
     return tuple(units)
 
 
-def _per_channel(numbers: tuple[float, ...]) -> Tensor:
-    return torch.tensor(numbers, dtype=torch.float32).view(1, -1, 1, 1)
+def _factors(given: float | None, own: tuple[float, ...]) -> Tensor:
+    return torch.tensor(own if given is None else (given,), dtype=torch.float32).view(1, -1, 1, 1)

@@ -1,37 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a VAE comes from: a bundled name, a diffusers folder or a cached hub id -> a network with its weights.
+"""Where a VAE comes from: a bundled name, a diffusers folder, a cached hub id, a single file -> a network with weights.
 
-Nothing here reaches the network, and nothing unpickles: weights are safetensors. Names and shapes must match the
-class exactly; a missing tensor is refused, never left random.
+Nothing here reaches the network, and no code in a file is run.
 """
 
 import hashlib
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from latentwire_codec.errors import CheckpointError, UnknownModel
-
-WEIGHTS = Path(__file__).parent / "weights"
-# Full precision first, a whole file before shards.
-WEIGHT_FILES = (
-    "diffusion_pytorch_model.safetensors",
-    "diffusion_pytorch_model.safetensors.index.json",
-    "diffusion_pytorch_model.fp16.safetensors",
-    "diffusion_pytorch_model.safetensors.index.fp16.json",
-)
-HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-# Folders saved before diffusers 0.17 name the attention's layers so (SD 1.x and 2.x VAEs among them).
-OLD_ATTENTION = re.compile(r"(attentions\.\d+)\.(query|key|value|proj_attn)\.")
-NEW_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+from latentwire_codec.errors import CheckpointError
+from latentwire_codec.families import BY_NAME, Scaling, candidates, registered_family
+from latentwire_codec.folder import bundled_names, find_folder, stored_in_folder
+from latentwire_codec.network import Stored, build_network
+from latentwire_codec.scaling import Evidence, Numbers, Wish, in_config, resolve
+from latentwire_codec.single_file import stored_in_file
 
 
 @dataclass(frozen=True)
@@ -41,70 +28,78 @@ class Checkpoint:
     Attributes:
         module: a diffusers VAE, float32, on the CPU, in eval mode.
         class_name: its class.
-        config: its configuration, complete with the class's defaults.
+        config: its configuration, complete with the class's defaults; it tells the scaling below.
+        scaling: of its latents.
         latent_space: the identity of its latents, empty where it has none.
-        latent_units: see `AutoencoderSpec`; None where config.json has none.
-        weights_digest: SHA-256 over the tensors as they are stored, see `digest`.
-        file_sha256: SHA-256 of the weights file where it is a single one, else empty.
+        latent_units: see `AutoencoderSpec`; None where nothing tells them.
+        weights_digest: SHA-256 over the tensors under the network's names, see `digest`; the same for one VAE in a
+            folder, a single file and a full checkpoint.
+        file_sha256: SHA-256 of the weights file where it is a single one, else empty; it begins with A1111's hash.
     """
 
     module: nn.Module
     class_name: str
     config: Mapping[str, Any]
+    scaling: Scaling
     latent_space: str
     latent_units: Sequence[float] | None
     weights_digest: str
     file_sha256: str
 
 
-def bundled_names() -> list[str]:
-    """Return the names of the models that come with the package."""
-    return sorted(path.parent.name for path in WEIGHTS.glob("*/config.json"))
-
-
-def load_checkpoint(source: str) -> Checkpoint:
+def load_checkpoint(
+    source: str,
+    *,
+    scale: Numbers | None = None,
+    shift: Numbers | None = None,
+    latent_space: str | None = None,
+    allow_pickle: bool = False,
+) -> Checkpoint:
     """Map a source to a network with its weights.
 
     Args:
-        source: a bundled name (`f8c4`), a folder with a config.json and safetensors weights as diffusers saves them
-            (whole, sharded or as the fp16 variant; a pipeline's folder stands for its `vae`), or the hub id of such
-            a folder that is in the local Hugging Face cache.
+        source: a bundled name (`f8c4`); a folder with a config.json and weights as diffusers saves them (whole,
+            sharded or as the fp16 variant; a pipeline's folder stands for its `vae`); the hub id of such a folder
+            that is in the local Hugging Face cache; or a single file (see `single_file`): a VAE's own, or a full
+            checkpoint, of which only the VAE is read.
+        scale: scaled = (raw - shift) * scale, 1 or C numbers; None: see `scaling` for what decides.
+        shift: 1 or C numbers; None: see `scaling`.
+        latent_space: names the latents; a family's name (`sd1`, `sdxl`, `sd3`, `flux1` ...) also tells the factors
+            that no configuration tells. None: what the source shows.
+        allow_pickle: whether `.bin` weights are taken; they are unpickled as tensors only, as `.ckpt` and `.pt` are.
 
     Raises:
         UnknownModel: nothing of that name is bundled, on disk or cached.
-        CheckpointError: what was found cannot be read, is of a class that is not supported, or its tensors do not
-            match the class.
+        CheckpointError: what was found cannot be read or trusted, is of a class that is not supported, its tensors do
+            not match the class, or nothing tells how its latents are scaled.
     """
-    folder = find_folder(source)
-    config = _read_config(folder)
-    class_name = str(config.get("_class_name", ""))
-    stored, files = _read_weights(folder)
-    module = _build(folder, class_name, config, stored)
+    stored = _find(source, allow_pickle)
+    module, tensors = build_network(stored)
+    config = {key: value for key, value in module.config.items() if not key.startswith("_")}
+    weights_digest = digest(tensors)
+    file_sha256 = _file_sha256(stored.files[0]) if len(stored.files) == 1 else ""
+    evidence = Evidence(
+        where=stored.where,
+        config=config,
+        told=stored.told,
+        tensors=tensors,
+        candidates=candidates(stored.class_name, config),
+        family=stored.family or registered_family(file_sha256, weights_digest),
+        defaults="_class_name" in stored.told,
+    )
+    scaling, space = resolve(Wish(scale, shift, latent_space), evidence)
+    config = in_config(scaling, config)
+    if space in BY_NAME:
+        config |= {key: value for key, value in BY_NAME[space].config.items() if key not in stored.told}
     return Checkpoint(
         module=module,
-        class_name=class_name,
-        config={key: value for key, value in module.config.items() if not key.startswith("_")},
-        latent_space=str(config.get("latent_space", "")),
-        latent_units=_numbers(folder, config.get("latent_units")),
-        weights_digest=digest(stored),
-        file_sha256=_file_sha256(files[0]) if len(files) == 1 else "",
-    )
-
-
-def find_folder(source: str) -> Path:
-    """Map a source to the folder that holds its config.json; raises what `load_checkpoint` raises."""
-    if source in bundled_names():
-        return WEIGHTS / source
-    path = Path(source).expanduser()
-    if path.is_file():
-        raise CheckpointError(f"{source} is a file; give the folder that holds config.json and the safetensors weights")
-    if not path.is_dir():
-        path = _cached_snapshot(source)
-    for folder in (path, path / "vae"):
-        if (folder / "config.json").is_file():
-            return folder
-    raise CheckpointError(
-        f"{source} has no config.json, nor a vae/config.json; give a folder that diffusers' save_pretrained wrote"
+        class_name=stored.class_name,
+        config=config,
+        scaling=scaling,
+        latent_space=space,
+        latent_units=_units(stored.where, stored.told.get("latent_units")),
+        weights_digest=weights_digest,
+        file_sha256=file_sha256,
     )
 
 
@@ -123,119 +118,18 @@ def digest(weights: Mapping[str, Tensor]) -> str:
     return sha256.hexdigest()
 
 
-def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Map a folder to its configuration and its tensors as they are stored, without building anything.
-
-    Raises:
-        CheckpointError: either is missing or cannot be read.
-    """
-    return _read_config(folder), _read_weights(folder)[0]
+def _find(source: str, allow_pickle: bool) -> Stored:
+    path = Path(source).expanduser()
+    if source not in bundled_names() and path.is_file():
+        return stored_in_file(path, allow_pickle)
+    return stored_in_folder(find_folder(source), allow_pickle)
 
 
-def _cached_snapshot(source: str) -> Path:
-    """Map a hub id to its snapshot in the local Hugging Face cache."""
-    if not HUB_ID.fullmatch(source):
-        raise UnknownModel(
-            f"no model {source!r}: it is neither a bundled one ({', '.join(bundled_names())}) nor a folder"
-        )
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(source, local_files_only=True))
-    except LocalEntryNotFoundError as error:
-        raise UnknownModel(
-            f"no model {source!r}: it is neither a folder nor in the local Hugging Face cache; "
-            f"download it with `hf download {source}`"
-        ) from error
-    except HFValidationError as error:
-        raise UnknownModel(f"no model {source!r}: it is not a folder, and cannot be a hub id: {error}") from error
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{path} holds no JSON object")
-    return config
-
-
-def _numbers(folder: Path, value: Any) -> Sequence[float] | None:
+def _units(where: Path, value: Any) -> Sequence[float] | None:
     try:
         return None if value is None else [float(number) for number in value]
     except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{folder / 'config.json'}: latent_units is {value!r}, not a list of numbers") from error
-
-
-def _read_weights(folder: Path) -> tuple[dict[str, Tensor], list[Path]]:
-    """Read the folder's tensors as they are stored, and name the files they came from."""
-    found = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
-    if found is None:
-        raise CheckpointError(f"{folder} has no safetensors weights; looked for {', '.join(WEIGHT_FILES)}")
-    files = [found] if found.suffix == ".safetensors" else _shards(found)
-    weights: dict[str, Tensor] = {}
-    for file in files:
-        try:
-            weights.update(load_file(file))
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{file} cannot be read as safetensors: {error}") from error
-    return weights, files
-
-
-def _shards(index: Path) -> list[Path]:
-    try:
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{index} is not an index of shards: {error!r}") from error
-    if not all(isinstance(name, str) and Path(name).name == name for name in names):
-        raise CheckpointError(f"{index} names files outside its folder")
-    return [index.parent / name for name in names]
-
-
-def _build(folder: Path, class_name: str, config: dict[str, Any], stored: Mapping[str, Tensor]) -> Any:
-    """Build the class's network and give it exactly the stored tensors."""
-    from diffusers import AutoencoderKL
-
-    from latentwire_codec.pipeline_vae import AutoencoderLatentVAE, AutoencoderVectorVAE
-
-    classes = {cls.__name__: cls for cls in (AutoencoderLatentVAE, AutoencoderVectorVAE, AutoencoderKL)}
-    if class_name not in classes:
-        raise CheckpointError(
-            f"{folder / 'config.json'} names the class {class_name!r}; supported: {', '.join(classes)}"
-        )
-    try:
-        with torch.device("meta"):  # no time is spent on random numbers that are replaced
-            module = classes[class_name].from_config(config)
-    except Exception as error:
-        raise CheckpointError(f"{folder / 'config.json'} does not describe an {class_name}: {error}") from error
-    weights = {_current_name(name): tensor.float() for name, tensor in stored.items()}
-    for name, wanted in module.state_dict().items():
-        # Old attention layers were 1x1 convolutions in some files: the same numbers in another shape.
-        if name in weights and "attentions" in name and weights[name].numel() == wanted.numel():
-            weights[name] = weights[name].reshape(wanted.shape)
-    _refuse_differences(folder, dict(module.state_dict()), weights)
-    module.load_state_dict(weights, strict=True, assign=True)
-    return module.eval()
-
-
-def _current_name(name: str) -> str:
-    return OLD_ATTENTION.sub(lambda match: f"{match[1]}.{NEW_ATTENTION[match[2]]}.", name)
-
-
-def _refuse_differences(folder: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    shared = wanted.keys() & found.keys()
-    problems = {
-        "missing": wanted.keys() - found.keys(),
-        "not known to the class": found.keys() - wanted.keys(),
-        "of another shape": {name for name in shared if wanted[name].shape != found[name].shape},
-        "not finite": {name for name in shared if not found[name].isfinite().all()},
-    }
-    phrases = [f"{len(names)} {what} (such as {min(names)})" for what, names in problems.items() if names]
-    if phrases:
-        raise CheckpointError(f"the tensors in {folder} do not fit its config.json: {'; '.join(phrases)}")
+        raise CheckpointError(f"{where}: latent_units is {value!r}, not a list of numbers") from error
 
 
 def _file_sha256(path: Path) -> str:

@@ -16,6 +16,7 @@ from latentwire_codec.autoencoder import Autoencoder, load_autoencoder
 from latentwire_codec.checkpoint import Checkpoint, load_checkpoint
 from latentwire_codec.errors import CheckpointError, LatentSpaceMismatch, NonFiniteError, TensorError
 from latentwire_codec.runtime import Placement
+from latentwire_codec.scaling import told_by
 
 Build = Callable[..., Any]
 CPU = Placement(torch.device("cpu"), torch.float32)
@@ -29,10 +30,14 @@ def wrap(
     module: Any, latent_space: str = "", latent_units: Sequence[float] | None = None, **config: Any
 ) -> Autoencoder:
     """Make an autoencoder of a module in memory."""
+    config = {**module.config, **config}
+    scaling = told_by(config)
+    assert scaling is not None
     checkpoint = Checkpoint(
         module=module,
         class_name=type(module).__name__,
-        config={**module.config, **config},
+        config=config,
+        scaling=scaling,
         latent_space=latent_space,
         latent_units=latent_units,
         weights_digest="ab" * 32,

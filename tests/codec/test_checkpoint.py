@@ -17,14 +17,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from latentwire_codec.checkpoint import (
-    WEIGHTS,
-    bundled_names,
-    digest,
-    find_folder,
-    load_checkpoint,
-)
+from latentwire_codec.checkpoint import digest, load_checkpoint
 from latentwire_codec.errors import CheckpointError, ModelError, UnknownModel
+from latentwire_codec.folder import WEIGHTS, bundled_names, find_folder
 from latentwire_codec.pipeline_vae import AutoencoderLatentVAE, AutoencoderVectorVAE
 
 WHOLE = "diffusion_pytorch_model.safetensors"
@@ -141,6 +136,46 @@ def test_full_precision_is_preferred_to_the_fp16_variant(build_kl: Build, tmp_pa
     build_kl().save_pretrained(tmp_path)
     checkpoint = load_checkpoint(str(tmp_path))
     assert same_weights(checkpoint.module.state_dict(), build_kl().state_dict())
+
+
+@pytest.mark.parametrize("variant", [None, "fp16"])
+@pytest.mark.parametrize("max_shard_size", ["10GB", "10KB"], ids=["whole", "sharded"])
+def test_pickled_weights_load_where_they_are_allowed(
+    build_kl: Build, tmp_path: Path, variant: str | None, max_shard_size: str
+) -> None:
+    module = build_kl()
+    module.save_pretrained(tmp_path, safe_serialization=False, variant=variant, max_shard_size=max_shard_size)
+    assert not list(tmp_path.glob("*.safetensors"))
+    assert "allow pickles (allow_pickle=True), or save it as safetensors" in refused(tmp_path)
+    checkpoint = load_checkpoint(str(tmp_path), allow_pickle=True)
+    assert same_weights(checkpoint.module.state_dict(), module.state_dict())
+
+
+def test_safetensors_are_preferred_to_pickles_even_where_those_are_allowed(build_kl: Build, tmp_path: Path) -> None:
+    build_kl().half().save_pretrained(tmp_path, variant="fp16")
+    build_kl().save_pretrained(tmp_path, safe_serialization=False)
+    checkpoint = load_checkpoint(str(tmp_path), allow_pickle=True)
+    assert checkpoint.weights_digest == digest(build_kl().half().state_dict())
+
+
+@pytest.mark.parametrize("old", [True, False], ids=["variant last", "variant first"])
+def test_shards_of_a_variant_load_under_their_old_names_and_their_new_ones(
+    build_kl: Build, tmp_path: Path, old: bool
+) -> None:
+    half = build_kl().half()
+    half.save_pretrained(tmp_path, variant="fp16", max_shard_size="10KB")
+    (index,) = tmp_path.glob("*.index.*")
+    text = index.read_text()
+    for shard in list(tmp_path.glob("*-of-*.safetensors")):
+        stem, _, count = shard.name.removesuffix(".safetensors").replace(".fp16", "").partition("-")
+        new = f"{stem}-{count}.fp16.safetensors" if old else f"{stem}.fp16-{count}.safetensors"
+        text = text.replace(shard.name, new)
+        shard.rename(tmp_path / new)
+    index.unlink()
+    name = "safetensors.index.fp16.json" if old else "fp16.safetensors.index.json"
+    (tmp_path / f"diffusion_pytorch_model.{name}").write_text(text)
+    checkpoint = load_checkpoint(str(tmp_path))
+    assert same_weights(checkpoint.module.state_dict(), half.float().state_dict())
 
 
 def test_a_pipelines_folder_stands_for_its_vae(build_kl: Build, tmp_path: Path) -> None:
@@ -266,9 +301,9 @@ def test_a_truncated_weights_file_is_refused(tiny_kl_folder: Path) -> None:
     assert "cannot be read as safetensors" in refused(tiny_kl_folder)
 
 
-def test_a_file_instead_of_a_folder_is_refused_with_the_remedy(tiny_kl_folder: Path) -> None:
-    message = refused(tiny_kl_folder / WHOLE)
-    assert "is a file; give the folder that holds config.json" in message
+def test_a_file_where_a_folder_is_needed_is_refused_with_the_remedy(tiny_kl_folder: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"is a file; give the folder that holds config\.json"):
+        find_folder(str(tiny_kl_folder / WHOLE))
 
 
 @pytest.mark.parametrize("name", ["../secret.safetensors", "/etc/passwd", "sub/file", 7])
@@ -331,7 +366,7 @@ def test_a_hub_id_that_is_cached_loads(build_kl: Build, hub_cache: Path, inside:
 
 @pytest.mark.parametrize("source", ["absent", "a/b/c", "/absent/folder", "http://x/y", "-"])
 def test_a_source_of_no_known_form_is_unknown_and_the_message_names_the_bundled(hub_cache: Path, source: str) -> None:
-    with pytest.raises(UnknownModel, match=r"neither a bundled one \(f8c4\) nor a folder"):
+    with pytest.raises(UnknownModel, match=r"neither a bundled one \(f8c4\) nor a folder or file"):
         load_checkpoint(source)
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from latentwire_client import Client, Timeout
-from latentwire_codec.checkpoint import WEIGHTS
+from latentwire_codec.folder import WEIGHTS
 from latentwire_codec.latent_vae import LatentVAE
 from latentwire_server.app import background
 from latentwire_server.config import ModelSource, ServerConfig

@@ -17,7 +17,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from latentwire_codec.checkpoint import find_folder, read_folder
+from latentwire_codec.folder import find_folder, read_folder
 from latentwire_codec.latent_vae import LatentVAE
 from latentwire_codec.training.config import ConfigError, Family, Kind, ModelConfig
 from latentwire_codec.vector_vae import VectorVAE

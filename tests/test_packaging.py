@@ -89,6 +89,7 @@ def test_the_wheel_carries_the_bundled_model(names: set[str]) -> None:
 def test_the_wheel_carries_the_protocol_and_its_types(names: set[str]) -> None:
     protocol = "latentwire_proto/v1/latent_codec"
     assert {f"{protocol}.proto", f"{protocol}_pb2.pyi"} <= names
+    assert "latentwire_proto/inference/grpc_service.binpb" in names
 
 
 def test_the_wheel_carries_the_licence(wheel: Path) -> None:

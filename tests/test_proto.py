@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The committed stubs are what the committed protocol generates, and the protocol keeps its style."""
+"""The committed stubs and descriptor are what the committed protocols generate, and the protocols keep their style."""
 
 import shutil
 import subprocess
@@ -7,8 +7,10 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
-STUB = "latentwire_proto/v1/latent_codec_pb2.pyi"
+MADE = ("latentwire_proto/v1/latent_codec_pb2.pyi", "latentwire_proto/inference/grpc_service.binpb")
 
 
 def run(*command: object) -> subprocess.CompletedProcess[str]:
@@ -22,18 +24,19 @@ def run(*command: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_committed_stubs_are_what_the_protocol_generates() -> None:
+def test_what_is_committed_is_what_the_protocols_generate() -> None:
     result = run(sys.executable, "proto/generate.py", "--check")
     assert result.returncode == 0, result.stderr
 
 
-def test_a_stub_that_was_edited_by_hand_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("made", MADE)
+def test_what_was_edited_by_hand_is_named(tmp_path: Path, made: str) -> None:
     shutil.copytree(ROOT / "proto", tmp_path / "proto")
-    with (tmp_path / "proto" / STUB).open("a", encoding="utf-8") as stub:
-        stub.write("\nEDITED: int\n")
+    with (tmp_path / "proto" / made).open("a", encoding="utf-8") as file:
+        file.write("\nEDITED: int\n")
     result = run(sys.executable, tmp_path / "proto" / "generate.py", "--check")
     assert result.returncode == 1
-    assert STUB in result.stderr
+    assert made in result.stderr
     assert "make proto" in result.stderr
 
 

@@ -40,6 +40,11 @@ class ModelInfo:
     loaded: bool
 
     @property
+    def file_hash(self) -> str:
+        """The first ten digits of the file's SHA-256, as A1111 shows them; empty where there is not one file."""
+        return self.file_sha256[:10]
+
+    @property
     def is_vector(self) -> bool:
         """Whether its latents are one vector for an image of its one size, (B,C,1,1); else spatial, (B,C,h,w)."""
         return self.fixed_size is not None
@@ -59,7 +64,7 @@ class Execution:
     """How a server carried out a call, or an item of a stream.
 
     Attributes:
-        queue_s: waiting for the device, seconds.
+        queue_s: waiting for the device, and before it for the weights where they were not in memory, seconds.
         compute_s: in the model, copies to and from the device included, seconds.
         coding_s: reading and writing image files, resizing, padding, casting, seconds.
         batch_size: the largest number of images that shared a batch with one of these, 1 or more.

@@ -23,6 +23,9 @@ from latentwire_proto.v1.latent_codec_pb2_grpc import add_LatentCodecServiceServ
 from latentwire_server.config import ServerConfig
 from latentwire_server.engine import Engine
 from latentwire_server.errors import ServerError
+from latentwire_server.gateway.hf_remote import RemoteVaeGateway
+from latentwire_server.gateway.http_server import HttpServer
+from latentwire_server.gateway.oip import OpenInferenceService
 from latentwire_server.interceptors import SERVICE, RequestInterceptor
 from latentwire_server.lifecycle import Lifecycle
 from latentwire_server.service import LatentCodecService
@@ -31,7 +34,7 @@ from latentwire_server.telemetry import Metrics
 log = logging.getLogger("latentwire")
 
 # After the last answer is written, how long the transport may take to deliver it.
-CLOSE_S = 5.0
+CLOSE_S = 5
 
 
 class Server:
@@ -45,11 +48,16 @@ class Server:
         self.config = config
         self.metrics = Metrics()
         self.port = 0
+        self.http_port = 0
         self.metrics_port = 0
         self._lifecycle = Lifecycle()
         self._engine = Engine(config, self.metrics)
         self._health = health.HealthServicer()
         self._metrics_server: WSGIServer | None = None
+        self._http: HttpServer | None = None
+        if config.http_port is not None:
+            gateway = RemoteVaeGateway(self._engine, config, self._lifecycle, self.metrics)
+            self._http = HttpServer(gateway.application(), config)
         self._grpc = grpc.aio.server(
             interceptors=[RequestInterceptor(self._lifecycle, self.metrics, config.token)],
             options=[
@@ -72,6 +80,9 @@ class Server:
         """
         service = LatentCodecService(self._engine, self.config, self._lifecycle, self.metrics)
         add_LatentCodecServiceServicer_to_server(service, self._grpc)
+        if self.config.oip:
+            gateway = OpenInferenceService(self._engine, self.config, self._lifecycle, self.metrics)
+            self._grpc.add_generic_rpc_handlers((gateway.handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         reflection.enable_server_reflection(
             (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
@@ -84,6 +95,8 @@ class Server:
         self._serve_metrics()
         await self._grpc.start()
         try:
+            if self._http is not None:
+                self.http_port = await self._http.start()
             await self._engine.start()
         except BaseException:
             await self.stop()
@@ -102,6 +115,8 @@ class Server:
         drained = await self._lifecycle.idle(self.config.drain_timeout_s)
         if not drained:
             log.error("requests were still running after %s s; they are lost", self.config.drain_timeout_s)
+        if self._http is not None:
+            await self._http.stop(CLOSE_S if drained else 0)
         await self._grpc.stop(CLOSE_S if drained else 0)
         await self._engine.close(wait=drained)
         if self._metrics_server is not None:
@@ -181,10 +196,18 @@ async def _run(config: ServerConfig, on_ready: Callable[[Server], None]) -> None
     shown = {key: value for key, value in asdict(config).items() if key != "token"}
     log.info("configuration: %s", {**shown, "token": config.token is not None})
     server = Server(config)
-    await server.start()
-    if not stopping.is_set():
+    starting, asked = asyncio.create_task(server.start()), asyncio.create_task(stopping.wait())
+    await asyncio.wait((starting, asked), return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        starting.cancel()  # the model that is being loaded is the last
+        await asyncio.wait((starting,))
+    if starting.cancelled():
+        log.info("stopped before every model was loaded")
+        return
+    await starting
+    if not asked.done():
         on_ready(server)
-        await stopping.wait()
+        await asked
     log.info("draining")
     if not await server.stop():
         os._exit(1)  # the batch on the device cannot be interrupted, and a thread keeps the process alive

@@ -49,22 +49,17 @@ def prepare_encode(job: EncodeJob, spec: AutoencoderSpec, config: ServerConfig) 
     images = 1 if isinstance(job.image, bytes) else len(job.image)
     if job.kind is LatentKind.SAMPLE and len(job.seeds) != images:
         raise InvalidRequest("latents.seeds", f"{len(job.seeds)} seeds for {images} images; give one for each")
-    if isinstance(job.image, bytes):
-        target_size = _target_size(job, spec)
-        pixels = read_image(job.image, config.image_limits)
-        if target_size is not None:
-            height, width = target_size
-            config.image_limits.check(width, height)
-            pixels = geometry.resize_to_cover(pixels, width, height)
-        size = pixels.shape[:2]
-        batch = torch.from_numpy(geometry.pad_to_multiple(pixels, f)).unsqueeze(0)
+    if not isinstance(job.image, Tensor):
+        pictures = _read_files(job, spec, config)
+        size = pictures[0].shape[:2]
+        batch = torch.from_numpy(np.stack([geometry.pad_to_multiple(picture, f) for picture in pictures]))
     else:
         if job.target_size is not None:
             raise InvalidRequest("target_size", "raw images are taken as they are; resize an image file")
         batch = job.image
         size = sides(batch)
         config.image_limits.check(size[1], size[0])
-        _check_batch(len(batch), config)
+        check_batch(len(batch), config)
         spec.check_images(*size)
         _check_finite(batch, "image tensor")
         if batch.is_floating_point() and (largest := batch.abs().max().item()) > MAX_MAGNITUDE:
@@ -90,7 +85,7 @@ def finish_encode(job: EncodeJob, model: Autoencoder, moments: list[tuple[Tensor
     posterior = Posterior(means, logvars[0] if logvars else None)
     values = posterior.sample(job.seeds) if job.kind is LatentKind.SAMPLE else posterior.mode()
     if job.scaled:
-        values = model.to_scaled(values)
+        values = model.to_scaled(values, job.scale, job.shift)
     logvar = posterior.logvar if job.kind is LatentKind.MOMENTS else None
     return EncodedLatents(_cast(values, job.dtype), None if logvar is None else _cast(logvar, job.dtype))
 
@@ -163,12 +158,12 @@ def prepare_decode(job: DecodeJob, model: Autoencoder, config: ServerConfig) -> 
     Raises:
         TensorError, NonFiniteError, RequestTooLarge, InvalidRequest: as their names say.
     """
+    height, width = _check_latents(job.latents.shape, job.image_size, "latents", model.spec, config)
     latents = job.latents.float()
-    height, width = _check_latents(latents.shape, job.image_size, "latents", model.spec, config)
     if isinstance(job.output, torch.dtype):
         _check_answer(len(latents) * 3 * height * width * job.output.itemsize, "uint8", config)
     _check_finite(latents, "latents")
-    return model.to_raw(latents) if job.scaled else latents
+    return model.to_raw(latents, job.scale, job.shift) if job.scaled else latents
 
 
 def device_output(output: FileOutput | torch.dtype) -> torch.dtype:
@@ -207,6 +202,45 @@ def sides(batch: Tensor) -> tuple[int, int]:
     return height, width
 
 
+def check_batch(images: int, config: ServerConfig) -> None:
+    """Refuse more images than one request may have; raises TensorTooLarge."""
+    if images > config.max_batch:
+        raise TensorTooLarge(
+            f"the request has {images} images; at most {config.max_batch} are accepted (serve --max-batch)"
+        )
+
+
+def _read_files(job: EncodeJob, spec: AutoencoderSpec, config: ServerConfig) -> list[geometry.Pixels]:
+    """Map a job's image files to their pixels, framed to the target size if there is one; all of one size."""
+    assert not isinstance(job.image, Tensor)  # or there are no files
+    files = (job.image,) if isinstance(job.image, bytes) else job.image
+    check_batch(len(files), config)
+    target_size = _target_size(job, spec)
+    pictures: list[geometry.Pixels] = []
+    for index, file in enumerate(files):
+        picture = read_image(file, config.image_limits)
+        if target_size is not None:
+            config.image_limits.check(target_size[1], target_size[0])
+            picture = geometry.resize_to_cover(picture, target_size[1], target_size[0])
+        height, width = picture.shape[:2]
+        # A small file can be a large image: together they are no more than raw images in one message.
+        pixels, allowed = len(files) * height * width, config.image_limits.max_pixels
+        if pixels > allowed:
+            raise RequestTooLarge(
+                f"{len(files)} images of {width}x{height} have {pixels} pixels; one request may have {allowed} "
+                "(serve --max-message-mib); send fewer at once"
+            )
+        pictures.append(picture)
+        if picture.shape != pictures[0].shape:
+            first = pictures[0].shape
+            raise InvalidRequest(
+                "image_file",
+                f"file {index} is {width}x{height}, file 0 {first[1]}x{first[0]}; the files of one request are of one "
+                "size: give a height and width to frame them to, or send them one by one",
+            )
+    return pictures
+
+
 def _target_size(job: EncodeJob, spec: AutoencoderSpec) -> tuple[int, int] | None:
     """Return the size (height, width) that a file is framed to: the model's only one, or the one asked for."""
     wanted, fixed = job.target_size, spec.fixed_size
@@ -223,7 +257,7 @@ def _check_latents(
 ) -> tuple[int, int]:
     """Check latents (B,C,h,w) before anything is made of them; return the height and width of their images, cropped."""
     spec.check_latents(shape)
-    _check_batch(shape[0], config)
+    check_batch(shape[0], config)
     height, width = (side * spec.downsample_factor for side in shape[2:])
     config.image_limits.check(width, height)
     if image_size is None:
@@ -254,13 +288,6 @@ def _check_finite(tensor: Tensor, what: str) -> None:
         raise NonFiniteError(
             f"{bad} of the {tensor.numel()} numbers of the {what} are NaN or infinite; "
             "check how it was made, and that its bytes are contiguous and of the announced dtype"
-        )
-
-
-def _check_batch(images: int, config: ServerConfig) -> None:
-    if images > config.max_batch:
-        raise TensorTooLarge(
-            f"the request has {images} images; at most {config.max_batch} are accepted (serve --max-batch)"
         )
 
 

@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an operator can set, checked when it is built."""
 
-from dataclasses import dataclass, field
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from latentwire_codec.images import ImageLimits
 from latentwire_server.errors import ServerError
 
 MIB = 2**20
+# What is no part of a model's name where its source is a file.
+WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 
 
 @dataclass(frozen=True)
@@ -15,22 +20,79 @@ class ModelSource:
     """A model to serve.
 
     Attributes:
-        name: what clients ask for.
-        source: a bundled name, a diffusers folder, or a hub id in the local cache.
+        name: what clients ask for; only names that the operator gave are ever looked up.
+        source: a bundled name, a diffusers folder, a checkpoint file, or a hub id in the local cache.
+        scale: scaled = (raw - shift) * scale, 1 or C numbers; None: as the source says.
+        shift: likewise.
+        latent_space: the name of its latents' space; None: as the source says.
+
+    Raises:
+        ServerError: a scale or a shift is no number that can be used.
     """
 
     name: str
     source: str
+    scale: tuple[float, ...] | None = None
+    shift: tuple[float, ...] | None = None
+    latent_space: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        for flag, numbers in (("--scale", self.scale), ("--shift", self.shift)):
+            if numbers is not None and not (numbers and all(map(math.isfinite, numbers))):
+                raise ServerError(f"{flag} of {self.name} is {_joined(numbers)}; finite numbers are needed")
+        if self.scale is not None and 0 in self.scale:
+            raise ServerError(f"--scale of {self.name} is {_joined(self.scale)}; a scaling by 0 cannot be undone")
 
     @classmethod
     def parse(cls, text: str) -> "ModelSource":
-        """Map `[NAME=]SOURCE` to a model; without a name it is the source's last path component."""
+        """Map `[NAME=]SOURCE` to a model; without a name it is the source's last path component, without its suffix."""
         name, separator, source = text.partition("=")
         if not separator:
-            name, source = Path(text).resolve().name, text
+            path = Path(text).resolve()
+            name, source = path.stem if path.suffix in WEIGHT_SUFFIXES else path.name, text
         if not name or not source:
             raise ServerError(f"--model {text!r} is not of the form [NAME=]SOURCE")
         return cls(name, source)
+
+
+def with_options(models: Sequence[ModelSource], options: Mapping[str, Sequence[str]]) -> tuple[ModelSource, ...]:
+    """Map models and what is said of them to models that know it.
+
+    Args:
+        models: at least one.
+        options: attribute of a ModelSource -> texts of the form `[NAME=]VALUE`; without a name it is the only model's.
+
+    Raises:
+        ServerError: a text names no model, or none of several; is a second one for the same; is no number.
+    """
+    names = [model.name for model in models]
+    told: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for option, texts in options.items():
+        flag = f"--{option.replace('_', '-')}"
+        for text in texts:
+            name, separator, value = text.rpartition("=")
+            if not separator:
+                if len(models) > 1:
+                    raise ServerError(f"{flag} {text} is for which of {', '.join(names)}? Write {flag} NAME={text}")
+                name = names[0]
+            if name not in told:
+                raise ServerError(f"{flag} {text}: there is no model {name!r}; there is {', '.join(names)}")
+            if option in told[name]:
+                raise ServerError(f"{flag} is given twice for {name}")
+            told[name][option] = value if option == "latent_space" else _numbers(flag, value)
+    return tuple(replace(model, **told[model.name]) for model in models)
+
+
+def _numbers(flag: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(map(float, text.split(",")))
+    except ValueError as error:
+        raise ServerError(f"{flag} is {text!r}; one number, or one for each channel with commas, is needed") from error
+
+
+def _joined(numbers: Sequence[float]) -> str:
+    return ",".join(f"{number:g}" for number in numbers)
 
 
 @dataclass(frozen=True)
@@ -39,8 +101,14 @@ class ServerConfig:
 
     Attributes:
         models: at least one; the first is the default.
+        model_memory_mib: MiB of the weights in memory, of all models together; None: no limit, all stay loaded.
+        allow_pickle: whether a diffusers folder's `.bin` weights are taken, as tensors and nothing else.
         host: address to listen on.
         port: 0 takes a free one.
+        http_port: where clients of diffusers' remote VAE functions are served over HTTP; None: nowhere, 0 takes a free
+            one.
+        oip: whether clients of the Open Inference Protocol, such as tritonclient, are answered on `port` too; it opens
+            no port of its own, asks for the same token and keeps the same limits, so it is on unless switched off.
         metrics_port: where Prometheus metrics are served over HTTP; None: nowhere, 0 takes a free one.
         device: `auto`, `cpu`, `cuda:0` ...
         dtype: `auto`, `float32`, `bfloat16` or `float16`.
@@ -61,8 +129,12 @@ class ServerConfig:
     """
 
     models: tuple[ModelSource, ...] = (ModelSource("f8c4", "f8c4"),)
+    model_memory_mib: int | None = None
+    allow_pickle: bool = False
     host: str = "127.0.0.1"
     port: int = 50051
+    http_port: int | None = None
+    oip: bool = True
     metrics_port: int | None = None
     device: str = "auto"
     dtype: str = "auto"
@@ -86,7 +158,9 @@ class ServerConfig:
         if len(set(names)) < len(names):
             raise ServerError(f"two models share a name in {', '.join(names)}; name them with --model NAME=SOURCE")
         for flag, value, least, most in (
+            ("--model-memory", 1 if self.model_memory_mib is None else self.model_memory_mib, 1, 2**24),
             ("--port", self.port, 0, 65535),
+            ("--http-port", self.http_port or 0, 0, 65535),
             ("--metrics-port", self.metrics_port or 0, 0, 65535),
             ("--max-delay-ms", self.max_delay_ms or 0.0, 0, 10_000),
             ("--max-batch-pixels", self.max_batch_pixels, 1, 2**40),
@@ -103,6 +177,11 @@ class ServerConfig:
             raise ServerError("--tls-cert and --tls-key are needed together")
         if self.token is not None and not self.token:
             raise ServerError("the token is empty; leave it out to serve without one")
+
+    @property
+    def model_memory_bytes(self) -> int | None:
+        """The bytes that the weights in memory may take; None: any number."""
+        return None if self.model_memory_mib is None else self.model_memory_mib * MIB
 
     @property
     def max_message_bytes(self) -> int:

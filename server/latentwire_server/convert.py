@@ -211,8 +211,8 @@ def from_limits(config: ServerConfig) -> pb.Limits:
     )
 
 
-def from_spec(name: str, spec: AutoencoderSpec) -> pb.ModelInfo:
-    """Map a served model to its message."""
+def from_spec(name: str, spec: AutoencoderSpec, loaded: bool) -> pb.ModelInfo:
+    """Map a served model, whose weights are in memory or not, to its message."""
     fixed = spec.fixed_size
     return pb.ModelInfo(
         name=name,
@@ -224,13 +224,13 @@ def from_spec(name: str, spec: AutoencoderSpec) -> pb.ModelInfo:
         downsample_factor=spec.downsample_factor,
         scale=spec.scale,
         shift=spec.shift,
-        has_logvar=True,
+        has_logvar=spec.has_logvar,
         fixed_size=None if fixed is None else pb.ImageSize(height=fixed[0], width=fixed[1]),
         parameters=spec.parameters,
         dtype=f"DTYPE_{spec.dtype.upper()}",
         device=spec.device,
         config_json=json.dumps(dict(spec.config), sort_keys=True),
-        loaded=True,
+        loaded=loaded,
     )
 
 

@@ -4,10 +4,11 @@
 A job's image is read in a thread pool, waits in the batcher, runs in the device's one thread, and its answer is
 written in the pool again; the event loop only passes things on.
 
-    job ── admission ── prepare (pool) ── batcher ── device thread ── finish (pool) ── result
+    job ── admission ── model in memory ── prepare (pool) ── batcher ── device thread ── finish (pool) ── result
 """
 
 import asyncio
+import gc
 import logging
 import os
 import time
@@ -28,7 +29,7 @@ from latentwire_codec.runtime import Placement
 from latentwire_server import coding
 from latentwire_server.admission import Admission
 from latentwire_server.batching import Batcher, BatchLimits, Outcome
-from latentwire_server.config import ServerConfig
+from latentwire_server.config import ModelSource, ServerConfig
 from latentwire_server.jobs import (
     Caller,
     DecodeJob,
@@ -38,6 +39,8 @@ from latentwire_server.jobs import (
     Execution,
     PayloadJob,
 )
+from latentwire_server.models import Held, ModelStore
+from latentwire_server.statistics import Stages
 from latentwire_server.telemetry import Metrics
 
 log = logging.getLogger("latentwire")
@@ -52,7 +55,9 @@ GPU_DELAY_MS = 5.0
 class Task:
     """What one batch does: equal tasks may share a batch."""
 
-    model: str
+    name: str
+    """The model's, as it is served."""
+    model: Autoencoder
     operation: str
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -123,46 +128,34 @@ class Engine:
         self._admission = Admission(config.max_queue)
         self._device_thread = ThreadPoolExecutor(1, thread_name_prefix="device")
         self._pool = ThreadPoolExecutor(max(2, (os.cpu_count() or 1) // 2), thread_name_prefix="coding")
+        # Beside the device's: a load keeps no batch of another model waiting.
+        self._load_thread = ThreadPoolExecutor(1, thread_name_prefix="loading")
         self._loop_task: asyncio.Task[None] | None = None
-        self.models: dict[str, Autoencoder] = {}
+        self.models = ModelStore(self._load, config.model_memory_bytes, metrics)
         metrics.watch_queue(lambda: self._admission.held)
 
     async def start(self) -> None:
-        """Load every model and run it once.
+        """Open every model and run it once.
 
         Raises:
             ModelError: a model cannot be loaded.
+            ServerError: a model is larger than the memory for all.
         """
         self._loop_task = asyncio.create_task(self._batcher.serve())
-        for model in self._config.models:
-            load = partial(
-                load_autoencoder,
-                model.source,
-                device=str(self._placement.device),
-                dtype=self._config.dtype,
-            )
-            started = time.monotonic()
-            autoencoder = await self._in(self._device_thread, load)
-            await self._in(self._device_thread, partial(_warm_up, autoencoder))
-            self.models[model.name] = autoencoder
-            spec = autoencoder.spec
-            log.info(
-                "loaded %s: %s, weights %s, %s on %s, in %.1f s",
-                model.name, spec.class_name, spec.weights_digest[:12], spec.dtype, spec.device,
-                time.monotonic() - started,
-            )  # fmt: skip
+        await self.models.open(self._config.models)
 
     async def close(self, wait: bool = True) -> None:
         """Stop the batcher and the threads; jobs still queued never end, so drain first.
 
         Args:
-            wait: for the batch that is on the device; it cannot be interrupted.
+            wait: for the batch that is on the device, and a model that is being loaded; neither can be interrupted.
         """
         if self._loop_task is not None:
             self._loop_task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._loop_task
-        for executor in (self._device_thread, self._pool):
+        await self.models.close()
+        for executor in (self._device_thread, self._load_thread, self._pool):
             await asyncio.to_thread(executor.shutdown, wait=wait, cancel_futures=True)
 
     def model_name(self, name: str) -> str:
@@ -180,12 +173,16 @@ class Engine:
     async def encode(self, job: EncodeJob, caller: Caller) -> EncodeResult:
         """Map a job's images to latents; raises what `errors.STATUS_TABLE` lists."""
         name = self.model_name(job.model)
-        model = self.models[name]
         images = 1 if isinstance(job.image, bytes) else len(job.image)
-        async with self._admission.place(caller, images):
+        async with (
+            self._metrics.job(name, "encode"),
+            self._admission.place(caller, images),
+            self.models.hold(name, caller) as held,
+        ):
+            model = held.model
             prepared, prepare_ns = await self._code(partial(coding.prepare_encode, job, model.spec, self._config))
             batch, size = prepared
-            task = Task(name, "encode", tuple(batch.shape[1:]), batch.dtype)
+            task = Task(name, model, "encode", tuple(batch.shape[1:]), batch.dtype)
             height, width = coding.sides(batch)
             run = await self._compute(task, batch, height * width, caller)
             latents, finish_ns = await self._code(
@@ -203,21 +200,25 @@ class Engine:
             scaled=job.scaled,
             image_size=size,
             latent_space=model.spec.latent_space,
-            execution=self._execution(task, run, prepare_ns + finish_ns + compress_ns),
+            execution=self._execution(task, held, run, prepare_ns, finish_ns + compress_ns),
             payloads=payloads,
         )
 
     async def decode(self, request: DecodeJob | PayloadJob, caller: Caller) -> DecodeResult:
         """Map a job's latents, or its payloads, to images; raises what `errors.STATUS_TABLE` lists."""
         name = self.model_name(request.model)
-        model = self.models[name]
         places = len(request.payloads) if isinstance(request, PayloadJob) else len(request.latents)
-        async with self._admission.place(caller, max(1, places)):
+        async with (
+            self._metrics.job(name, "decode"),
+            self._admission.place(caller, max(1, places)),
+            self.models.hold(name, caller) as held,
+        ):
+            model = held.model
             job, decompress_ns = await self._decompressed(request, model)
             model.check_latent_space(job.latent_space, job.weights_digest)
             raw, prepare_ns = await self._code(partial(coding.prepare_decode, job, model, self._config))
             height, width = (side * model.spec.downsample_factor for side in raw.shape[2:])
-            task = Task(name, "decode", tuple(raw.shape[1:]), coding.device_output(job.output))
+            task = Task(name, model, "decode", tuple(raw.shape[1:]), coding.device_output(job.output))
             run = await self._compute(task, raw, height * width, caller)
             images, finish_ns = await self._code(
                 partial(
@@ -229,7 +230,7 @@ class Engine:
             )
         return DecodeResult(
             images=images,
-            execution=self._execution(task, run, decompress_ns + prepare_ns + finish_ns),
+            execution=self._execution(task, held, run, decompress_ns + prepare_ns, finish_ns),
         )
 
     async def _decompressed(self, job: DecodeJob | PayloadJob, model: Autoencoder) -> tuple[DecodeJob, int]:
@@ -256,14 +257,15 @@ class Engine:
     async def _run_batch(self, key: Hashable, payloads: list[Tensor]) -> list[Computed | Exception]:
         assert isinstance(key, Task)  # the batcher hands back the key of `_compute`
         started = time.monotonic()
-        results = await self._in(self._device_thread, partial(self._run_on_device, key, payloads))
+        with self.models.at_work(key.model):
+            results = await self._in(self._device_thread, partial(self._run_on_device, key, payloads))
         elapsed_s = time.monotonic() - started
-        self._metrics.computed(key.operation, len(payloads), elapsed_s)
+        self._metrics.computed(key.name, key.operation, len(payloads), elapsed_s)
         each_s = elapsed_s / len(payloads)
         self._admission.seconds_per_image += 0.1 * (each_s - self._admission.seconds_per_image)
         retries = sum(isinstance(result, Computed) and result.float32_retry for result in results)
         if retries:
-            self._metrics.retried(key.model, retries)
+            self._metrics.retried(key.name, retries)
         return results
 
     def _run_on_device(self, task: Task, payloads: list[Tensor]) -> list[Computed | Exception]:
@@ -281,7 +283,7 @@ class Engine:
         ]
 
     def _forward(self, task: Task, batch: Tensor, on_retry: Callable[[list[int]], None]) -> tuple[Tensor, ...]:
-        model = self.models[task.model]
+        model = task.model
         if task.operation == "decode":
             if task.dtype == torch.uint8:
                 return (model.decode(batch, pixels.to_uint8, on_retry),)
@@ -293,17 +295,40 @@ class Engine:
             return (posterior.mean,)
         return posterior.mean, posterior.logvar
 
-    def _execution(self, task: Task, run: Run, coding_ns: int) -> Execution:
-        self._metrics.answered(task.operation, run.queue_ns, coding_ns)
+    def _execution(self, task: Task, held: Held, run: Run, prepare_ns: int, finish_ns: int) -> Execution:
+        stages = Stages(held.waited_ns + run.queue_ns, prepare_ns, run.compute_ns, finish_ns)
+        self._metrics.answered(task.name, task.operation, len(run.outcomes), stages)
         return Execution(
-            queue_ns=run.queue_ns,
+            queue_ns=stages.queue_ns,
             compute_ns=run.compute_ns,
-            coding_ns=coding_ns,
+            coding_ns=prepare_ns + finish_ns,
             batch_size=max(outcome.batch_size for outcome in run.outcomes),
             float32_retry=any(done.float32_retry for done in run.results),
-            model=task.model,
-            weights_digest=self.models[task.model].spec.weights_digest,
+            model=task.name,
+            weights_digest=task.model.spec.weights_digest,
         )
+
+    async def _load(self, model: ModelSource) -> Autoencoder:
+        """Read a model and run it once each way, in the thread for that."""
+
+        def load() -> Autoencoder:
+            # What a failed request's traceback holds of evicted weights goes now; so do the device's cached blocks.
+            gc.collect()
+            if self._placement.device.type == "cuda":
+                torch.cuda.empty_cache()
+            autoencoder = load_autoencoder(
+                model.source,
+                device=str(self._placement.device),
+                dtype=self._config.dtype,
+                scale=model.scale,
+                shift=model.shift,
+                latent_space=model.latent_space,
+                allow_pickle=self._config.allow_pickle,
+            )
+            _warm_up(autoencoder)
+            return autoencoder
+
+        return await self._in(self._load_thread, load)
 
     async def _code(self, work: Callable[[], T]) -> tuple[T, int]:
         """Run work in the pool; return its result and its duration in nanoseconds, waiting excluded."""

@@ -7,7 +7,8 @@ RequestError
 ├── QueueFull         no place in the queue now; worth trying again
 ├── DeadlineExceeded  the deadline passed while the request waited
 ├── Unauthenticated   the token is missing or wrong
-└── NotServing        warming up or draining; worth trying again elsewhere or later
+├── NotServing        warming up or draining; worth trying again elsewhere or later
+└── ModelUnavailable  a model cannot be loaded now; worth trying again elsewhere or later
 
 ServerError           the server cannot start: a wrong configuration, a port in use
 """
@@ -79,6 +80,10 @@ class NotServing(RequestError):
     """The server is warming up or draining."""
 
 
+class ModelUnavailable(RequestError):
+    """The weights of a served model cannot be loaded now."""
+
+
 # Most specific first: the first row that the exception is an instance of decides.
 STATUS_TABLE: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (InvalidRequest, grpc.StatusCode.INVALID_ARGUMENT),
@@ -87,6 +92,7 @@ STATUS_TABLE: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (DeadlineExceeded, grpc.StatusCode.DEADLINE_EXCEEDED),
     (Unauthenticated, grpc.StatusCode.UNAUTHENTICATED),
     (NotServing, grpc.StatusCode.UNAVAILABLE),
+    (ModelUnavailable, grpc.StatusCode.UNAVAILABLE),
     (codec.ImageTooLarge, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (codec.ImageError, grpc.StatusCode.INVALID_ARGUMENT),
     (codec.TensorTooLarge, grpc.StatusCode.RESOURCE_EXHAUSTED),
@@ -99,9 +105,25 @@ STATUS_TABLE: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (codec.Truncated, grpc.StatusCode.INVALID_ARGUMENT),
     (codec.TrailingBytes, grpc.StatusCode.INVALID_ARGUMENT),
     (codec.Malformed, grpc.StatusCode.INVALID_ARGUMENT),
-    # A checkpoint fails at the start; if one ever fails in a request, it is no fault of the client.
+    # A checkpoint fails at the start, or as ModelUnavailable; if one ever fails in a request, it is our fault.
     (codec.CheckpointError, grpc.StatusCode.INTERNAL),
 )
+
+# For gateways that speak HTTP. Of RESOURCE_EXHAUSTED only a full queue is worth another try, which 429 says.
+HTTP_STATUSES: dict[grpc.StatusCode, int] = {
+    grpc.StatusCode.INVALID_ARGUMENT: 400,
+    grpc.StatusCode.FAILED_PRECONDITION: 400,
+    grpc.StatusCode.DATA_LOSS: 400,
+    grpc.StatusCode.UNAUTHENTICATED: 401,
+    grpc.StatusCode.NOT_FOUND: 404,
+    grpc.StatusCode.UNIMPLEMENTED: 405,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 413,
+    grpc.StatusCode.CANCELLED: 499,
+    grpc.StatusCode.INTERNAL: 500,
+    grpc.StatusCode.UNAVAILABLE: 503,
+    grpc.StatusCode.DEADLINE_EXCEEDED: 504,
+}
+QUEUE_FULL_HTTP_STATUS = 429
 
 # Where no exception names the field itself.
 FIELDS: tuple[tuple[type[Exception], str], ...] = (
@@ -118,6 +140,11 @@ def status_code(error: Exception) -> grpc.StatusCode:
         (code for kind, code in STATUS_TABLE if isinstance(error, kind)),
         grpc.StatusCode.INTERNAL,
     )
+
+
+def http_status(error: Exception) -> int:
+    """Map an exception to its HTTP status; 500 for any that is not in the table."""
+    return QUEUE_FULL_HTTP_STATUS if isinstance(error, QueueFull) else HTTP_STATUSES[status_code(error)]
 
 
 def to_status(error: Exception, request_id: str) -> status_pb2.Status:

@@ -1,11 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Around every RPC: the request id, the token, the state of the server, errors -> statuses, metrics and the log."""
 
-import hmac
 import logging
-import re
 import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
@@ -15,7 +12,8 @@ import grpc.aio
 from grpc_status import rpc_status
 
 from latentwire_proto.v1 import latent_codec_pb2 as pb
-from latentwire_server.errors import QueueFull, Unauthenticated, status_code, to_status
+from latentwire_server.access import REQUEST_ID, check_token, choose_request_id
+from latentwire_server.errors import QueueFull, status_code, to_status
 from latentwire_server.lifecycle import Lifecycle
 from latentwire_server.telemetry import Metrics, request_id
 
@@ -23,13 +21,13 @@ log = logging.getLogger("latentwire")
 
 SERVICE = pb.DESCRIPTOR.services_by_name["LatentCodecService"].full_name
 REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
-REQUEST_ID = "x-request-id"
-# What is kept of a request id that a client chose: nothing that could forge a line of the log.
-SAFE_ID = re.compile(r"[\w.:/+=-]{1,128}")
+OPEN_INFERENCE = "inference.GRPCInferenceService"
+# What probes ask: as with grpc.health, it needs no token, and is answered while models load.
+PROBES = {f"/{OPEN_INFERENCE}/{method}" for method in ("ServerLive", "ServerReady", "ModelReady")}
 
 
 class RequestInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps the RPCs of the service, and asks for the token at reflection; health stays open to probes.
+    """Wraps the RPCs of the services, and asks for the token at reflection; health stays open to probes.
 
     Args:
         lifecycle: which requests are let in.
@@ -50,7 +48,8 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         """Return the RPC's handler, wrapped."""
         handler: Any = await continuation(handler_call_details)
         service, _, method = handler_call_details.method.removeprefix("/").partition("/")
-        if handler is None or service not in (SERVICE, REFLECTION):
+        is_open = service not in (SERVICE, REFLECTION, OPEN_INFERENCE) or handler_call_details.method in PROBES
+        if handler is None or is_open:
             return handler
         if handler.stream_stream:
             # No generator: gRPC drops one that it cancels while it writes, and what that had left to do would run
@@ -76,16 +75,15 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
     @asynccontextmanager
     async def _around(self, service: str, method: str, context: Any) -> AsyncIterator[None]:
         metadata = dict(context.invocation_metadata() or ())
-        chosen = metadata.get(REQUEST_ID, "")
-        identity = chosen if SAFE_ID.fullmatch(str(chosen)) else uuid.uuid4().hex
+        identity = choose_request_id(str(metadata.get(REQUEST_ID, "")))
         request_id.set(identity)
         context.set_trailing_metadata(((REQUEST_ID, identity),))
         peer = context.peer()
         started = time.monotonic()
         code = grpc.StatusCode.CANCELLED  # unless it ends otherwise
         try:
-            self._check_token(metadata)
-            if service == SERVICE:
+            check_token(self._token, str(metadata.get("authorization", "")))
+            if service != REFLECTION:
                 with self._lifecycle.request():
                     yield
             else:
@@ -112,12 +110,3 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
             self._metrics.ended(method, code.name)
             milliseconds = (time.monotonic() - started) * 1000
             log.info("%s %s in %.1f ms from %s", method, code.name, milliseconds, peer)
-
-    def _check_token(self, metadata: dict[str, Any]) -> None:
-        if self._token is None:
-            return
-        sent = str(metadata.get("authorization", ""))
-        if not hmac.compare_digest(sent.encode(), f"Bearer {self._token}".encode()):
-            raise Unauthenticated(
-                "the token is missing or wrong; send `authorization: Bearer TOKEN` (Client(token=...))"
-            )

@@ -28,7 +28,7 @@ class Caller:
     """Who asks, and how long the answer is worth something.
 
     Attributes:
-        client: one key for each connection; places in the queue are shared out by it.
+        client: one key for each connection, over HTTP for each address; places in the queue are shared out by it.
         deadline: on the clock of `time.monotonic`, seconds; None: none.
         patient: whether to wait for a place in the queue (the items of a stream do) or be refused.
     """
@@ -50,27 +50,32 @@ class Caller:
 
 @dataclass(frozen=True)
 class EncodeJob:
-    """One image file, or a batch of raw images, to be encoded.
+    """Image files, or a batch of raw images, to be encoded.
 
     Attributes:
         model: a served name; empty: the default.
-        image: the file's bytes; or uint8 (B,H,W,3); or float (B,3,H,W) in [-1,1].
+        image: a file's bytes, or several whose images are of one size; or uint8 (B,H,W,3); or float (B,3,H,W) in
+            [-1,1].
         target_size: (height, width) to scale and crop a file to; None: its own, or the model's only one.
         kind: which view of the posterior.
         scaled: scaled latents instead of raw ones.
         dtype: of the answer; a float.
         seeds: for SAMPLE, one for each image.
         lat_quality: of a `.lat` payload for each image, as `compress_latents` takes it; None: the answer is a tensor.
+        scale: of scaled latents; None: the model's own.
+        shift: of scaled latents; None: the model's own.
     """
 
     model: str
-    image: bytes | Tensor
+    image: bytes | tuple[bytes, ...] | Tensor
     target_size: tuple[int, int] | None
     kind: LatentKind
     scaled: bool
     dtype: torch.dtype
     seeds: tuple[int, ...]
     lat_quality: str | float | None = None
+    scale: float | None = None
+    shift: float | None = None
 
 
 @dataclass(frozen=True)
@@ -123,6 +128,8 @@ class DecodeJob:
         latent_space: the space they are in; empty: unnamed or unknown.
         weights_digest: of the weights that made them; empty: unknown.
         output: files; or a tensor of torch.uint8 (B,H,W,3) or of a float dtype (B,3,H,W).
+        scale: of scaled latents; None: the model's own.
+        shift: of scaled latents; None: the model's own.
     """
 
     model: str
@@ -132,6 +139,8 @@ class DecodeJob:
     latent_space: str
     weights_digest: str
     output: FileOutput | torch.dtype
+    scale: float | None = None
+    shift: float | None = None
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,11 @@ class Lifecycle:
         self._idle = asyncio.Event()
         self._idle.set()
 
+    @property
+    def is_serving(self) -> bool:
+        """Whether requests are let in."""
+        return self._warm and not self.draining.is_set()
+
     def warm(self) -> None:
         """Let requests in from now on."""
         self._warm = True

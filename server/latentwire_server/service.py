@@ -39,7 +39,7 @@ class LatentCodecService(LatentCodecServiceServicer):
         return pb.GetServerInfoResponse(
             version=__version__,
             limits=convert.from_limits(self._config),
-            models=[convert.from_spec(name, m.spec) for name, m in self._engine.models.items()],
+            models=[convert.from_spec(name, m.spec, m.loaded) for name, m in self._engine.models.items()],
         )
 
     async def Encode(self, request: pb.EncodeRequest, context: Any) -> pb.EncodeResponse:

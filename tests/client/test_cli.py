@@ -30,7 +30,7 @@ from latentwire_client.cli.report import Batch, byte_count, make_table, name_cel
 from latentwire_client.cli.serve import serve as serve_command
 from latentwire_client.errors import Unavailable
 from latentwire_proto import __version__
-from latentwire_server.config import ServerConfig
+from latentwire_server.config import ModelSource, ServerConfig
 
 PROGRAM = str(Path(sys.executable).with_name("latentwire"))
 COMMANDS = (
@@ -110,6 +110,8 @@ def test_without_a_command_it_shows_its_help(capsys: pytest.CaptureFixture[str])
         (["serve", "--port", "70000"], "--port is 70000; it must be in 0..65535"),
         (["serve", "--model", "=x"], "[NAME=]SOURCE"),
         (["serve", "--tls-cert", "x.pem"], "--tls-key"),
+        (["serve", "--model-memory", "0"], "--model-memory is 0; it must be in 1..16777216"),
+        (["serve", "--scale", "sd=1"], "--scale sd=1: there is no model 'sd'; there is f8c4"),
     ],
 )
 def test_wrong_arguments_are_one_line(
@@ -125,19 +127,26 @@ def test_wrong_arguments_are_one_line(
 
 
 def test_serve_has_a_flag_for_every_field_of_the_configuration() -> None:
-    options = signature(serve_command).parameters.keys() - {"log_format"}
+    options = signature(serve_command).parameters.keys() - {"log_format", "scale", "shift", "latent_space"}
     assert options == {field.name for field in fields(ServerConfig)}
 
 
 def test_serve_states_the_defaults_that_the_configuration_has() -> None:
     hints = get_type_hints(serve_command, include_extras=True)
-    unset = {"metrics_port": "off", "max_delay_ms": "5 on a GPU, 0 on a CPU"}
+    unset = {
+        "metrics_port": "off",
+        "http_port": "off",
+        "max_delay_ms": "5 on a GPU, 0 on a CPU",
+        "model_memory_mib": "no limit",
+    }
     for field in fields(ServerConfig):
         stated = re.search(r"\[default: (.*)\]\[/dim\]", hints[field.name].__metadata__[0].help)
         if field.name == "models":
             expected: str | None = ServerConfig.models[0].source
         elif field.default is None:
             expected = unset.get(field.name)
+        elif isinstance(field.default, bool):
+            expected = "on" if field.default else "off"
         else:
             expected = f"{field.default:g}" if isinstance(field.default, float) else str(field.default)
         assert (stated[1] if stated else None) == expected, field.name
@@ -165,6 +174,21 @@ def test_serve_takes_its_configuration_from_flags(served: list[ServerConfig]) ->
     assert config.max_queue == ServerConfig.max_queue
 
 
+def test_serve_takes_what_is_said_of_models_from_flags_over_variables(
+    served: list[ServerConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LATENTWIRE_SCALE", "a=1 b=2,3")
+    monkeypatch.setenv("LATENTWIRE_SHIFT", "a=4")
+    monkeypatch.setenv("LATENTWIRE_MODEL_MEMORY", "500")
+    assert main(["serve", "--model", "a=/x", "--model", "b=/y", "--shift", "b=5", "--latent-space", "a=sd1"]) == 0
+    (config,) = served
+    assert config.models == (
+        ModelSource("a", "/x", scale=(1.0,), latent_space="sd1"),
+        ModelSource("b", "/y", scale=(2.0, 3.0), shift=(5.0,)),
+    )
+    assert config.model_memory_mib == 500
+
+
 def test_serve_takes_its_configuration_from_variables_where_no_flag_is_given(
     served: list[ServerConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +199,23 @@ def test_serve_takes_its_configuration_from_variables_where_no_flag_is_given(
     assert main(["serve", "--port", "8"]) == 0
     (config,) = served
     assert (config.port, config.max_queue, config.token, len(config.models)) == (8, 9, "secret", 2)
+
+
+@pytest.mark.parametrize(
+    ("flags", "variable", "expected"),
+    [([], None, True), (["--no-oip"], None, False), ([], "false", False), (["--oip"], "false", True)],
+)
+def test_serve_answers_the_open_inference_protocol_unless_it_is_switched_off(
+    served: list[ServerConfig],
+    monkeypatch: pytest.MonkeyPatch,
+    flags: list[str],
+    variable: str | None,
+    expected: bool,
+) -> None:
+    if variable is not None:
+        monkeypatch.setenv("LATENTWIRE_OIP", variable)
+    assert main(["serve", *flags]) == 0
+    assert served[0].oip is expected
 
 
 def test_the_ready_line_names_models_address_and_metrics(

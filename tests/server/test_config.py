@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from latentwire_server import app
-from latentwire_server.config import ModelSource, ServerConfig
+from latentwire_server.config import ModelSource, ServerConfig, with_options
 from latentwire_server.errors import ServerError
 
 
@@ -21,6 +21,8 @@ from latentwire_server.errors import ServerError
         ("stabilityai/sd-vae-ft-mse", "sd-vae-ft-mse", "stabilityai/sd-vae-ft-mse"),
         ("/models/vae/", "vae", "/models/vae/"),
         ("x=/models/a=b", "x", "/models/a=b"),
+        ("/models/sdxl.vae.safetensors", "sdxl.vae", "/models/sdxl.vae.safetensors"),
+        ("/models/v1.5", "v1.5", "/models/v1.5"),
     ],
 )
 def test_a_model_is_a_name_and_a_source(text: str, name: str, source: str) -> None:
@@ -33,6 +35,44 @@ def test_a_model_without_a_name_or_a_source_is_refused(text: str) -> None:
         ModelSource.parse(text)
 
 
+MODELS = (ModelSource("sd", "/sd"), ModelSource("flux", "/flux"))
+
+
+def test_what_is_said_of_models_goes_to_those_it_names() -> None:
+    options = {"scale": ["sd=0.18215", "flux=0.3611"], "shift": ["flux=0.1159"], "latent_space": ["sd=sd1"]}
+    assert with_options(MODELS, options) == (
+        ModelSource("sd", "/sd", scale=(0.18215,), latent_space="sd1"),
+        ModelSource("flux", "/flux", scale=(0.3611,), shift=(0.1159,)),
+    )
+    assert with_options(MODELS, {"scale": (), "shift": ()}) == MODELS
+
+
+def test_what_names_no_model_is_for_the_only_one() -> None:
+    options = {"scale": ["2,-3.5"], "latent_space": [""]}
+    (model,) = with_options(MODELS[:1], options)
+    assert (model.scale, model.shift, model.latent_space) == ((2.0, -3.5), None, "")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"scale": ["1"]}, "--scale 1 is for which of sd, flux? Write --scale NAME=1"),
+        ({"latent_space": ["sdxl=x"]}, "--latent-space sdxl=x: there is no model 'sdxl'; there is sd, flux"),
+        ({"shift": ["sd=1", "sd=2"]}, "--shift is given twice for sd"),
+        ({"scale": ["sd=one"]}, "--scale is 'one'; one number, or one for each channel with commas, is needed"),
+        ({"scale": ["sd=1,,2"]}, "--scale is '1,,2'; one number"),
+        ({"scale": ["sd="]}, "--scale is ''; one number"),
+        ({"scale": ["sd=1,nan"]}, "--scale of sd is 1,nan; finite numbers are needed"),
+        ({"shift": ["sd=inf"]}, "--shift of sd is inf; finite numbers are needed"),
+        ({"scale": ["sd=1,0"]}, "--scale of sd is 1,0; a scaling by 0 cannot be undone"),
+    ],
+)
+def test_what_cannot_be_said_of_a_model_is_refused(options: dict[str, list[str]], words: str) -> None:
+    with pytest.raises(ServerError) as caught:
+        with_options(MODELS, options)
+    assert str(caught.value).startswith(words)
+
+
 def test_the_default_configuration_is_valid_and_serves_the_bundled_model_on_loopback() -> None:
     config = ServerConfig()
     assert config.models == (ModelSource("f8c4", "f8c4"),)
@@ -41,7 +81,9 @@ def test_the_default_configuration_is_valid_and_serves_the_bundled_model_on_loop
 
 
 RANGES = {
+    "model_memory_mib": (1, 2**24),
     "port": (0, 65535),
+    "http_port": (0, 65535),
     "metrics_port": (0, 65535),
     "max_delay_ms": (0, 10_000),
     "max_batch_pixels": (1, 2**40),
@@ -69,7 +111,7 @@ def test_beyond_a_range_the_flag_the_value_and_the_range_are_told(name: str, end
     changed: dict[str, Any] = {name: value}
     with pytest.raises(ServerError) as caught:
         ServerConfig(**changed)
-    flag = "--" + name.replace("_", "-")
+    flag = "--" + ("model_memory" if name == "model_memory_mib" else name).replace("_", "-")
     assert str(caught.value) == f"{flag} is {value}; it must be in {least}..{most}"
 
 

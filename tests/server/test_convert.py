@@ -548,11 +548,13 @@ def test_a_model_is_told_in_full() -> None:
         device="cpu",
         dtype="bfloat16",
     )
-    info = from_spec("name", spec)
+    info = from_spec("name", spec, loaded=True)
     fields = {field.name for field, _ in info.ListFields()}
     assert fields == set(pb.ModelInfo.DESCRIPTOR.fields_by_name)
     assert info.fixed_size == pb.ImageSize(height=32, width=64)
-    assert not from_spec("name", replace(spec, fixed_size=None)).HasField("fixed_size")
+    assert info.loaded
+    assert not from_spec("name", spec, loaded=False).loaded
+    assert not from_spec("name", replace(spec, fixed_size=None), loaded=True).HasField("fixed_size")
     assert (info.name, info.class_name, info.latent_space) == ("name", "AutoencoderKL", "sd1")
     assert (info.latent_channels, info.downsample_factor) == (4, 8)
     assert (tuple(info.scale), tuple(info.shift)) == (spec.scale, spec.shift)

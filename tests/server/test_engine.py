@@ -2,6 +2,7 @@
 """Jobs in, results out: what a request asked for, whatever else the models are at."""
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from latentwire_codec import pixels
+from latentwire_codec.autoencoder import Autoencoder
 from latentwire_codec.errors import (
     CodecError,
     ImageError,
@@ -45,6 +47,13 @@ class Running:
         self.encode = engine.encode
         self.decode = engine.decode
         self._metrics = metrics
+
+    @property
+    def model(self) -> Autoencoder:
+        stay = self.engine.models["tiny"].stay
+        assert stay is not None
+        assert stay.weights is not None
+        return stay.weights
 
     def metric(self, name: str, **labels: str) -> float:
         return self._metrics.registry.get_sample_value(name, labels) or 0.0
@@ -147,7 +156,7 @@ async def test_decoding_a_batch_is_decoding_each_latent_bit_by_bit(tiny: str, ou
 async def test_the_results_are_the_models_own(tiny: str) -> None:
     assert isinstance(ENCODE.image, Tensor)
     async with running(tiny) as engine:
-        model = engine.engine.models["tiny"]
+        model = engine.model
         encoded = await engine.encode(ENCODE, CALLER)
         decoded = await engine.decode(DECODE, CALLER)
     assert torch.equal(encoded.values, model.encode(pixels.to_float(ENCODE.image)).mode())
@@ -240,7 +249,7 @@ async def test_a_result_tells_how_it_was_carried_out(tiny: str) -> None:
     before_ns = time.monotonic_ns()
     async with running(tiny) as engine:
         execution = (await engine.encode(replace(ENCODE, image=png(8, 8)), CALLER)).execution
-        digest = engine.engine.models["tiny"].spec.weights_digest
+        digest = engine.model.spec.weights_digest
     elapsed_ns = time.monotonic_ns() - before_ns
     assert min(execution.queue_ns, execution.compute_ns, execution.coding_ns) > 0
     assert execution.queue_ns + execution.compute_ns + execution.coding_ns < elapsed_ns
@@ -297,8 +306,8 @@ async def test_what_overflows_is_computed_again_in_float32_counted_and_flagged(t
 
 async def test_in_a_batch_an_image_that_is_not_finite_fails_alone(tiny: str) -> None:
     good, bad = noise(2, 4, 2, 2).split(1), torch.full((1, 4, 2, 2), 3e38)
-    task = Task("tiny", "decode", (4, 2, 2), torch.float32)
     async with running(tiny) as engine:
+        task = Task("tiny", engine.model, "decode", (4, 2, 2), torch.float32)
         run = engine.engine._run_on_device
         first, failed, last = run(task, [good[0], bad, good[1]])
         expected = [run(task, [one])[0] for one in good]
@@ -315,8 +324,8 @@ async def test_in_a_batch_only_the_image_that_was_computed_again_is_flagged(tmp_
         vae.post_quant_conv.weight.data.mul_(1000)
 
     source = save_tiny(tmp_path / "vae", overflows_for_large_latents)
-    task = Task("tiny", "decode", (4, 2, 2), torch.float32)
     async with running(source, dtype="float16") as engine:
+        task = Task("tiny", engine.model, "decode", (4, 2, 2), torch.float32)
         latents = noise(1, 4, 2, 2)
         first, second, third = engine.engine._run_on_device(task, [latents, 1000 * latents, latents])
     flags = [result.float32_retry for result in (first, second, third) if isinstance(result, Computed)]
@@ -441,6 +450,31 @@ async def test_a_client_that_fills_its_share_of_the_queue_is_refused_and_another
         other = asyncio.create_task(engine.decode(replace(DECODE, latents=noise(1, 4, 1, 1)), Caller("other")))
         results = await asyncio.gather(*greedy, other, return_exceptions=True)
     assert [type(result).__name__ for result in results] == ["DecodeResult", QueueFull.__name__, "DecodeResult"]
+
+
+async def test_a_batch_keeps_the_model_in_memory_though_its_job_was_cancelled(
+    tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tiny) as engine:
+        stay = engine.engine.models["tiny"].stay
+        assert stay is not None
+        begun, go_on = threading.Event(), threading.Event()
+        run = engine.engine._run_on_device
+
+        def slow(*given: Any) -> Any:
+            begun.set()
+            assert go_on.wait(60)
+            return run(*given)
+
+        monkeypatch.setattr(engine.engine, "_run_on_device", slow)
+        job = asyncio.create_task(engine.decode(replace(DECODE, latents=noise(1, 4, 1, 1)), CALLER))
+        assert await asyncio.to_thread(begun.wait, 60)
+        job.cancel()
+        await asyncio.gather(job, return_exceptions=True)
+        assert stay.holders == 1
+        go_on.set()
+        await stay.idle.wait()
+        assert stay.holders == 0
 
 
 async def test_a_cancelled_job_gives_its_places_back_and_the_next_runs(tiny: str) -> None:

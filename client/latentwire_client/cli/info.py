@@ -16,6 +16,8 @@ ROWS: tuple[tuple[str, Callable[[ModelInfo], str]], ...] = (
     ("class", lambda model: model.class_name),
     ("latent space", lambda model: model.latent_space or "unnamed"),
     ("weights", lambda model: model.weights_digest[:12]),
+    ("file hash", lambda model: model.file_hash or "none"),
+    ("in memory", lambda model: "yes" if model.loaded else "no, loaded when asked for"),
     ("parameters", lambda model: f"{model.parameters:,}"),
     ("pixels per latent side", lambda model: str(model.downsample_factor)),
     ("latent channels", lambda model: str(model.latent_channels)),

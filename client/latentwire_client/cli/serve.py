@@ -10,18 +10,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from latentwire_client.cli.local import require
 from latentwire_client.cli.report import print_line
-from latentwire_client.cli.words import option
+from latentwire_client.cli.words import NO_VALUE, option
 
 if TYPE_CHECKING:
     from latentwire_server.app import Server
 
 
 def _option(flag: str, panel: str, metavar: str, text: str, default: str = "") -> Any:
-    variable = f"LATENTWIRE_{flag.removeprefix('--').upper().replace('-', '_')}"
+    name = flag.partition("/")[0].removeprefix("--")
+    variable = f"LATENTWIRE_{name.upper().replace('-', '_')}"
     return option(flag, text=text, default=default, panel=panel, metavar=metavar, envvar=variable)
 
 
 MODELS, NETWORK, BATCHES, LIMITS, ACCESS = "Models", "Network", "Batches", "Limits", "Access"
+# The models are made of several options, and the log is not the server's.
+NO_FIELDS = ("models", "scale", "shift", "latent_space", "log_format")
 
 
 def serve(
@@ -32,10 +35,51 @@ def serve(
             "--model",
             MODELS,
             "[NAME=]SOURCE",
-            "A bundled model, a diffusers folder, or a hub id in the local cache; repeatable, the first is the"
-            " default (in the variable: separated by spaces).",
+            "A bundled model, a diffusers folder, a checkpoint file, or a hub id in the local cache; repeatable, the"
+            " first is the default (in the variable: separated by spaces).",
             "f8c4",
         ),
+    ] = None,
+    model_memory_mib: Annotated[
+        int | None,
+        _option(
+            "--model-memory",
+            MODELS,
+            "MIB",
+            "MiB of weights in memory, 1..16777216; models beyond it are loaded when they are asked for, and the one"
+            " used longest ago goes.",
+            "no limit",
+        ),
+    ] = None,
+    scale: Annotated[
+        list[str] | None,
+        _option(
+            "--scale",
+            MODELS,
+            "[NAME=]NUMBER[,...]",
+            "scaled = (raw - shift) * scale, one number or one for each channel; repeatable, the name may be left out"
+            " where there is one model.",
+            "as the checkpoint says",
+        ),
+    ] = None,
+    shift: Annotated[
+        list[str] | None,
+        _option("--shift", MODELS, "[NAME=]NUMBER[,...]", "As --scale.", "as the checkpoint says"),
+    ] = None,
+    latent_space: Annotated[
+        list[str] | None,
+        _option(
+            "--latent-space",
+            MODELS,
+            "[NAME=]SPACE",
+            "What the latents are called, such as sd1 or sdxl: a known name also tells scale and shift, and latents of"
+            " another space are refused.",
+            "as the checkpoint says",
+        ),
+    ] = None,
+    allow_pickle: Annotated[
+        bool | None,
+        _option("--allow-pickle", MODELS, NO_VALUE, "Take .bin weights too; no code in them is ever run.", "off"),
     ] = None,
     device: Annotated[
         str | None,
@@ -49,6 +93,26 @@ def serve(
         str | None, _option("--host", NETWORK, "ADDRESS", "Address to listen on; 0.0.0.0 for every one.", "127.0.0.1")
     ] = None,
     port: Annotated[int | None, _option("--port", NETWORK, "PORT", "0..65535; 0 takes a free one.", "50051")] = None,
+    http_port: Annotated[
+        int | None,
+        _option(
+            "--http-port",
+            NETWORK,
+            "PORT",
+            "HTTP for diffusers' remote_decode and remote_encode, 0..65535; 0 takes a free one.",
+            "off",
+        ),
+    ] = None,
+    oip: Annotated[
+        bool | None,
+        _option(
+            "--oip/--no-oip",
+            NETWORK,
+            NO_VALUE,
+            "Answer clients of the Open Inference Protocol, such as tritonclient, on the same port.",
+            "on",
+        ),
+    ] = None,
     metrics_port: Annotated[
         int | None,
         _option(
@@ -128,15 +192,15 @@ def serve(
 
     One line on standard output says when it is ready and where: `serving f8c4 on 127.0.0.1:50051`.
     """
-    given = {key: value for key, value in locals().items() if value is not None and key not in ("models", "log_format")}
+    given = {key: value for key, value in locals().items() if value is not None and key not in NO_FIELDS}
     require("server")
     from latentwire_server.app import run
-    from latentwire_server.config import ModelSource, ServerConfig
+    from latentwire_server.config import ModelSource, ServerConfig, with_options
     from latentwire_server.telemetry import configure_logging
 
-    if models:
-        given["models"] = tuple(ModelSource.parse(model) for model in models)
-    config = ServerConfig(**given)
+    sources = tuple(map(ModelSource.parse, models)) if models else ServerConfig.models
+    told = {"scale": scale or (), "shift": shift or (), "latent_space": latent_space or ()}
+    config = ServerConfig(models=with_options(sources, told), **given)
     configure_logging(log_format)
     run(config, _say_ready)
 
@@ -145,6 +209,8 @@ def _say_ready(server: "Server") -> None:
     config = server.config
     names = ",".join(model.name for model in config.models)
     line = f"serving {names} on {_address(config.host, server.port)}"
+    if config.http_port is not None:
+        line += f", HTTP on {_address(config.host, server.http_port)}"
     if config.metrics_port is not None:
         line += f", metrics on {_address(config.host, server.metrics_port)}"
     print_line(line)

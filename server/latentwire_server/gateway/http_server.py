@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An ASGI application -> a port that speaks HTTP or HTTPS, in the running event loop."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from latentwire_server.config import ServerConfig
+from latentwire_server.errors import ServerError
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn as one of several servers in a process, whose signals are not its own."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+
+class HttpServer:
+    """One port: `start`, then `stop`.
+
+    Args:
+        application: answers the requests.
+        config: the address, the port and the certificate.
+    """
+
+    def __init__(self, application: ASGIApp, config: ServerConfig) -> None:
+        self._application = application
+        self._config = config
+        self._uvicorn: _Uvicorn | None = None
+        self._serving: asyncio.Task[None] | None = None
+
+    async def start(self) -> int:
+        """Listen; return the port.
+
+        Raises:
+            ServerError: the port is taken, or the certificate cannot be read.
+        """
+        settings = uvicorn.Config(
+            self._application,
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            # Whoever it comes from: places in the queue are shared out by the address.
+            proxy_headers=False,
+            server_header=False,
+            ssl_certfile=self._config.tls_cert,
+            ssl_keyfile=self._config.tls_key,
+        )
+        try:
+            settings.load()
+        except OSError as error:
+            raise ServerError(f"cannot read the certificate or its key: {error}") from error
+        listener = self._listen()
+        self._uvicorn = _Uvicorn(settings)
+        self._serving = asyncio.create_task(self._uvicorn.serve([listener]))
+        await self._uvicorn.listening.wait()
+        return int(listener.getsockname()[1])
+
+    async def stop(self, grace_s: int) -> None:
+        """Take no more connections, and give open ones so long to get their answers."""
+        if self._uvicorn is None or self._serving is None:
+            return
+        self._uvicorn.config.timeout_graceful_shutdown = grace_s
+        self._uvicorn.should_exit = True
+        await self._serving
+
+    def _listen(self) -> socket.socket:
+        host, port = self._config.host, self._config.http_port or 0
+        try:
+            return socket.create_server(
+                (host, port),
+                family=socket.AF_INET6 if ":" in host else socket.AF_INET,
+                # Every address is IPv4's too, as for gRPC.
+                dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6(),
+            )
+        except OSError as error:
+            # socket.create_server appends the address to the system's text.
+            reason = str(error.strerror).partition(" (while")[0]
+            raise ServerError(
+                f"cannot serve HTTP on port {port}: {reason}; choose another with --http-port (0 takes a free one)"
+            ) from error

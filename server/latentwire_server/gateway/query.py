@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The query of a URL -> numbers, switches and words, or a refusal that names the parameter."""
+
+import math
+from collections.abc import Mapping
+from typing import TypeVar
+from urllib.parse import parse_qs
+
+from latentwire_server.errors import InvalidRequest
+
+T = TypeVar("T")
+
+
+class Query:
+    """The parameters of a request; of one that is sent several times where one is meant, the last counts.
+
+    Its methods raise InvalidRequest where a value is not of the kind that is asked for.
+
+    Args:
+        text: what stands behind the `?` of a URL.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._values = parse_qs(text, keep_blank_values=True)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._values
+
+    def known(self, name: str, table: Mapping[str, T], default: str | None = None) -> T:
+        """Return what a table has for a word; without a default the word must be there."""
+        text = self._last(name, default)
+        accepted = ", ".join(table)
+        if text is None:
+            raise InvalidRequest(name, f"there is no {name}; send one of {accepted}")
+        if text not in table:
+            raise InvalidRequest(name, f"{name} is {text}; accepted here: {accepted}")
+        return table[text]
+
+    def flag(self, name: str) -> bool:
+        """Return a switch as Python writes it, in any case; False where there is none."""
+        text = self._last(name, "false") or ""
+        if text.lower() not in ("true", "false"):
+            raise InvalidRequest(name, f"{name} is {text}; it must be true or false")
+        return text.lower() == "true"
+
+    def number(self, name: str) -> float | None:
+        """Return a finite number; None where there is none."""
+        text = self._last(name)
+        if text is None:
+            return None
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            raise InvalidRequest(name, f"{name} is {text}; it must be a finite number")
+        return number
+
+    def whole(self, name: str) -> int | None:
+        """Return a whole number from 0; None where there is none."""
+        return self.wholes(name)[-1] if name in self else None
+
+    def wholes(self, name: str) -> list[int]:
+        """Return whole numbers from 0, in the order in which they were sent."""
+        texts = self._values.get(name, [])
+        for text in texts:
+            # int() would also take "1_0", " 1" and digits of other scripts, and long texts for a long time.
+            if not (text.isascii() and text.isdecimal() and len(text) <= 20):
+                raise InvalidRequest(name, f"{name} is {text}; it must be a whole number, 0 or more")
+        return [int(text) for text in texts]
+
+    def _last(self, name: str, default: str | None = None) -> str | None:
+        return self._values[name][-1] if name in self else default

@@ -23,6 +23,7 @@ from latentwire_client.errors import (
     Unavailable,
     UnknownModel,
     UnsupportedVersion,
+    WeightsChanged,
 )
 from latentwire_client.info import Execution, ModelInfo, ServerInfo, ServerLimits
 from latentwire_client.latent_space import along_line, along_sphere, prior_samples
@@ -66,6 +67,7 @@ __all__ = [
     "Unavailable",
     "UnknownModel",
     "UnsupportedVersion",
+    "WeightsChanged",
     "__version__",
     "along_line",
     "along_sphere",

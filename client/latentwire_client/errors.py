@@ -5,6 +5,7 @@
     ├── InvalidRequest        the request is wrong; `fields` says where
     ├── UnknownModel          the server has no model of that name
     ├── LatentSpaceMismatch   the latents are of another space than the model
+    ├── WeightsChanged        a model has other weights than when a pipeline connected to it
     ├── UnsupportedVersion    a `.lat` payload is of a version, or coded with tables, that the server does not have
     ├── TooLarge              the request or its answer is over a limit
     ├── Overloaded            the queue is full; `retry_after_s` says when to try again
@@ -66,6 +67,10 @@ class UnknownModel(LatentwireError):
 
 class LatentSpaceMismatch(LatentwireError):
     """The latents are of another latent space than the model."""
+
+
+class WeightsChanged(LatentwireError):
+    """A model has other weights than when a `RemoteAutoencoderKL` connected to it; found by the client itself."""
 
 
 class UnsupportedVersion(LatentwireError):

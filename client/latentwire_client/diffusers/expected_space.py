@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A served model and what a pipeline expects of its latents -> agreement, a warning, or a refusal."""
+
+import hashlib
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import torch
+
+from latentwire_client.diffusers.pipeline_config import same_numbers, scale_and_shift
+from latentwire_client.errors import LatentSpaceMismatch
+from latentwire_client.info import ModelInfo
+
+# No published pipeline works in these.
+OWN_SPACES = "latentwire-"
+
+
+def check_space(info: ModelInfo, latent_space: str | None, like: Any) -> None:
+    """Refuse a model whose latents are not those that a pipeline was trained on.
+
+    Names decide. Of a VAE given as `like` that has no named space, what can be seen is compared: the latents' channels
+    and size, the scaling and the shift, and where the served space has no name either, the SHA-256 of the weights.
+
+    Args:
+        info: the served model.
+        latent_space: the space that the caller expects, such as `sd1`; None or empty: not said.
+        like: the diffusers VAE that is to be replaced; None: not said.
+
+    Raises:
+        LatentSpaceMismatch: the model's space is another, or it is one of latentwire's own and nobody asked for it.
+        ValueError: `latent_space` and `like` contradict each other.
+
+    Warns:
+        UserWarning: the model's space has no name, and nothing else proves that it is the one expected.
+    """
+    named = "" if like is None else str(like.config.get("latent_space") or "")
+    if latent_space and named and latent_space != named:
+        raise ValueError(f"latent_space is {latent_space!r}, but the VAE given as like is of {named!r}; give one")
+    expected = latent_space or named
+    served = f"the model {info.name!r}"
+    differences = [] if like is None else list(_differences(info, like))
+    if differences:
+        _refuse(f"{served} is not like the VAE that it shall replace: {'; '.join(differences)}")
+    if expected and info.latent_space and expected != info.latent_space:
+        _refuse(f"{served} is of the latent space {info.latent_space!r}, not {expected!r}; ask for another model")
+    if not expected and info.latent_space.startswith(OWN_SPACES):
+        _refuse(
+            f"{served} is of the latent space {info.latent_space!r}, in which no published pipeline works; serve the "
+            f"pipeline's own VAE (latentwire serve --model FOLDER), or, for a pipeline trained in this space, pass "
+            f"latent_space={info.latent_space!r}"
+        )
+    if not info.latent_space and not (like is not None and _digest_of(like) == info.weights_digest):
+        wanted = repr(expected) if expected else "the pipeline's"
+        warnings.warn(
+            f"{served} has no named latent space: whether it is {wanted} cannot be checked; name it (latentwire serve "
+            "--latent-space), or pass like=pipe.vae to compare the model with the VAE that it replaces",
+            stacklevel=3,
+        )
+
+
+def weights_digest(module: torch.nn.Module) -> str:
+    """Map a network to the SHA-256 of its tensors, 64 hex digits, as servers report it.
+
+    The algorithm is that of `latentwire_codec.checkpoint.digest`; the digest is the server's only where the tensors
+    still have the dtype and the names that they are stored with. Empty for tensors that are not there (meta).
+    """
+    sha256 = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        if tensor.is_meta:
+            return ""
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        sha256.update(f"{name}\0{dtype}\0{','.join(map(str, tensor.shape))}\0".encode())
+        sha256.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return sha256.hexdigest()
+
+
+def _digest_of(like: Any) -> str:
+    info = getattr(like, "info", None)
+    return info.weights_digest if isinstance(info, ModelInfo) else weights_digest(like)
+
+
+def _differences(info: ModelInfo, like: Any) -> Iterator[str]:
+    """Yield in words what of the VAE's configuration contradicts the served model."""
+    channels = like.config.get("latent_channels")
+    if channels not in (None, info.latent_channels):
+        yield f"its latents have {info.latent_channels} channels instead of {channels}"
+    blocks = like.config.get("block_out_channels")
+    if blocks is not None and 2 ** (len(blocks) - 1) != info.downsample_factor:
+        yield f"its downsampling factor is {info.downsample_factor} instead of {2 ** (len(blocks) - 1)}"
+    numbers = scale_and_shift(like.config)
+    if numbers is not None:
+        for name, wanted, found in zip(("scale", "shift"), numbers, (info.scale, info.shift), strict=True):
+            if not same_numbers(wanted, found):
+                yield f"its {name} is {_shown(found)} instead of {_shown(wanted)}"
+
+
+def _shown(numbers: Any) -> str:
+    return ", ".join(f"{number:.6g}" for number in numbers)
+
+
+def _refuse(message: str) -> None:
+    raise LatentSpaceMismatch(grpc.StatusCode.FAILED_PRECONDITION, message)

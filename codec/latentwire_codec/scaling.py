@@ -7,6 +7,7 @@ silent, an error. Nothing is guessed: SD 1.x and SDXL VAEs have the same shapes,
 out silently.
 """
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,11 @@ from torch import Tensor
 from latentwire_codec.errors import CheckpointError
 from latentwire_codec.families import BY_NAME, Family, Scaling
 
+log = logging.getLogger("latentwire")
+
 Numbers = float | Sequence[float]
+# In a configuration the first means nothing without the second.
+PAIRS = (("shift_factor", "scaling_factor"), ("latents_mean", "latents_std"), ("latents_std", "latents_mean"))
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,9 @@ def resolve(wish: Wish, evidence: Evidence) -> tuple[Scaling, str]:
     Raises:
         CheckpointError: nothing says which factors are right, or they cannot be used.
     """
+    for given, needed in PAIRS:
+        if evidence.told.get(given) is not None and evidence.told.get(needed) is None:
+            raise CheckpointError(f"{evidence.where}: its configuration tells {given}, but no {needed}; give both")
     family = _family(wish, evidence)
     found = _found(evidence, family)
     scaling = found if wish.scale is None and wish.shift is None else _wished(wish, evidence, found)
@@ -72,6 +80,11 @@ def resolve(wish: Wish, evidence: Evidence) -> tuple[Scaling, str]:
         raise CheckpointError(_refusal(evidence))
     check(scaling)
     if wish.latent_space is not None:
+        if family is not None and family.name == wish.latent_space and family.scaling not in (None, scaling):
+            log.warning(
+                "%s: its latents are named %s, but scaled as none of that family's are: by %s after a shift by %s; %s",
+                evidence.where, family.name, _text(scaling.scale), _text(scaling.shift), _listed([family]),
+            )  # fmt: skip
         return scaling, wish.latent_space
     named = str(evidence.told.get("latent_space", ""))
     return scaling, named or _space(evidence.candidates, family, scaling)

@@ -48,7 +48,7 @@ def _stored(opened: WeightsFile, told: Mapping[str, Any], allow_pickle: bool) ->
     names = {name: full for name, full in names.items() if not IGNORED.match(name)}
     if names and taesd.is_half(names):
         return _pair(opened, told, allow_pickle)
-    if WAN_SIGN in names and "_class_name" not in told:
+    if WAN_SIGN in names:
         return _wan(opened, names, told)
     kl = ldm.diffusers_names(names)
     tiny = taesd.diffusers_names(kl.values())
@@ -111,10 +111,11 @@ def _pair(opened: WeightsFile, told: Mapping[str, Any], allow_pickle: bool) -> S
 
 
 def _wan(opened: WeightsFile, names: Mapping[str, str], told: Mapping[str, Any]) -> Stored:
-    """Read a Wan 2.1 VAE in its makers' layout; Qwen-Image's has the same."""
+    """Read a Wan 2.1 VAE in its makers' layout; Qwen-Image's, which has the same, where it is told."""
     from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
 
     read = opened.read(names.values())
     tensors = convert_wan_vae_to_diffusers({name: read[full] for name, full in names.items()})
     config = {"z_dim": opened.shapes[names["conv2.weight"]][0], "base_dim": len(read[names["encoder.conv1.bias"]])}
-    return Stored(opened.path, "AutoencoderKLWan", {**config, **told}, told, tensors, (opened.path,))
+    class_name = str(told.get("_class_name", "AutoencoderKLWan"))
+    return Stored(opened.path, class_name, {**config, **told}, told, tensors, (opened.path,))

@@ -7,7 +7,11 @@ A failure means that files which people have would decode to something else. The
 
 import dataclasses
 import hashlib
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +23,7 @@ from latentwire_codec.fitted_prior import FILE, FittedPrior, common_prior
 from tests.codec import lat_reference
 from tests.codec.lat_golden import CASES, FOLDER, digest, integers, read
 
+ROOT = Path(__file__).parents[2]
 TABLES = lat_reference.Tables(FILE)
 INTEGERS = "dbd35e7120821063f88d09324f1bb3c62fe0da0912e16130f5d5fd350d338c14"
 LATENTS = "56a1931c3a9ad8e2f5a1ff16ad6a3a186819cda7c6ce26255b7ab1037e938685"
@@ -45,6 +50,20 @@ def test_the_page_names_what_is_there() -> None:
 
 def test_all_integers_are_what_they_always_were() -> None:
     assert digest([integers(read(name))[3] for name in CASES]) == INTEGERS
+
+
+@pytest.mark.parametrize("threads", ["1", "3"])
+def test_other_thread_counts_and_processors_find_the_same_integers(threads: str) -> None:
+    program = (
+        "from tests.codec.lat_golden import CASES, digest, integers, read;"
+        "print(digest([integers(read(name))[3] for name in CASES]))"
+    )
+    # As on a processor that has no more than numpy needs.
+    extensions = np.show_config(mode="dicts")["SIMD Extensions"]["found"]
+    plain = {"OMP_NUM_THREADS": threads, "NPY_DISABLE_CPU_FEATURES": " ".join(extensions)}
+    command = [sys.executable, "-c", program]
+    found = subprocess.run(command, env=os.environ | plain, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == INTEGERS
 
 
 def test_all_latents_are_what_they_always_were() -> None:

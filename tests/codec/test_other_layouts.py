@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKLFlux2, AutoencoderKLWan, AutoencoderTiny
+from diffusers import AutoencoderKLFlux2, AutoencoderKLQwenImage, AutoencoderKLWan, AutoencoderTiny
 from safetensors.torch import save_file
 
 from latentwire_codec.checkpoint import Checkpoint, load_checkpoint
@@ -120,6 +120,19 @@ def test_a_wan_vae_in_its_makers_layout_loads_back_exactly(tmp_path: Path) -> No
     found, wanted = checkpoint.module.state_dict(), module.state_dict()
     assert found.keys() == wanted.keys()
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+@pytest.mark.parametrize("network", [AutoencoderKLWan, AutoencoderKLQwenImage])
+def test_a_makers_layout_may_have_the_diffusers_configuration_beside_it(network: Any, tmp_path: Path) -> None:
+    module = network(base_dim=4, z_dim=2, latents_mean=[0.5] * 2, latents_std=[2.0] * 2).eval()
+    module.save_config(tmp_path)
+    torch.save(to_wan(module.state_dict()), tmp_path / "any.pth")
+    checkpoint = load_checkpoint(str(tmp_path / "any.pth"))
+    found, wanted = checkpoint.module.state_dict(), module.state_dict()
+    assert checkpoint.class_name == network.__name__
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    assert (checkpoint.scaling.scale, checkpoint.scaling.shift) == ((0.5, 0.5), (0.5, 0.5))
 
 
 def test_a_broken_wan_vae_is_refused(tmp_path: Path) -> None:

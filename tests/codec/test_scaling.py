@@ -54,6 +54,26 @@ def test_the_family_that_the_caller_names_stands_over_the_one_that_is_shown() ->
     assert resolve(Wish(latent_space="sdxl"), evidence(SD, family="sd1")) == (Scaling((0.13025,)), "sdxl")
 
 
+def test_a_name_over_another_family_s_factors_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    resolve(Wish(latent_space="sdxl"), evidence(SD, {"scaling_factor": 0.13025}))
+    assert not caplog.messages
+    resolve(Wish(latent_space="sdxl"), evidence(SD, {"scaling_factor": 0.18215}))
+    assert "named sdxl, but scaled as none of that family's are: by 0.18215" in caplog.text
+    assert "sdxl (scale 0.13025, shift 0)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ({"shift_factor": 0.2}, "tells shift_factor, but no scaling_factor"),
+        ({"latents_mean": [0.0] * 4}, "tells latents_mean, but no latents_std"),
+        ({"latents_std": [1.0] * 4, "scaling_factor": 0.5}, "tells latents_std, but no latents_mean"),
+    ],
+)
+def test_half_of_what_belongs_together_is_refused(told: Mapping[str, Any], message: str) -> None:
+    assert message in refused(Wish(), evidence(SD, told, "sd1"))
+
+
 def test_a_family_that_is_shown_has_its_factors() -> None:
     assert resolve(Wish(), evidence(SD, family="sd1")) == (Scaling((0.18215,)), "sd1")
     assert resolve(Wish(), evidence(SD16, family="flux1")) == (Scaling((0.3611,), (0.1159,)), "flux1")

@@ -20,8 +20,8 @@ OWN_SPACES = "latentwire-"
 def check_space(info: ModelInfo, latent_space: str | None, like: Any) -> None:
     """Refuse a model whose latents are not those that a pipeline was trained on.
 
-    Names decide. Of a VAE given as `like` that has no named space, what can be seen is compared: the latents' channels
-    and size, the scaling and the shift, and where the served space has no name either, the SHA-256 of the weights.
+    Names decide. Of a VAE given as `like`, what can be seen is compared besides: the latents' channels and size, the
+    scaling and the shift, and where neither space has a name, the SHA-256 of the weights.
 
     Args:
         info: the served model.

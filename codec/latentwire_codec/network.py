@@ -93,7 +93,11 @@ def _empty(stored: Stored) -> Any:
         with torch.device("meta"):  # no time is spent on random numbers that are replaced
             return getattr(home, class_name).from_config(dict(stored.config))
     except Exception as error:
-        raise CheckpointError(f"{stored.where} does not describe an {class_name}: {error}") from error
+        beside = stored.where.with_suffix(".json").name if stored.where.is_file() else "config.json"
+        raise CheckpointError(
+            f"{stored.where} does not describe an {class_name}: {error}; what tensors don't show, such as "
+            f"norm_num_groups, is read from {beside} beside them"
+        ) from error
 
 
 def _current_name(name: str) -> str:

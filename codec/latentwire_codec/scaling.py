@@ -221,6 +221,7 @@ def _refusal(evidence: Evidence) -> str:
     )
     sidecar = evidence.where.with_suffix(".json").name
     remedy = "latent_space (a family's name) or scale" if known else "scale (and shift)"
+    remedy += ", for a server as --latent-space or --scale" if known else ", for a server as --scale and --shift"
     return (
         f"{evidence.where}: its scaling is not known: {why}; give {remedy}, or put "
         f'{sidecar} beside it, such as {{"scaling_factor": 0.18215}}'

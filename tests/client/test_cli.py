@@ -347,14 +347,15 @@ def interrupted(process: subprocess.Popen[str]) -> tuple[str, str]:
         process.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
             return process.communicate(timeout=10)
-    process.send_signal(signal.SIGINT)
-    return process.communicate(timeout=10)
+    process.send_signal(signal.SIGABRT)  # faulthandler tells what it waits for
+    return process.communicate()
 
 
 def test_an_interrupted_command_ends_quietly_with_130(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
-        process = subprocess.Popen([PROGRAM, "info", "--server", address], stdout=-1, stderr=-1, text=True)
+        env = os.environ | {"PYTHONFAULTHANDLER": "1"}
+        process = subprocess.Popen([PROGRAM, "info", "--server", address], env=env, stdout=-1, stderr=-1, text=True)
         connection, _ = silent.accept()
         with connection, connection.makefile("rb") as sent:
             # The signal is for a command that waits for its answer: so not before its request has come.

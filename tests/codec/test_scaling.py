@@ -99,7 +99,8 @@ def test_the_class_s_own_factor_stands_for_folders_only() -> None:
 def test_where_nothing_tells_the_candidates_and_the_remedies_are_named() -> None:
     message = refused(Wish(), evidence(SD))
     assert "sd1 (scale 0.18215, shift 0) or sdxl (scale 0.13025, shift 0) or playground25" in message
-    assert "give latent_space (a family's name) or scale, or put any.json beside it" in message
+    assert "give latent_space (a family's name) or scale, for a server as --latent-space or --scale, or" in message
+    assert "put any.json beside it" in message
 
 
 def test_a_family_that_has_no_such_network_does_not_decide() -> None:

@@ -40,6 +40,13 @@ def pixels_of(path: str | Path) -> Pixels:
         return np.asarray(image.convert("RGB"))
 
 
+def test_decode_names_the_command_for_payloads(run: Run, photos: Path) -> None:
+    assert run("compress", str(photos / "face.png"), "-o", "lat", "--model", "tiny")[0] == 0
+    status, _, err = run("decode", "lat/face.lat", "-o", "images", "--model", "tiny")
+    assert status == 1
+    assert "it is a .lat payload; `latentwire decompress` decodes it" in err
+
+
 # Compressing
 
 

@@ -8,7 +8,7 @@ import typer
 
 from latentwire_client.cli import target
 from latentwire_client.cli.decoding import Format, Quality, decode_files, suffix_of
-from latentwire_client.cli.files import LATENT_SUFFIXES, Json, Output, Overwrite, plan
+from latentwire_client.cli.files import LATENT_SUFFIXES, PAYLOAD_SUFFIXES, Json, Output, Overwrite, plan
 from latentwire_client.latents import Latents
 
 
@@ -40,4 +40,10 @@ def decode(
     suffix = suffix_of(image_format, quality)
     jobs = plan(files, LATENT_SUFFIXES, output, suffix, overwrite)
     connection = target.connect(server, token, tls, tls_ca, timeout, local=local, model=model)
-    decode_files(connection, jobs, Latents.load, "latents", output, image_format, quality, overwrite, as_json)
+    decode_files(connection, jobs, _load, "latents", output, image_format, quality, overwrite, as_json)
+
+
+def _load(path: Path) -> Latents:
+    if path.suffix.lower() in PAYLOAD_SUFFIXES:
+        raise ValueError("it is a .lat payload; `latentwire decompress` decodes it")
+    return Latents.load(path)

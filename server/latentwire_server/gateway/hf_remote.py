@@ -204,7 +204,7 @@ class RemoteVaeGateway:
         self._metrics.ended("http/unknown", code.name)
         text = (
             f"there is no {request.method} {request.scope['path'][:100]}; POST to /decode, /encode, /MODEL/decode or "
-            f"/MODEL/encode, where MODEL is {' or '.join(self._engine.models)}"
+            "/MODEL/encode, where MODEL is one of those that GET / lists"
         )
         return JSONResponse({"error": text, "code": code.name}, error.status_code, error.headers)
 

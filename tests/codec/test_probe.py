@@ -79,7 +79,8 @@ def test_a_mix_up_is_warned_of_with_the_remedy(caplog: pytest.LogCaptureFixture)
     with caplog.at_level(logging.WARNING, "latentwire"):
         warn_of_mix_up("some.safetensors", Posing(1 / SDXL, SD1))
     (message,) = caplog.messages
-    assert message.startswith("some.safetensors: its latents, scaled by 0.18215, have the standard deviation 1.4")
+    assert message.startswith("some.safetensors: its latents, scaled by 0.18215, have the standard deviation 1.")
+    assert float(message.split("deviation ")[1].split()[0]) == pytest.approx(SD1 / SDXL, abs=0.03)
     assert message.endswith("load it with scale 0.13025 and latent_space sdxl")
 
 

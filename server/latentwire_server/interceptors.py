@@ -14,6 +14,7 @@ from grpc_status import rpc_status
 from latentwire_proto.v1 import latent_codec_pb2 as pb
 from latentwire_server.access import REQUEST_ID, check_token, choose_request_id
 from latentwire_server.errors import QueueFull, status_code, to_status
+from latentwire_server.gateway import oip_messages
 from latentwire_server.lifecycle import Lifecycle
 from latentwire_server.telemetry import Metrics, request_id
 
@@ -21,7 +22,7 @@ log = logging.getLogger("latentwire")
 
 SERVICE = pb.DESCRIPTOR.services_by_name["LatentCodecService"].full_name
 REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
-OPEN_INFERENCE = "inference.GRPCInferenceService"
+OPEN_INFERENCE = oip_messages.SERVICE.full_name
 # What probes ask: as with grpc.health, it needs no token, and is answered while models load.
 PROBES = {f"/{OPEN_INFERENCE}/{method}" for method in ("ServerLive", "ServerReady", "ModelReady")}
 

@@ -5,8 +5,9 @@
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,6 +37,18 @@ class Caller:
     client: str
     deadline: float | None = None
     patient: bool = False
+
+    @classmethod
+    def of(cls, context: Any) -> "Caller":
+        """Return who makes an RPC; to be asked while it runs, as gRPC's context is gone afterwards."""
+        return cls(client=context.peer()).within(context.time_remaining())
+
+    def within(self, timeout_s: float | None) -> "Caller":
+        """Return the caller with the sooner of its deadline and one so many seconds from now; None: its own."""
+        if timeout_s is None:
+            return self
+        own = time.monotonic() + timeout_s
+        return replace(self, deadline=own if self.deadline is None else min(self.deadline, own))
 
     @property
     def remaining_s(self) -> float | None:

@@ -2,8 +2,8 @@
 """The RPCs: messages in, messages out; everything of substance is the engine's."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import grpc
@@ -44,11 +44,11 @@ class LatentCodecService(LatentCodecServiceServicer):
 
     async def Encode(self, request: pb.EncodeRequest, context: Any) -> pb.EncodeResponse:
         """Map images to latents."""
-        return await self._encode(request, _caller(context))
+        return await self._encode(request, Caller.of(context))
 
     async def Decode(self, request: pb.DecodeRequest, context: Any) -> pb.DecodeResponse:
         """Map latents to images."""
-        return await self._decode(request, _caller(context))
+        return await self._decode(request, Caller.of(context))
 
     def EncodeStream(
         self, request_iterator: AsyncIterator[pb.EncodeStreamRequest], context: Any
@@ -71,12 +71,15 @@ class LatentCodecService(LatentCodecServiceServicer):
         response_type: type[R],
     ) -> AsyncIterator[R]:
         """Answer each item with `work`'s result or, where it raises, with what a call would have failed with."""
-        caller = _caller(context)  # once: a task that ends after the RPC must not ask the context
+        caller = replace(
+            Caller.of(context), patient=True
+        )  # once: a task that ends after the RPC must not ask the context
 
         async def answer(item: Any) -> R:
             code = grpc.StatusCode.OK
             try:
-                result = await work(item.request, _item_caller(caller, item.timeout_ns))
+                timeout_s = item.timeout_ns / NS if item.timeout_ns else None
+                result = await work(item.request, caller.within(timeout_s))
                 response = response_type(id=item.id, result=result)
             except Exception as error:
                 code = status_code(error)
@@ -94,16 +97,3 @@ class LatentCodecService(LatentCodecServiceServicer):
     async def _decode(self, request: pb.DecodeRequest, caller: Caller) -> pb.DecodeResponse:
         job = await asyncio.to_thread(convert.to_decode_job, request)
         return await asyncio.to_thread(convert.from_decode_result, await self._engine.decode(job, caller))
-
-
-def _caller(context: Any) -> Caller:
-    remaining_s = context.time_remaining()
-    deadline = None if remaining_s is None else time.monotonic() + remaining_s
-    return Caller(client=context.peer(), deadline=deadline)
-
-
-def _item_caller(stream: Caller, timeout_ns: int) -> Caller:
-    """Return the caller of a stream's item: its deadline is the sooner of its own and the stream's."""
-    own = time.monotonic() + timeout_ns / NS if timeout_ns else None
-    deadlines = [deadline for deadline in (stream.deadline, own) if deadline is not None]
-    return Caller(client=stream.client, deadline=min(deadlines, default=None), patient=True)

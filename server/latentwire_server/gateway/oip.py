@@ -18,7 +18,7 @@ from latentwire_server.config import ServerConfig
 from latentwire_server.engine import Engine
 from latentwire_server.errors import InvalidRequest
 from latentwire_server.gateway import oip_messages as pb
-from latentwire_server.gateway.oip_jobs import DECODE, ENCODE, TO_INFERENCE, Inference, from_result
+from latentwire_server.gateway.oip_jobs import DECODE, ENCODE, TO_INFERENCE, from_result
 from latentwire_server.gateway.oip_models import VERSION, to_config, to_metadata, to_statistics
 from latentwire_server.jobs import Caller, EncodeJob
 from latentwire_server.lifecycle import Lifecycle
@@ -101,7 +101,7 @@ class OpenInferenceService:
             # It never gets to the engine, which counts all others.
             self._statistics.of(name, operation).fail.add(time.monotonic_ns() - started_ns)
             raise
-        caller = _caller(context, inference)
+        caller = Caller.of(context).within(inference.timeout_s)
         result = (
             await self._engine.encode(inference.job, caller)
             if isinstance(inference.job, EncodeJob)
@@ -127,10 +127,3 @@ class OpenInferenceService:
         if version not in ("", VERSION):
             raise UnknownModel(f"{name} has no version {version!r}; there is {VERSION}, or leave it out")
         return served, operation
-
-
-def _caller(context: Any, inference: Inference) -> Caller:
-    """Return the caller of a request: its deadline is the sooner of the call's and its own."""
-    limits = [limit for limit in (context.time_remaining(), inference.timeout_s) if limit is not None]
-    deadline = time.monotonic() + min(limits) if limits else None
-    return Caller(client=context.peer(), deadline=deadline)

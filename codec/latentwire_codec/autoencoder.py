@@ -7,6 +7,7 @@ Latents are raw everywhere but in `to_scaled` and `to_raw`; no other module know
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,8 +20,11 @@ from latentwire_codec.posterior import Posterior
 from latentwire_codec.probe import warn_of_mix_up
 from latentwire_codec.runtime import DTYPE_NAMES, Placement, Runtime
 from latentwire_codec.scaling import Numbers
+from latentwire_codec.tiling.footprint import Footprint, Half
+from latentwire_codec.tiling.tiled import Tiled, Tiling
 
 TRIAL_SIDE = 64
+MIB = 2**20
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,8 @@ def load_autoencoder(
     shift: Numbers | None = None,
     latent_space: str | None = None,
     allow_pickle: bool = False,
+    rewrites: bool = True,
+    activation_memory_mib: int | None = None,
 ) -> "Autoencoder":
     """Map a source to a VAE that is ready to run.
 
@@ -114,12 +120,16 @@ def load_autoencoder(
         shift: 1 or C numbers; None: what the source tells.
         latent_space: a family's name (`sd1`, `sdxl` ...) or a name of your own; None: what the source shows.
         allow_pickle: whether `.bin` weights are taken.
+        rewrites: whether a CPU computes with less arithmetic, equal within rounding; see `tiling`.
+        activation_memory_mib: MiB that the activations of one image may take; what needs more is computed in strips,
+            with the same result. None: half of the device's memory.
 
     Raises:
         ModelError: the source, the device or the dtype cannot be used, or nothing tells the scaling.
     """
     checkpoint = load_checkpoint(source, scale=scale, shift=shift, latent_space=latent_space, allow_pickle=allow_pickle)
-    autoencoder = Autoencoder(checkpoint, Placement.choose(device, dtype))
+    budget = None if activation_memory_mib is None else activation_memory_mib * MIB
+    autoencoder = Autoencoder(checkpoint, Placement.choose(device, dtype), Tiling(rewrites, budget))
     warn_of_mix_up(source, autoencoder)
     return autoencoder
 
@@ -131,17 +141,18 @@ class Autoencoder:
     on a CPU, within rounding on a GPU).
     """
 
-    def __init__(self, checkpoint: Checkpoint, placement: Placement) -> None:
-        self._runtime = Runtime(checkpoint.module, placement)
-        self._face = FACES[checkpoint.class_name]
+    def __init__(self, checkpoint: Checkpoint, placement: Placement, tiling: Tiling = Tiling()) -> None:  # noqa: B008 - it is frozen
+        module, face = checkpoint.module, FACES[checkpoint.class_name]
         n_in, n_out = image_channels(checkpoint.config)
         if (n_in, n_out) != (3, 3):
             raise CheckpointError(f"the {checkpoint.class_name} takes {n_in} channels and gives {n_out}; images have 3")
-        fixed_size = getattr(checkpoint.module, "fixed_size", None)
+        fixed_size = getattr(module, "fixed_size", None)
         # Some networks make a single latent of an image larger than the trial.
-        side = max(TRIAL_SIDE, getattr(checkpoint.module, "spatial_compression_ratio", 1))
+        side = max(TRIAL_SIDE, getattr(module, "spatial_compression_ratio", 1))
         images = torch.zeros(1, 3, *(fixed_size or (side, side)))
-        latents, *logvar = self._runtime.run(self._face.encode, images)
+        footprint = Footprint.of(module, face, images)
+        self._runtime = Runtime(module, placement, partial(Tiled, face=face, tiling=tiling, footprint=footprint))
+        latents, *logvar = self._run("encode", images)
         channels = latents.shape[1]
         self.spec = AutoencoderSpec(
             class_name=checkpoint.class_name,
@@ -155,18 +166,24 @@ class Autoencoder:
             scale=_each(checkpoint.scaling.scale, "scale", channels),
             shift=_each(checkpoint.scaling.shift, "shift", channels),
             latent_units=_units(checkpoint.latent_units, channels),
-            parameters=sum(parameter.numel() for parameter in checkpoint.module.parameters()),
+            parameters=sum(parameter.numel() for parameter in module.parameters()),
             device=str(placement.device),
             dtype=DTYPE_NAMES[placement.dtype],
             has_logvar=bool(logvar),
         )
 
-    def encode(self, images: Tensor, on_retry: Callable[[list[int]], None] | None = None) -> Posterior:
+    def encode(
+        self,
+        images: Tensor,
+        on_retry: Callable[[list[int]], None] | None = None,
+        pause: Callable[[], None] | None = None,
+    ) -> Posterior:
         """Map images to the posterior of their latents.
 
         Args:
             images: float (B,3,H,W) in [-1,1], finite; H and W as `spec.check_images` wants them.
             on_retry: told the indices of the images that were computed again in float32.
+            pause: called between the strips of a long execution; what it raises ends the execution.
 
         Returns:
             mean and logvar, each float32 (B,C,H/f,W/f), raw, on the CPU; logvar is None where the VAE has none.
@@ -176,7 +193,7 @@ class Autoencoder:
             NonFiniteError: the output is not finite even in float32.
         """
         self._check_images(images)
-        mean, *logvar = self._runtime.run(self._face.encode, images, on_retry)
+        mean, *logvar = self._run("encode", images, on_retry, pause)
         return Posterior(mean.cpu(), logvar[0].cpu() if logvar else None)
 
     def decode(
@@ -184,6 +201,7 @@ class Autoencoder:
         latents: Tensor,
         finish: Callable[[Tensor], Tensor] = lambda images: images,
         on_retry: Callable[[list[int]], None] | None = None,
+        pause: Callable[[], None] | None = None,
     ) -> Tensor:
         """Map raw latents to images.
 
@@ -191,6 +209,7 @@ class Autoencoder:
             latents: float (B,C,h,w), raw, finite; of a shape as `spec.check_latents` wants it.
             finish: applied to the images on the device before they are copied to the CPU, such as `pixels.to_uint8`.
             on_retry: told the indices of the latents that were computed again in float32.
+            pause: called between the strips of a long execution; what it raises ends the execution.
 
         Returns:
             float32 (B,3,h*f,w*f), about [-1,1] and not clamped, through `finish`; on the CPU.
@@ -200,7 +219,7 @@ class Autoencoder:
             NonFiniteError: the output is not finite even in float32.
         """
         self.spec.check_latents(latents.shape)
-        (images,) = self._runtime.run(self._face.decode, latents, on_retry)
+        (images,) = self._run("decode", latents, on_retry, pause)
         return finish(images).cpu()
 
     def to_scaled(self, raw: Tensor, scale: float | None = None, shift: float | None = None) -> Tensor:
@@ -240,10 +259,34 @@ class Autoencoder:
                 "the model that made them, or leave their origin empty if you know that they fit"
             )
 
+    def approximates(self, half: Half, shape: Sequence[int]) -> bool:
+        """Tell whether one of images (B,3,H,W) or latents (B,C,h,w) is computed by its class's own tiling.
+
+        That is so where its activations need more than their memory, and the class is not known in strips: then tiles
+        are blended, and the result differs from the whole image's.
+        """
+        return bool(self._runtime.network.approximates(half, shape))
+
+    def _run(
+        self,
+        half: Half,
+        batch: Tensor,
+        on_retry: Callable[[list[int]], None] | None = None,
+        pause: Callable[[], None] | None = None,
+    ) -> tuple[Tensor, ...]:
+        def call(network: Tiled, placed: Tensor) -> tuple[Tensor, ...]:
+            return network.run(half, placed, pause or _no_pause)
+
+        return self._runtime.run(call, batch, on_retry)
+
     def _check_images(self, images: Tensor) -> None:
         if images.ndim != 4 or images.shape[1] != 3:
             raise TensorError(f"images have the shape {tuple(images.shape)}; (B, 3, H, W) is needed")
         self.spec.check_images(*images.shape[2:])
+
+
+def _no_pause() -> None:
+    pass
 
 
 def _each(numbers: tuple[float, ...], name: str, channels: int) -> tuple[float, ...]:

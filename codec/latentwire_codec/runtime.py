@@ -19,7 +19,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 Call = Callable[[Any, Tensor], tuple[Tensor, ...]]
-"""(module, input batch) -> output batches; the module is Any because each VAE class has methods of its own."""
+"""(network, input batch) -> output batches; the network is Any because each VAE class has methods of its own."""
 
 
 @dataclass(frozen=True)
@@ -78,15 +78,24 @@ class Runtime:
     Args:
         module: the network in float32, on the CPU; it is kept as the source of every precision.
         placement: device and dtype to run at.
+        prepare: maps the module, at the device and in a dtype, to what is called.
     """
 
-    def __init__(self, module: nn.Module, placement: Placement) -> None:
+    def __init__(
+        self, module: nn.Module, placement: Placement, prepare: Callable[[Any], Any] = lambda module: module
+    ) -> None:
         self.placement = placement
+        self._prepare = prepare
         self._master = module.eval().requires_grad_(False)
         self._normalises = any(isinstance(layer, nn.GroupNorm) for layer in module.modules())
         self._has_time = any(parameter.ndim == 5 for parameter in module.parameters())
-        self._modules: dict[torch.dtype, nn.Module] = {}
-        self._module(placement.dtype)
+        self._prepared: dict[torch.dtype, Any] = {}
+        self._network(placement.dtype)
+
+    @property
+    def network(self) -> Any:
+        """What is called, in the placement's dtype."""
+        return self._network(self.placement.dtype)
 
     def run(
         self,
@@ -100,7 +109,7 @@ class Runtime:
         same whatever else is in the batch. On a GPU they run together.
 
         Args:
-            call: (module, input batch in the module's dtype) -> output batches.
+            call: (prepared network, input batch in its dtype) -> output batches.
             batch: float (B,C,H,W), finite.
             on_retry: told the indices that were computed again in float32.
 
@@ -131,19 +140,19 @@ class Runtime:
 
     def _forward(self, call: Call, batch: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
         placed = batch.to(self.placement.device, dtype, memory_format=self._memory_format(dtype))
-        return tuple(output.float() for output in call(self._module(dtype), placed))
+        return tuple(output.float() for output in call(self._network(dtype), placed))
 
-    def _module(self, dtype: torch.dtype) -> nn.Module:
-        """Return the module in `dtype` at the device; float32 beside a half is made at the first retry."""
-        if dtype not in self._modules:
+    def _network(self, dtype: torch.dtype) -> Any:
+        """Return what runs in `dtype` at the device; float32 beside a half is made at the first retry."""
+        if dtype not in self._prepared:
             module = self._master
             if (self.placement.device.type, dtype) != ("cpu", torch.float32):
                 module = copy.deepcopy(module)
             # nn.Module.to on purpose: a diffusers model's own warns about keeping layers in float32.
             nn.Module.to(module, self.placement.device, dtype)
             nn.Module.to(module, memory_format=self._memory_format(dtype))  # type: ignore[call-overload]
-            self._modules[dtype] = module
-        return self._modules[dtype]
+            self._prepared[dtype] = self._prepare(module)
+        return self._prepared[dtype]
 
     def _memory_format(self, dtype: torch.dtype) -> torch.memory_format:
         """Return channels_last, which is faster, but where it costs accuracy.

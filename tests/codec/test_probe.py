@@ -39,7 +39,12 @@ class Posing(Autoencoder):
         self.spread = spread
         self.encoded = 0
 
-    def encode(self, images: Tensor, on_retry: Callable[[list[int]], None] | None = None) -> Posterior:
+    def encode(
+        self,
+        images: Tensor,
+        on_retry: Callable[[list[int]], None] | None = None,
+        pause: Callable[[], None] | None = None,
+    ) -> Posterior:
         self.encoded += len(images)
         return Posterior(torch.randn(len(images), 4, 64, 64) * self.spread, None)
 

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A module and a trial run -> the elements of the widest feature map in it."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from latentwire_codec.face import Face
+
+Half = Literal["encode", "decode"]
+
+# Input, normalised and activated: what a network in eager mode holds of its widest map at a time.
+MAPS = 3
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Elements in work at a time for each place of the input, where a network is run as it is.
+
+    Attributes:
+        encode: for each pixel of the image.
+        decode: for each place of the latents.
+    """
+
+    encode: float
+    decode: float
+
+    @classmethod
+    def of(cls, module: nn.Module, face: Face, images: Tensor) -> "Footprint":
+        """Run both halves of a network on a small image (1,3,H,W)."""
+        with torch.inference_mode(), _Widest(module) as widest:
+            latents = face.encode(module, images)[0]
+            encoding = widest.take()
+            face.decode(module, latents)
+            return cls(MAPS * encoding / images[0, 0].numel(), MAPS * widest.take() / latents[0, 0].numel())
+
+
+class _Widest:
+    """Elements of the largest tensor that any part of a module gives while the context lasts."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._elements = 0
+
+    def take(self) -> int:
+        """Return the number so far, and begin again."""
+        elements, self._elements = self._elements, 0
+        return elements
+
+    def __enter__(self) -> "_Widest":
+        self._handles = [part.register_forward_hook(self._note) for part in self._module.modules()]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _note(self, part: nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor):
+            self._elements = max(self._elements, output.numel())

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A VAE's network at its place: batches of images <-> batches of latents, within the memory for activations.
+
+On a CPU, classes that are known here always run in strips: that is faster, too, since a strip stays in the cache and
+convolutions are rewritten with less arithmetic.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from latentwire_codec.errors import ImageTooLarge
+from latentwire_codec.face import Face
+from latentwire_codec.runtime import Call
+from latentwire_codec.tiling.footprint import Footprint, Half
+from latentwire_codec.tiling.sweep import Sweep
+
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How the networks of a VAE are run.
+
+    Attributes:
+        rewrites: whether a CPU computes them with less arithmetic, where the class is known; equal within rounding.
+        budget_bytes: what the activations of one image may take; None: half of the device's memory.
+    """
+
+    rewrites: bool = True
+    budget_bytes: int | None = None
+
+    def budget(self, device: torch.device) -> int:
+        """Return the bytes that activations may take on a device."""
+        if self.budget_bytes is not None:
+            return self.budget_bytes
+        if device.type == "cuda":
+            return int(torch.cuda.mem_get_info(device)[1]) // 2
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+class Strips(Protocol):
+    """A network that is computed strip by strip."""
+
+    def encode(self, images: Tensor, sweep: Sweep) -> tuple[Tensor, ...]:
+        """Map images (1,3,H,W) to mean and logvar."""
+
+    def decode(self, latents: Tensor, sweep: Sweep) -> tuple[Tensor, ...]:
+        """Map raw latents (1,C,h,w) to images."""
+
+
+class Tiled:
+    """A network that stays within its memory.
+
+    In strips it gives the same as at once, within rounding: see `feature_map`. The tiling that some other classes have
+    does not: it takes overlapping tiles for images and blends them.
+
+    Args:
+        module: at its device, in its dtype.
+        face: how its class is called.
+        tiling: how it is run.
+        footprint: what it takes when it is run at once.
+    """
+
+    def __init__(self, module: Any, face: Face, tiling: Tiling, footprint: Footprint) -> None:
+        self._module, self._face, self._footprint = module, face, footprint
+        parameter = next(module.parameters())
+        self._device, self._dtype = parameter.device, parameter.dtype
+        self._budget_bytes = tiling.budget(self._device)
+        self._strips = _strips(module)
+        self._always = tiling.rewrites and self._device.type == "cpu"
+
+    def run(self, half: Half, batch: Tensor, pause: Callable[[], None]) -> tuple[Tensor, ...]:
+        """Map images (B,3,H,W) to mean and logvar, or to latents alone; raw latents (B,C,h,w) to images.
+
+        Args:
+            half: which of the two.
+            batch: on the device, in the dtype.
+            pause: called between strips.
+
+        Raises:
+            ImageTooLarge: the activations of one image don't fit, and its class cannot be tiled.
+        """
+        whole = getattr(self._face, half)
+        if self._strips is not None and (self._always or not self._fits(half, batch.shape)):
+            sweep = Sweep(self._device, self._dtype, self._budget_bytes, pause)
+            one_by_one = partial(getattr(self._strips, half), sweep=sweep)
+        elif self._fits(half, batch.shape):
+            results: tuple[Tensor, ...] = whole(self._module, batch)
+            return results
+        else:
+            one_by_one = partial(self._in_tiles, whole, half)
+        outputs = [one_by_one(one) for one in batch.split(1)]
+        return tuple(torch.cat(parts) for parts in zip(*outputs, strict=True))
+
+    def approximates(self, half: Half, shape: Sequence[int]) -> bool:
+        """Tell whether an image, or latents, of a shape (B,C,H,W) are computed by the class's own tiling."""
+        return self._strips is None and not self._fits(half, (1, *shape[1:]))
+
+    def _fits(self, half: Half, shape: Sequence[int]) -> bool:
+        return self._bytes(half, shape) <= self._budget_bytes
+
+    def _bytes(self, half: Half, shape: Sequence[int]) -> float:
+        for_each_place: float = getattr(self._footprint, half)
+        places = shape[0] * shape[2] * shape[3]
+        return for_each_place * places * int(self._dtype.itemsize)
+
+    def _in_tiles(self, whole: Call, half: Half, one: Tensor) -> tuple[Tensor, ...]:
+        if not self.approximates(half, one.shape):
+            return whole(self._module, one)
+        try:
+            self._module.enable_tiling()
+        except (AttributeError, NotImplementedError) as error:
+            needed, limit = (round(number / MIB) for number in (self._bytes(half, one.shape), self._budget_bytes))
+            raise ImageTooLarge(
+                f"the {half} of {one.shape[3]}x{one.shape[2]} takes about {needed} MiB of activations; the limit is "
+                f"{limit} MiB (serve --activation-memory), and a {type(self._module).__name__} cannot be tiled: send "
+                "a smaller image, or raise the limit"
+            ) from error
+        try:
+            return whole(self._module, one)
+        finally:
+            self._module.disable_tiling()
+
+
+def _strips(module: Any) -> Strips | None:
+    """Return the network as steps over strips; None where it is not known as such."""
+    name = type(module).__name__
+    if name == "AutoencoderLatentVAE":
+        from latentwire_codec.tiling.latent import LatentNetwork
+
+        return LatentNetwork(module)
+    if name in ("AutoencoderKL", "AutoencoderKLFlux2"):
+        from latentwire_codec.tiling.kl import KLNetwork
+
+        with suppress(NotImplementedError):
+            return KLNetwork(module)
+    return None

@@ -228,6 +228,7 @@ def report(response: pb.EncodeResponse | pb.DecodeResponse, on_execution: OnExec
             float32_retry=execution.float32_retry,
             model=execution.model,
             weights_digest=execution.weights_digest,
+            approximate_tiling=execution.approximate_tiling,
         )
     )
 

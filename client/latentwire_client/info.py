@@ -71,6 +71,8 @@ class Execution:
         float32_retry: whether an output was not finite in the served dtype and was computed again in float32.
         model: the model that did it, by the name it is served under.
         weights_digest: SHA-256 of its weights, 64 hex digits.
+        approximate_tiling: whether an image was too large for the memory of the server, and blended from tiles; classes
+            that the server computes in strips give the same result at any size, and never say so.
     """
 
     queue_s: float
@@ -80,6 +82,7 @@ class Execution:
     float32_retry: bool
     model: str
     weights_digest: str
+    approximate_tiling: bool
 
 
 OnExecution = Callable[[Execution], None]

@@ -45,6 +45,8 @@ class AutoencoderSpec:
         latent_units: C numbers: the rounding steps at which an error in any channel costs as much in the decoded image,
             about its standard deviation; None: not measured.
         parameters: number of parameters.
+        weights_bytes: what the weights take in memory, with the forms that rewrites need and the float32 copy beside half
+            precision.
         device: where it runs.
         dtype: what it computes in, `float32`, `bfloat16` or `float16`.
         has_logvar: whether its posterior has a log-variance; without one there is the mode only.
@@ -62,6 +64,7 @@ class AutoencoderSpec:
     shift: tuple[float, ...]
     latent_units: tuple[float, ...] | None
     parameters: int
+    weights_bytes: int
     device: str
     dtype: str
     has_logvar: bool = True
@@ -154,6 +157,7 @@ class Autoencoder:
         self._runtime = Runtime(module, placement, partial(Tiled, face=face, tiling=tiling, footprint=footprint))
         latents, *logvar = self._run("encode", images)
         channels = latents.shape[1]
+        parameters = sum(parameter.numel() for parameter in module.parameters())
         self.spec = AutoencoderSpec(
             class_name=checkpoint.class_name,
             config=checkpoint.config,
@@ -166,7 +170,9 @@ class Autoencoder:
             scale=_each(checkpoint.scaling.scale, "scale", channels),
             shift=_each(checkpoint.scaling.shift, "shift", channels),
             latent_units=_units(checkpoint.latent_units, channels),
-            parameters=sum(parameter.numel() for parameter in module.parameters()),
+            parameters=parameters,
+            weights_bytes=self._runtime.network.weights_bytes
+            + (0 if placement.dtype == torch.float32 else 4 * parameters),
             device=str(placement.device),
             dtype=DTYPE_NAMES[placement.dtype],
             has_logvar=bool(logvar),

@@ -102,6 +102,7 @@ class ServerConfig:
     Attributes:
         models: at least one; the first is the default.
         model_memory_mib: MiB of the weights in memory, of all models together; None: no limit, all stay loaded.
+        rewrites: whether a CPU computes with less arithmetic, where it knows the class; equal within rounding.
         allow_pickle: whether a diffusers folder's `.bin` weights are taken, as tensors and nothing else.
         host: address to listen on.
         port: 0 takes a free one.
@@ -131,6 +132,7 @@ class ServerConfig:
     models: tuple[ModelSource, ...] = (ModelSource("f8c4", "f8c4"),)
     model_memory_mib: int | None = None
     allow_pickle: bool = False
+    rewrites: bool = True
     host: str = "127.0.0.1"
     port: int = 50051
     http_port: int | None = None

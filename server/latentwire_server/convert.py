@@ -283,6 +283,7 @@ def _from_execution(execution: Execution) -> pb.Execution:
         float32_retry=execution.float32_retry,
         model=execution.model,
         weights_digest=execution.weights_digest,
+        approximate_tiling=execution.approximate_tiling,
     )
 
 

@@ -26,6 +26,7 @@ from latentwire_codec import pixels
 from latentwire_codec.autoencoder import Autoencoder, load_autoencoder
 from latentwire_codec.errors import NonFiniteError, UnknownModel
 from latentwire_codec.runtime import Placement
+from latentwire_codec.tiling.footprint import Half
 from latentwire_server import coding
 from latentwire_server.admission import Admission
 from latentwire_server.batching import Batcher, BatchLimits, Outcome
@@ -58,7 +59,7 @@ class Task:
     name: str
     """The model's, as it is served."""
     model: Autoencoder
-    operation: str
+    operation: Half
     shape: tuple[int, ...]
     dtype: torch.dtype
     """Of the input for encode, of the output for decode: uint8 or a float."""
@@ -306,6 +307,7 @@ class Engine:
             float32_retry=any(done.float32_retry for done in run.results),
             model=task.name,
             weights_digest=task.model.spec.weights_digest,
+            approximate_tiling=task.model.approximates(task.operation, (1, *task.shape)),
         )
 
     async def _load(self, model: ModelSource) -> Autoencoder:
@@ -324,6 +326,7 @@ class Engine:
                 shift=model.shift,
                 latent_space=model.latent_space,
                 allow_pickle=self._config.allow_pickle,
+                rewrites=self._config.rewrites,
             )
             _warm_up(autoencoder)
             return autoencoder

@@ -102,6 +102,7 @@ class Execution:
     float32_retry: bool
     model: str
     weights_digest: str
+    approximate_tiling: bool
 
 
 @dataclass(frozen=True)

@@ -85,11 +85,8 @@ class ServedModel:
 
     @property
     def weights_bytes(self) -> int:
-        """What the weights take of the device's memory, or of the host's, at most, in bytes.
-
-        In half precision there is a float32 copy beside them, for outputs that are not finite.
-        """
-        return self.spec.parameters * (4 if self.spec.dtype == "float32" else 2 + 4)
+        """What the weights take of the device's memory, or of the host's, at most."""
+        return self.spec.weights_bytes
 
 
 @dataclass(frozen=True)

@@ -482,10 +482,10 @@ def test_times_are_reported_in_seconds() -> None:
     told: list[Execution] = []
     execution = pb.Execution(
         queue_ns=10**9, compute_ns=5 * 10**8, coding_ns=1, batch_size=3, float32_retry=True,
-        model="m", weights_digest="d",
+        model="m", weights_digest="d", approximate_tiling=True,
     )  # fmt: skip
     report(pb.EncodeResponse(execution=execution), told.append)
-    assert told == [Execution(1.0, 0.5, 1e-9, 3, True, "m", "d")]
+    assert told == [Execution(1.0, 0.5, 1e-9, 3, True, "m", "d", True)]
     report(pb.DecodeResponse(execution=execution), None)
 
 

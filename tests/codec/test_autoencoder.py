@@ -17,6 +17,7 @@ from latentwire_codec.checkpoint import Checkpoint, load_checkpoint
 from latentwire_codec.errors import CheckpointError, LatentSpaceMismatch, NonFiniteError, TensorError
 from latentwire_codec.runtime import Placement
 from latentwire_codec.scaling import told_by
+from latentwire_codec.tiling import convolution
 
 Build = Callable[..., Any]
 CPU = Placement(torch.device("cpu"), torch.float32)
@@ -307,3 +308,22 @@ def test_what_was_computed_again_is_told(build_kl: Build) -> None:
     assert told == [[0, 1]]
     assert images.isfinite().all()
     assert images.dtype == torch.float32
+
+
+# Memory
+
+
+def test_the_weights_count_with_what_is_kept_beside_them(
+    build_kl: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(convolution, "WINOGRAD_CHANNELS", 32)
+    build_kl(block_out_channels=(32, 32)).save_pretrained(tmp_path)
+    plain, half, rewritten = (
+        load_autoencoder(str(tmp_path), scale=1.0, device="cpu", dtype=dtype, rewrites=rewrites).spec
+        for dtype, rewrites in (("float32", False), ("bfloat16", False), ("float32", True))
+    )
+    four = 4 * plain.parameters
+    assert plain.weights_bytes == four
+    assert half.weights_bytes == four + four // 2
+    # 36 numbers in the place of 9.
+    assert 3 * four < rewritten.weights_bytes < 6 * four

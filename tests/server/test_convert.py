@@ -46,6 +46,7 @@ EXECUTION = Execution(
     float32_retry=True,
     model="name",
     weights_digest="ab" * 32,
+    approximate_tiling=True,
 )
 UNKNOWN = 99
 
@@ -502,6 +503,7 @@ def test_answers_tell_how_they_were_carried_out() -> None:
         float32_retry=True,
         model="name",
         weights_digest="ab" * 32,
+        approximate_tiling=True,
     )
     assert from_encode_result(encode_result(torch.zeros(1, 1, 1, 1))).execution == expected
     assert from_decode_result(DecodeResult([b"file"], EXECUTION)).execution == expected
@@ -545,6 +547,7 @@ def test_a_model_is_told_in_full() -> None:
         shift=(0.25,),
         latent_units=None,
         parameters=10**7,
+        weights_bytes=10**8,
         device="cpu",
         dtype="bfloat16",
     )

@@ -23,7 +23,7 @@ from latentwire_server.gateway.query import Query
 from latentwire_server.jobs import DecodeJob, DecodeResult, EncodeJob, Execution, FileOutput, LatentKind
 
 SPEC: Any = SimpleNamespace(latent_channels=4, downsample_factor=8, scale=(0.5,), shift=(0.25,))
-EXECUTION = Execution(0, 0, 0, 1, False, "tiny", "")
+EXECUTION = Execution(0, 0, 0, 1, False, "tiny", "", False)
 FLOATS = [torch.float32, torch.float16, torch.bfloat16]
 unhurried = settings(deadline=None)  # a busy machine is no failure
 

@@ -34,7 +34,7 @@ from latentwire_server.telemetry import Metrics
 
 # As tritonclient reads and writes each datatype.
 WORDS = {"UINT8": np.uint8, "FP32": np.float32, "FP16": np.float16, "BF16": ml_dtypes.bfloat16}
-EXECUTION = Execution(1, 2, 3, 1, False, "tiny", "d1935")
+EXECUTION = Execution(1, 2, 3, 1, False, "tiny", "d1935", False)
 
 
 def tensor(name: str, datatype: str, shape: tuple[int, ...], **contents: Any) -> Any:

@@ -81,6 +81,16 @@ def serve(
         bool | None,
         _option("--allow-pickle", MODELS, NO_VALUE, "Take .bin weights too; no code in them is ever run.", "off"),
     ] = None,
+    rewrites: Annotated[
+        bool | None,
+        _option(
+            "--rewrites/--no-rewrites",
+            MODELS,
+            NO_VALUE,
+            "On a CPU, compute with less arithmetic where the class is known; without it, bit for bit as diffusers.",
+            "on",
+        ),
+    ] = None,
     device: Annotated[
         str | None,
         _option("--device", MODELS, "NAME", "cpu, cuda, cuda:1 ...; auto takes a GPU if there is one.", "auto"),

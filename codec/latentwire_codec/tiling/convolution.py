@@ -54,10 +54,14 @@ class Plain:
         self.channels, _, _, self.kernel = weight.shape
         self.stride = stride
         self.before, self.after = padding
-        self._weight, self._bias = weight.contiguous(memory_format=torch.channels_last), bias
-        pays = (self.kernel, stride) == (3, 1) and _winograd_pays(weight)
-        self._winograd = Winograd(weight, bias) if pays else None
-        self.tile = TILE if pays else 1
+        self._bias = bias
+        self._weight: Tensor | None = None
+        self._winograd: Winograd | None = None
+        self.tile = 1
+        if (self.kernel, stride) == (3, 1) and _winograd_pays(weight):
+            self._winograd, self.tile = Winograd(weight, bias), TILE
+        else:
+            self._weight = weight.contiguous(memory_format=torch.channels_last)
 
     @classmethod
     def of(cls, layer: nn.Conv2d) -> "Plain":
@@ -71,6 +75,7 @@ class Plain:
         if self._winograd is not None:
             self._winograd(padded, out)
         else:
+            assert self._weight is not None  # one of the two is there
             out.copy_(functional.conv2d(padded, self._weight, self._bias, self.stride))
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A module and a trial run -> the elements of the widest feature map in it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -35,6 +36,29 @@ class Footprint:
             encoding = widest.take()
             face.decode(module, latents)
             return cls(MAPS * encoding / images[0, 0].numel(), MAPS * widest.take() / latents[0, 0].numel())
+
+
+def held_bytes(*things: object) -> int:
+    """Return the bytes of all tensors that modules and other objects of ours hold, each once."""
+    storages: dict[int, int] = {}
+    seen: set[int] = set()
+    left = list(things)
+    while left:
+        thing = left.pop()
+        if id(thing) in seen:
+            continue
+        seen.add(id(thing))
+        if isinstance(thing, Tensor):
+            storages[thing.untyped_storage().data_ptr()] = thing.untyped_storage().nbytes()
+        elif isinstance(thing, nn.Module):
+            left += [*thing.parameters(), *thing.buffers()]
+        elif isinstance(thing, Mapping):
+            left += thing.values()
+        elif isinstance(thing, list | tuple):
+            left += thing
+        elif type(thing).__module__.startswith(__package__):
+            left.append(vars(thing))
+    return sum(storages.values())
 
 
 class _Widest:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 from latentwire_codec.errors import ImageTooLarge
 from latentwire_codec.face import Face
 from latentwire_codec.runtime import Call
-from latentwire_codec.tiling.footprint import Footprint, Half
+from latentwire_codec.tiling.footprint import Footprint, Half, held_bytes
 from latentwire_codec.tiling.sweep import Sweep
 
 MIB = 2**20
@@ -66,6 +66,9 @@ class Tiled:
         face: how its class is called.
         tiling: how it is run.
         footprint: what it takes when it is run at once.
+
+    Attributes:
+        weights_bytes: what the weights take, also in the forms that rewrites need.
     """
 
     def __init__(self, module: Any, face: Face, tiling: Tiling, footprint: Footprint) -> None:
@@ -73,8 +76,8 @@ class Tiled:
         parameter = next(module.parameters())
         self._device, self._dtype = parameter.device, parameter.dtype
         self._budget_bytes = tiling.budget(self._device)
-        self._strips = _strips(module)
         self._always = tiling.rewrites and self._device.type == "cpu"
+        self.weights_bytes = held_bytes(module, self._strips if self._always else None)
 
     def run(self, half: Half, batch: Tensor, pause: Callable[[], None]) -> tuple[Tensor, ...]:
         """Map images (B,3,H,W) to mean and logvar, or to latents alone; raw latents (B,C,h,w) to images.
@@ -88,7 +91,7 @@ class Tiled:
             ImageTooLarge: the activations of one image don't fit, and its class cannot be tiled.
         """
         whole = getattr(self._face, half)
-        if self._strips is not None and (self._always or not self._fits(half, batch.shape)):
+        if (self._always or not self._fits(half, batch.shape)) and self._strips is not None:
             sweep = Sweep(self._device, self._dtype, self._budget_bytes, pause)
             one_by_one = partial(getattr(self._strips, half), sweep=sweep)
         elif self._fits(half, batch.shape):
@@ -101,7 +104,22 @@ class Tiled:
 
     def approximates(self, half: Half, shape: Sequence[int]) -> bool:
         """Tell whether an image, or latents, of a shape (B,C,H,W) are computed by the class's own tiling."""
-        return self._strips is None and not self._fits(half, (1, *shape[1:]))
+        return not self._fits(half, (1, *shape[1:])) and self._strips is None
+
+    @cached_property
+    def _strips(self) -> Strips | None:
+        """The network as steps over strips; None where it is not known as such."""
+        name = type(self._module).__name__
+        if name == "AutoencoderLatentVAE":
+            from latentwire_codec.tiling.latent import LatentNetwork
+
+            return LatentNetwork(self._module)
+        if name in ("AutoencoderKL", "AutoencoderKLFlux2"):
+            from latentwire_codec.tiling.kl import KLNetwork
+
+            with suppress(NotImplementedError):
+                return KLNetwork(self._module)
+        return None
 
     def _fits(self, half: Half, shape: Sequence[int]) -> bool:
         return self._bytes(half, shape) <= self._budget_bytes
@@ -127,18 +145,3 @@ class Tiled:
             return whole(self._module, one)
         finally:
             self._module.disable_tiling()
-
-
-def _strips(module: Any) -> Strips | None:
-    """Return the network as steps over strips; None where it is not known as such."""
-    name = type(module).__name__
-    if name == "AutoencoderLatentVAE":
-        from latentwire_codec.tiling.latent import LatentNetwork
-
-        return LatentNetwork(module)
-    if name in ("AutoencoderKL", "AutoencoderKLFlux2"):
-        from latentwire_codec.tiling.kl import KLNetwork
-
-        with suppress(NotImplementedError):
-            return KLNetwork(module)
-    return None

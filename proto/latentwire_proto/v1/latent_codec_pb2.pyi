@@ -263,7 +263,7 @@ class DecodeStreamResponse(_message.Message):
     def __init__(self, id: _Optional[int] = ..., result: _Optional[_Union[DecodeResponse, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
 
 class Execution(_message.Message):
-    __slots__ = ("queue_ns", "compute_ns", "coding_ns", "batch_size", "float32_retry", "model", "weights_digest")
+    __slots__ = ("queue_ns", "compute_ns", "coding_ns", "batch_size", "float32_retry", "model", "weights_digest", "approximate_tiling")
     QUEUE_NS_FIELD_NUMBER: _ClassVar[int]
     COMPUTE_NS_FIELD_NUMBER: _ClassVar[int]
     CODING_NS_FIELD_NUMBER: _ClassVar[int]
@@ -271,6 +271,7 @@ class Execution(_message.Message):
     FLOAT32_RETRY_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    APPROXIMATE_TILING_FIELD_NUMBER: _ClassVar[int]
     queue_ns: int
     compute_ns: int
     coding_ns: int
@@ -278,7 +279,8 @@ class Execution(_message.Message):
     float32_retry: bool
     model: str
     weights_digest: str
-    def __init__(self, queue_ns: _Optional[int] = ..., compute_ns: _Optional[int] = ..., coding_ns: _Optional[int] = ..., batch_size: _Optional[int] = ..., float32_retry: _Optional[bool] = ..., model: _Optional[str] = ..., weights_digest: _Optional[str] = ...) -> None: ...
+    approximate_tiling: bool
+    def __init__(self, queue_ns: _Optional[int] = ..., compute_ns: _Optional[int] = ..., coding_ns: _Optional[int] = ..., batch_size: _Optional[int] = ..., float32_retry: _Optional[bool] = ..., model: _Optional[str] = ..., weights_digest: _Optional[str] = ..., approximate_tiling: _Optional[bool] = ...) -> None: ...
 
 class GetServerInfoRequest(_message.Message):
     __slots__ = ()

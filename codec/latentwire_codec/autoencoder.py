@@ -45,8 +45,8 @@ class AutoencoderSpec:
         latent_units: C numbers: the rounding steps at which an error in any channel costs as much in the decoded image,
             about its standard deviation; None: not measured.
         parameters: number of parameters.
-        weights_bytes: what the weights take in memory, with the forms that rewrites need and the float32 copy beside half
-            precision.
+        weights_bytes: what the weights take in memory, with the forms that rewrites need, and with the float32 copy
+            beside half precision.
         device: where it runs.
         dtype: what it computes in, `float32`, `bfloat16` or `float16`.
         has_logvar: whether its posterior has a log-variance; without one there is the mode only.

@@ -112,7 +112,7 @@ def test_with_rewrites_the_same_seed_gives_the_image_of_the_local_vae_within_rou
 ) -> None:
     local = VAES[recipe.vae]()
     wanted = recipe.run(recipe.pipeline(local))
-    remote = RemoteAutoencoderKL.connect(rewritten_vaes, model=recipe.vae, like=local)
+    remote = RemoteAutoencoderKL.connect(rewritten_vaes, model=recipe.vae, like=VAES[recipe.vae]())
     found = recipe.run(recipe.pipeline(remote))
     if recipe.dtype == torch.float32:
         torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)

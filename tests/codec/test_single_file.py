@@ -22,6 +22,7 @@ from tests.codec.layouts import check, refused, to_ldm
 
 WIDTHS = (32, 64)
 UNET = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+SIZE = "model.diffusion_model.label_emb.0.0.weight"
 
 
 def build_kl(widths: tuple[int, ...] = WIDTHS, **config: Any) -> Any:
@@ -146,8 +147,8 @@ def test_of_a_full_checkpoint_only_the_vae_is_read(kl: Any, tmp_path: Path, monk
     [
         ({UNET: torch.zeros(2, 768)}, "sd1", 0.18215),
         ({UNET: torch.zeros(2, 1024)}, "sd1", 0.18215),
-        ({UNET: torch.zeros(2, 2048)}, "sdxl", 0.13025),
-        ({UNET: torch.zeros(2, 1280)}, "sdxl", 0.13025),
+        ({UNET: torch.zeros(2, 2048), SIZE: torch.zeros(2, 2)}, "sdxl", 0.13025),
+        ({UNET: torch.zeros(2, 1280), SIZE: torch.zeros(2, 2)}, "sdxl", 0.13025),
     ],
     ids=["sd1", "sd2", "sdxl", "refiner"],
 )

@@ -382,7 +382,7 @@ def test_copies_and_pickles_hold_no_connection_and_make_their_own(
     for twin in (copy.deepcopy(vae), pickle.loads(pickle.dumps(vae))):
         assert type(twin) is RemoteAutoencoderKL
         assert (dict(twin.config), twin.info, twin.use_slicing) == (dict(vae.config), vae.info, True)
-        assert not twin._served._client._channels
+        assert not twin._served._client._connections
         twin.half()
         assert torch.equal(twin.float().encode(images).latent_dist.mode(), wanted)
         twin.close()

@@ -26,6 +26,7 @@ from latentwire_codec.images import ImageFormat
 from latentwire_server.config import ServerConfig
 from latentwire_server.errors import InvalidRequest
 from latentwire_server.gateway import oip_messages as pb
+from latentwire_server.gateway import oip_tensors
 from latentwire_server.gateway.oip import OpenInferenceService
 from latentwire_server.gateway.oip_jobs import from_result, to_decode, to_encode
 from latentwire_server.gateway.oip_models import to_metadata, to_statistics
@@ -136,6 +137,18 @@ def test_numbers_may_stand_in_the_message_itself() -> None:
     assert isinstance(words, torch.Tensor)
     assert (floats.dtype, floats.tolist()) == (torch.float32, [[0.5, -1, 2]])
     assert (words.dtype, words.tolist()) == (torch.uint8, [[0], [7], [255]])
+
+
+def test_many_numbers_in_the_message_itself_are_converted_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(oip_tensors, "PIECE", 4)
+    for count in (4, 9):
+        floats = to_value(tensor("X", "FP32", (count,), fp32_contents=range(count)), [])
+        words = to_value(tensor("X", "UINT8", (count,), uint_contents=range(count)), [])
+        for value in (floats, words):
+            assert isinstance(value, torch.Tensor)
+            assert value.tolist() == list(range(count))
+    with pytest.raises(InvalidRequest, match="X has a 4294967295; UINT8 goes up to 255"):
+        to_value(tensor("X", "UINT8", (6,), uint_contents=[0, 1, 2, 3, 4, 2**32 - 1]), [])
 
 
 @pytest.mark.parametrize(

@@ -327,13 +327,25 @@ def test_a_vae_that_is_not_like_the_one_it_replaces_is_refused(
         RemoteAutoencoderKL.connect(server.target, like=other())
 
 
+def test_it_has_the_dtype_and_the_device_of_the_vae_that_it_replaces(
+    monkeypatch: pytest.MonkeyPatch, server: FakeServer
+) -> None:
+    served_as(monkeypatch, latent_space="sd1")
+    for like in (small_kl().half(), RemoteAutoencoderKL.connect(server.target).to(torch.float16)):
+        assert RemoteAutoencoderKL.connect(server.target, like=like).dtype == torch.float16
+    # A VAE whose weights are offloaded part by part is on no device.
+    away = RemoteAutoencoderKL.connect(server.target, like=small_kl().bfloat16().to("meta"))
+    assert (away.dtype, away.device) == (torch.bfloat16, torch.device("cpu"))
+
+
 def test_a_space_without_a_name_connects_with_a_warning_unless_the_weights_prove_it(
     monkeypatch: pytest.MonkeyPatch, server: FakeServer
 ) -> None:
     like = small_kl()
     served_as(monkeypatch, latent_space="")
     for expected in ({}, {"like": like}, {"latent_space": "sd1"}, {"like": small_kl().to("meta")}):
-        with pytest.warns(UserWarning, match="no named latent space") as warned:
+        remedy = "not, bit by bit, those of" if "like" in expected else "or pass like=pipe.vae"
+        with pytest.warns(UserWarning, match=f"no named latent space.*{remedy}") as warned:
             RemoteAutoencoderKL.connect(server.target, **expected)
         assert warned[0].filename == __file__
     like = small_kl()

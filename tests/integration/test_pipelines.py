@@ -95,6 +95,19 @@ def test_the_same_seed_gives_bitwise_the_image_of_the_local_vae_with_as_many_cal
     assert (remote.dtype, dict(remote.config)["scaling_factor"]) == (local.dtype, local.config.scaling_factor)
 
 
+@pytest.mark.filterwarnings("ignore:.*has no named latent space:UserWarning")
+@pytest.mark.parametrize("name", ["image to image", "inpainting", "InstructPix2Pix", "SDXL image to image", "FLUX"])
+def test_a_pipeline_in_half_precision_takes_the_vae_that_is_like_its_own(vaes: str, name: str) -> None:
+    recipe = RECIPES[name]
+    local = recipe.pipeline(VAES[recipe.vae]()).to(torch.float16)
+    arguments = {key: value.half() for key, value in recipe.arguments.items() if key.endswith("prompt_embeds")}
+    wanted = recipe.run(local, **arguments)
+    local.vae = RemoteAutoencoderKL.connect(vaes, model=recipe.vae, like=local.vae)
+    found = recipe.run(local, **arguments)
+    assert found.dtype == wanted.dtype
+    torch.testing.assert_close(found, wanted, atol=0.02, rtol=0)
+
+
 def test_a_batch_gives_the_images_of_the_local_vae(connect: Callable[[str], RemoteAutoencoderKL]) -> None:
     changes = {"prompt": ["abc", "xyz"], "image": IMAGE.arguments["image"].expand(2, -1, -1, -1)}
     wanted = IMAGE.run(IMAGE.pipeline(VAES["sd"]()), **changes)

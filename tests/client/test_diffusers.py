@@ -20,9 +20,11 @@ from diffusers import AutoencoderKL
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 from latentwire_client import (
+    Client,
     Execution,
     LatentSpaceMismatch,
     Limits,
+    Overloaded,
     Retry,
     Unavailable,
     UnknownModel,
@@ -431,6 +433,25 @@ def test_a_dropped_connection_is_waited_for(server: FakeServer, images: torch.Te
     server.fail_next(grpc.StatusCode.UNAVAILABLE, times=5)  # more than the channel tries by itself
     assert vae.encode(images).latent_dist.mode().shape == (5, 3, 2, 3)
     assert server.calls["Encode"] == 6
+
+
+def test_a_full_queue_is_waited_for_as_long_as_the_server_says(
+    vae: RemoteAutoencoderKL, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = Overloaded(grpc.StatusCode.RESOURCE_EXHAUSTED, "the queue is full")
+    full.retry_after_s = 7.0
+    answers: list[Exception] = [full, full]
+    real, pauses = Client.encode, list[float]()
+
+    def encode(self: Client, *arguments: Any, **options: Any) -> Any:
+        if answers:
+            raise answers.pop()
+        return real(self, *arguments, **options)
+
+    monkeypatch.setattr(Client, "encode", encode)
+    monkeypatch.setattr("latentwire_client.diffusers.served_model.time.sleep", pauses.append)
+    assert vae.encode(images).latent_dist.mode().shape == (5, 3, 2, 3)
+    assert pauses == [7.0, 7.0]
 
 
 def test_a_server_that_stays_away_is_an_error_in_the_end(server: FakeServer, images: torch.Tensor) -> None:

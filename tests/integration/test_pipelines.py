@@ -95,6 +95,18 @@ def test_the_same_seed_gives_bitwise_the_image_of_the_local_vae_with_as_many_cal
     assert (remote.dtype, dict(remote.config)["scaling_factor"]) == (local.dtype, local.config.scaling_factor)
 
 
+def test_a_small_queue_makes_batches_smaller_and_threads_wait(folders: Mapping[str, Path]) -> None:
+    models = (ModelSource("sd", str(folders["sd"])),)
+    latents = torch.randn(8, 4, 8, 8, generator=torch.Generator().manual_seed(4))
+    wanted = VAES["sd"]().decode(latents).sample.detach()
+    with background(ServerConfig(models=models, port=0, device="cpu", dtype="float32", max_queue=4)) as server:
+        vae = RemoteAutoencoderKL.connect(f"127.0.0.1:{server.port}", like=VAES["sd"]())
+        with ThreadPoolExecutor(4) as threads:
+            found = list(threads.map(lambda _: vae.decode(latents, return_dict=False)[0], range(4)))
+    for images in found:
+        torch.testing.assert_close(images, wanted, atol=1e-4, rtol=0)
+
+
 @pytest.mark.filterwarnings("ignore:.*has no named latent space:UserWarning")
 @pytest.mark.parametrize("name", ["image to image", "inpainting", "InstructPix2Pix", "SDXL image to image", "FLUX"])
 def test_a_pipeline_in_half_precision_takes_the_vae_that_is_like_its_own(vaes: str, name: str) -> None:

@@ -37,7 +37,8 @@ class RemoteAutoencoderKL(AutoencoderKL):  # type: ignore[misc]
 
     - Batches are split to the server's limits. After `enable_slicing` each image travels by itself. Tiling is the
       server's own affair: the switch is there and changes nothing.
-    - Calls may be in flight from several threads. While the server restarts they wait (`Retry.reconnect_s`).
+    - Calls may be in flight from several threads. While the server restarts, or its queue is full, they wait
+      (`Retry.reconnect_s`).
     - Copies and pickles hold no connection; each process makes its own.
     - Gradients do not pass, and the networks are not here: reading `encoder` or `decoder` is an AttributeError.
 

@@ -12,6 +12,7 @@ import grpc
 
 from latentwire_codec.errors import UnknownModel
 from latentwire_proto import __version__
+from latentwire_server.admission import most_images
 from latentwire_server.coding import check_batch
 from latentwire_server.config import ServerConfig
 from latentwire_server.engine import Engine
@@ -79,7 +80,7 @@ class OpenInferenceService:
     async def ModelConfig(self, request: Any, context: Any) -> Any:
         """Say how a model is set up."""
         name, operation = self._model(request.name, request.version)
-        return to_config(request.name, operation, self._engine.models[name].spec, self._config.max_batch)
+        return to_config(request.name, operation, self._engine.models[name].spec, most_images(self._config))
 
     async def ModelStatistics(self, request: Any, context: Any) -> Any:
         """Say what one model did, or all, whichever protocol they were asked by."""

@@ -12,7 +12,7 @@ from latentwire_server.errors import ServerError
 
 MIB = 2**20
 # What is no part of a model's name where its source is a file.
-WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+WEIGHT_SUFFIXES = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class ModelSource:
         name, separator, source = text.partition("=")
         if not separator or "/" in name:
             path = Path(text).resolve()
-            name, source = path.stem if path.suffix in WEIGHT_SUFFIXES else path.name, text
+            name, source = path.stem if path.suffix.lower() in WEIGHT_SUFFIXES else path.name, text
         if not name or not source:
             raise ServerError(f"--model {text!r} is not of the form [NAME=]SOURCE")
         return cls(name, source)

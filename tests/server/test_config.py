@@ -22,6 +22,8 @@ from latentwire_server.errors import ServerError
         ("/models/vae/", "vae", "/models/vae/"),
         ("x=/models/a=b", "x", "/models/a=b"),
         ("/models/sdxl.vae.safetensors", "sdxl.vae", "/models/sdxl.vae.safetensors"),
+        ("/models/ae.sft", "ae", "/models/ae.sft"),
+        ("/models/VAE.CKPT", "VAE", "/models/VAE.CKPT"),
         ("/models/v1.5", "v1.5", "/models/v1.5"),
         ("/runs/lr=1e-4/vae", "vae", "/runs/lr=1e-4/vae"),
         ("./lr=1e-4/vae.safetensors", "vae", "./lr=1e-4/vae.safetensors"),

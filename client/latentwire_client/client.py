@@ -5,7 +5,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self, Unpack, cast, overload
@@ -20,7 +20,7 @@ from latentwire_client._channel import SERVICE, Address
 from latentwire_client._images import ImageInput
 from latentwire_client._outbox import Outbox, StreamItem, T
 from latentwire_client.config import Limits, Retry, Timeout
-from latentwire_client.errors import Unavailable, from_rpc_error
+from latentwire_client.errors import Cancelled, Unavailable, from_rpc_error
 from latentwire_client.info import OnExecution, ServerInfo
 from latentwire_client.latents import Latents
 from latentwire_client.options import CompressOptions, EncodeOptions
@@ -65,7 +65,7 @@ class Client:
         self._on_execution = on_execution
         # A channel doesn't survive a fork: each process makes its own. The parent's is kept beside it, for dropping it
         # would close the parent's connection.
-        self._channels: dict[int, grpc.Channel] = {}
+        self._connections: dict[int, _Connection] = {}
 
     @property
     def target(self) -> str:
@@ -82,12 +82,9 @@ class Client:
         Raises:
             Unavailable: nothing answers at the address.
         """
-        stub: Any = health_pb2_grpc.HealthStub(self._channel())
-        try:
-            request = health_pb2.HealthCheckRequest(service=SERVICE)
-            response = stub.Check(request, timeout=self._timeout.call_s)
-        except grpc.RpcError as error:
-            raise from_rpc_error(error, self.target) from error
+        request = health_pb2.HealthCheckRequest(service=SERVICE)
+        with self._connected() as connection:
+            response = connection.health.Check(request, timeout=self._timeout.call_s)
         return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
 
     @overload
@@ -209,10 +206,10 @@ class Client:
         )  # fmt: skip
 
     def close(self) -> None:
-        """Close this process's channel; the next call would make another."""
-        channel = self._channels.pop(os.getpid(), None)
-        if channel is not None:
-            channel.close()
+        """Close this process's channel; the next call would make another. Calls in flight are `Cancelled`."""
+        connection = self._connections.pop(os.getpid(), None)
+        if connection is not None:
+            connection.channel.close()
 
     def __enter__(self) -> Self:
         """Return the client itself."""
@@ -226,16 +223,27 @@ class Client:
 
     def __getstate__(self) -> Mapping[str, Any]:
         """Pickle without the channels: a spawned worker makes its own."""
-        return {**self.__dict__, "_channels": {}}
+        return {**self.__dict__, "_connections": {}}
 
-    def _channel(self) -> grpc.Channel:
-        channel = self._channels.get(os.getpid())
-        if channel is None:
-            made = self._address.open(grpc, self._limits, self._retry)
-            channel = self._channels.setdefault(os.getpid(), made)
-            if channel is not made:  # another thread was faster
-                made.close()
-        return channel
+    @contextmanager
+    def _connected(self) -> "Iterator[_Connection]":
+        """Give this process's connection for one call, and map what gRPC raises to what the client raises."""
+        connection = self._connections.get(os.getpid())
+        if connection is None:
+            made = _Connection(self._address.open(grpc, self._limits, self._retry))
+            connection = self._connections.setdefault(os.getpid(), made)
+            if connection is not made:  # another thread was faster
+                made.channel.close()
+        try:
+            yield connection
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self.target) from error
+        except ValueError as error:
+            # So gRPC answers a call on a channel that another thread has closed.
+            if self._connections.get(os.getpid()) is connection:
+                raise
+            details = f"the channel to {self.target} was closed during the call"
+            raise Cancelled(grpc.StatusCode.CANCELLED, details) from error
 
     def _run(self, method: str, request: Any) -> Any:
         response = self._call(method, request)
@@ -243,14 +251,26 @@ class Client:
         return response
 
     def _call(self, method: str, request: Any) -> Any:
-        call: Callable[..., Any] = getattr(LatentCodecServiceStub(self._channel()), method)
-        try:
+        with self._connected() as connection:
+            call: Callable[..., Any] = getattr(connection.codec, method)
             return call(request, timeout=self._timeout.call_s, metadata=self._address.metadata)
-        except grpc.RpcError as error:
-            raise from_rpc_error(error, self.target) from error
 
     def _open_stream(self, method: str, requests: Iterator[Any]) -> Any:
-        return getattr(LatentCodecServiceStub(self._channel()), method)(requests, metadata=self._address.metadata)
+        with self._connected() as connection:
+            return getattr(connection.codec, method)(requests, metadata=self._address.metadata)
+
+
+class _Connection:
+    """A channel and the stubs of its services.
+
+    They are made together, before another thread can close the channel: gRPC crashes the process where a stub is made
+    of a closed one (grpcio 1.81).
+    """
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self.channel = channel
+        self.codec: Any = LatentCodecServiceStub(channel)
+        self.health: Any = health_pb2_grpc.HealthStub(channel)
 
 
 class Stream(Iterator[StreamItem[T]]):

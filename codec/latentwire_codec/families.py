@@ -110,9 +110,11 @@ COMPANIONS = (
     ("model.diffusion_model.single_stream_modulation.lin.weight", "flux2"),
     ("model.diffusion_model.double_blocks.0.img_attn.norm.key_norm.scale", "flux1"),
 )
-# A UNet's family is told by the width of the text that it attends to.
+# A UNet's family is told by the width of the text that it attends to. SDXL's, its refiner's of width 1280 too, are told
+# the image's size besides; text2img-large, which came before SD 1, attends to 1280 without.
 ATTENTION = re.compile(r"model\.diffusion_model\..*\.attn2\.to_k\.weight")
 TEXT_WIDTHS = {768: "sd1", 1024: "sd1", 2048: "sdxl", 1280: "sdxl"}
+SDXL_SIGN = "model.diffusion_model.label_emb.0.0.weight"
 
 
 def candidates(class_name: str, config: Mapping[str, Any]) -> list[Family]:
@@ -131,8 +133,7 @@ def companion_family(shapes: Mapping[str, tuple[int, ...]], channels: int, level
     Returns:
         The family's name; empty: it shows none, or one whose latents have another shape.
     """
-    widths = (shape[-1] for name, shape in shapes.items() if ATTENTION.fullmatch(name))
-    name = next((name for tensor, name in COMPANIONS if tensor in shapes), None) or TEXT_WIDTHS.get(next(widths, 0), "")
+    name = next((name for tensor, name in COMPANIONS if tensor in shapes), None) or _unet_family(shapes)
     network = BY_NAME[name].network if name else {}
     fits = (network.get("latent_channels"), len(network.get("block_out_channels", ()))) == (channels, levels)
     return name if fits else ""
@@ -153,6 +154,12 @@ def registered_family(*digests: str) -> str:
             if any(digest.startswith(start.lower()) for digest in digests):
                 return name
     return ""
+
+
+def _unet_family(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    width = next((shape[-1] for name, shape in shapes.items() if ATTENTION.fullmatch(name)), 0)
+    name = TEXT_WIDTHS.get(width, "")
+    return "" if name == "sdxl" and SDXL_SIGN not in shapes else name
 
 
 def _registry(path: Path) -> dict[str, str]:

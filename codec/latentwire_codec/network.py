@@ -4,6 +4,7 @@
 Names and shapes must match the class; a missing tensor is refused, never left random.
 """
 
+import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from latentwire_codec.face import FACES
 IGNORED = re.compile(r"(loss|model_ema)\.")
 # A counter of batch norm that says nothing about its output; some files leave it out.
 COUNTER = "bn.num_batches_tracked"
+# What we write into a configuration whatever its class; diffusers would warn of what is strange to it.
+OWN_KEYS = ("latent_space", "latent_units")
 # Folders saved before diffusers 0.17 name the attention's layers so (SD 1.x and 2.x VAEs among them).
 OLD_ATTENTION = re.compile(r"(attentions\.\d+)\.(query|key|value|proj_attn)\.")
 NEW_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -89,9 +92,14 @@ def _empty(stored: Stored) -> Any:
     home = pipeline_vae if hasattr(pipeline_vae, class_name) else diffusers
     if not hasattr(home, class_name):
         raise CheckpointError(f"{stored.where} is an {class_name}, which diffusers {diffusers.__version__} lacks")
+    kind = getattr(home, class_name)
+    ours = {key: stored.config[key] for key in OWN_KEYS if key in stored.config}
+    strange = ours.keys() - inspect.signature(kind.__init__).parameters.keys()
     try:
         with torch.device("meta"):  # no time is spent on random numbers that are replaced
-            return getattr(home, class_name).from_config(dict(stored.config))
+            module = kind.from_config({key: value for key, value in stored.config.items() if key not in strange})
+        module.register_to_config(**{key: ours[key] for key in strange})
+        return module
     except Exception as error:
         beside = stored.where.with_suffix(".json").name if stored.where.is_file() else "config.json"
         raise CheckpointError(

@@ -25,6 +25,9 @@ SAFETY = (
     "its tensors with safetensors.torch.save_file"
 )
 
+# What a clone without Git LFS has in the place of each large file.
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
 # How torch's messages name what a pickle wants to call.
 CODE = re.compile(r"GLOBAL (\S+)")
 
@@ -71,6 +74,10 @@ def open_weights(path: Path, allow_pickle: bool = False) -> WeightsFile:
         CheckpointError: the file cannot be read, is of another kind, needs code to run, or holds no tensors.
     """
     suffix = path.suffix.lower()
+    if _is_pointer(path):
+        raise CheckpointError(
+            f"{path} is a Git LFS pointer, not the weights themselves; fetch them with `git lfs pull`"
+        )
     if suffix in SAFETENSORS:
         return _open_safetensors(path)
     if suffix in PICKLES or (suffix == ".bin" and allow_pickle):
@@ -81,6 +88,14 @@ def open_weights(path: Path, allow_pickle: bool = False) -> WeightsFile:
     raise CheckpointError(
         f"{path} is of no kind that is known; known: {', '.join((*SAFETENSORS, *ALLOWED_PICKLES))}, or a folder"
     )
+
+
+def _is_pointer(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(LFS_POINTER)) == LFS_POINTER
+    except OSError:  # whoever reads it says so
+        return False
 
 
 def _open_safetensors(path: Path) -> WeightsFile:
@@ -100,7 +115,7 @@ def _unpickle(path: Path) -> dict[str, Tensor]:
         code = CODE.search(str(error))
         if code:
             raise CheckpointError(f"{path} is no pickle of tensors alone: it needs {code[1]}; {SAFETY}") from error
-        reason = next(iter(str(error).splitlines()), repr(error))
+        reason = f"{type(error).__name__} {next(iter(str(error).splitlines()), '')}".strip()
         raise CheckpointError(f"{path} cannot be read as a pickle of tensors: {reason}") from error
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]

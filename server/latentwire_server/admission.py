@@ -12,10 +12,16 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from latentwire_server.config import ServerConfig
 from latentwire_server.errors import DeadlineExceeded, QueueFull, RequestTooLarge
 from latentwire_server.jobs import Caller
 
 SHARE = 3
+
+
+def most_images(config: ServerConfig) -> int:
+    """Return how many images one request may have: `--max-batch`, and no more than a client can hold of the queue."""
+    return min(config.max_batch, _largest(config.max_queue))
 
 
 class Admission:
@@ -40,7 +46,7 @@ class Admission:
     @property
     def largest(self) -> int:
         """The most places that one client can hold, when it is alone."""
-        return max(1, self.places * SHARE // (SHARE + 1))
+        return _largest(self.places)
 
     @asynccontextmanager
     async def place(self, caller: Caller, images: int) -> AsyncIterator[None]:
@@ -120,3 +126,7 @@ class Admission:
             if not turn.done():
                 self._held[client] += images
                 turn.set_result(None)
+
+
+def _largest(places: int) -> int:
+    return max(1, places * SHARE // (SHARE + 1))

@@ -12,7 +12,7 @@ from latentwire_server.errors import ServerError
 
 MIB = 2**20
 # What is no part of a model's name where its source is a file.
-WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+WEIGHT_SUFFIXES = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin")
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,14 @@ class ModelSource:
 
     @classmethod
     def parse(cls, text: str) -> "ModelSource":
-        """Map `[NAME=]SOURCE` to a model; without a name it is the source's last path component, without its suffix."""
+        """Map `[NAME=]SOURCE` to a model; without a name it is the source's last path component, without its suffix.
+
+        What holds a `/` is no name: `/runs/lr=1e-4/vae` is a source alone.
+        """
         name, separator, source = text.partition("=")
-        if not separator:
+        if not separator or "/" in name:
             path = Path(text).resolve()
-            name, source = path.stem if path.suffix in WEIGHT_SUFFIXES else path.name, text
+            name, source = path.stem if path.suffix.lower() in WEIGHT_SUFFIXES else path.name, text
         if not name or not source:
             raise ServerError(f"--model {text!r} is not of the form [NAME=]SOURCE")
         return cls(name, source)
@@ -179,6 +182,11 @@ class ServerConfig:
             raise ServerError("--tls-cert and --tls-key are needed together")
         if self.token is not None and not self.token:
             raise ServerError("the token is empty; leave it out to serve without one")
+        # What a header can hold: no client could send another.
+        if self.token is not None and not (self.token.isascii() and self.token.isprintable()):
+            raise ServerError("the token has a character other than printable ASCII; is there a line break at its end?")
+        if self.token is not None and self.token != self.token.strip():
+            raise ServerError("the token begins or ends with a space, which HTTP drops on the way; leave it out")
 
     @property
     def model_memory_bytes(self) -> int | None:

@@ -16,6 +16,7 @@ from latentwire_codec.autoencoder import AutoencoderSpec
 from latentwire_codec.codec import LOSSLESS
 from latentwire_codec.images import ImageFormat
 from latentwire_proto.v1 import latent_codec_pb2 as pb
+from latentwire_server.admission import most_images
 from latentwire_server.config import ServerConfig
 from latentwire_server.errors import InvalidRequest
 from latentwire_server.jobs import (
@@ -205,7 +206,7 @@ def from_limits(config: ServerConfig) -> pb.Limits:
         max_message_bytes=config.max_message_bytes,
         max_image_side=config.image_limits.max_side,
         max_image_pixels=config.image_limits.max_pixels,
-        max_batch_images=config.max_batch,
+        max_batch_images=most_images(config),
         max_queue_images=config.max_queue,
         stream_window=config.stream_window,
     )

@@ -167,6 +167,7 @@ class ModelStore(Mapping[str, ServedModel]):
             yield
 
     async def _open(self, source: ModelSource) -> None:
+        log.info("loading %s from %s", source.name, source.source)
         started = time.monotonic()
         weights = await self._read(source)
         model = ServedModel(source, weights.spec)
@@ -212,6 +213,7 @@ class ModelStore(Mapping[str, ServedModel]):
             # One after the other, in the order in which they were asked for: each knows the room that there is.
             async with self._turn:
                 await self._make_room(model.weights_bytes)
+                log.info("loading %s from %s", model.source.name, model.source.source)
                 started = time.monotonic()
                 weights = await self._read(model.source)
                 _check_unchanged(model, weights.spec)

@@ -91,9 +91,11 @@ class LatentCodecService(LatentCodecServiceServicer):
 
     async def _encode(self, request: pb.EncodeRequest, caller: Caller) -> pb.EncodeResponse:
         # Tensors are copied out of and into messages in a thread: up to the size of a message each.
-        job = await asyncio.to_thread(convert.to_encode_job, request)
+        with self._metrics.conversion(self._engine.model_name(request.model), "encode"):
+            job = await asyncio.to_thread(convert.to_encode_job, request)
         return await asyncio.to_thread(convert.from_encode_result, await self._engine.encode(job, caller))
 
     async def _decode(self, request: pb.DecodeRequest, caller: Caller) -> pb.DecodeResponse:
-        job = await asyncio.to_thread(convert.to_decode_job, request)
+        with self._metrics.conversion(self._engine.model_name(request.model), "decode"):
+            job = await asyncio.to_thread(convert.to_decode_job, request)
         return await asyncio.to_thread(convert.from_decode_result, await self._engine.decode(job, caller))

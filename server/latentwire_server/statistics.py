@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the models did since the server started: jobs and batches -> counts and durations for each model and operation.
 
-Whatever protocol a job came by, the engine tells `telemetry.Metrics` of it, which counts it here and for Prometheus.
+Whatever protocol a job came by, the engine tells `telemetry.Metrics` of it, which counts it here and for Prometheus;
+what cannot be made into a job, the protocol's own service tells it.
 """
 
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 
@@ -40,7 +41,7 @@ class Work:
 
     Attributes:
         success: jobs that were answered, each from when the engine got it to its end.
-        fail: jobs that were not: refused, failed, or given up by the client.
+        fail: those that were not: refused before or by the engine, failed, or given up by the client.
         queue: of answered jobs, waiting; for the model's weights too.
         prepare: of answered jobs, work before the model.
         compute: of answered jobs, the batches that their images were in.
@@ -71,6 +72,16 @@ class Work:
             self.fail.add(time.monotonic_ns() - started_ns)
             raise
         self.success.add(time.monotonic_ns() - started_ns)
+
+    @contextmanager
+    def conversion(self) -> Iterator[None]:
+        """Count a request that fails while the context makes a job of it; from there on `job` counts it."""
+        started_ns = time.monotonic_ns()
+        try:
+            yield
+        except BaseException:  # cancelled ones too
+            self.fail.add(time.monotonic_ns() - started_ns)
+            raise
 
     def answered(self, images: int, stages: Stages) -> None:
         """Count what an answered job took."""

@@ -305,6 +305,22 @@ def test_an_existing_file_is_kept_unless_told_otherwise(photos: Path, tmp_path: 
     assert len(plan([photos], IMAGE_SUFFIXES, tmp_path / "out", ".safetensors", overwrite=True)) == 3
 
 
+def test_what_was_written_before_is_left_out_and_how_much_that_is_is_said(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+
+    def left(*written: str) -> tuple[int, str]:
+        for name in written:
+            write_whole(out / f"{name}.safetensors", b"old")
+        jobs = plan([photos], IMAGE_SUFFIXES, out, ".safetensors", overwrite=False, skip_existing=True)
+        return len(jobs), capsys.readouterr().err
+
+    assert left() == (3, "")
+    assert left("a") == (2, f"note: 1 of 3 files were written to {out} before; they are left out\n")
+    assert left("b", "sub/a") == (0, f"note: 3 of 3 files were written to {out} before; they are left out\n")
+
+
 def test_a_folder_without_images_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["encode", str(tmp_path), "-o", str(tmp_path / "out")]) == 2
     assert "holds none of the files looked for (.avif .bmp" in error_line(capsys)

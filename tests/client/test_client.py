@@ -7,6 +7,7 @@ import pickle
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from itertools import islice
 from pathlib import Path
@@ -676,15 +677,55 @@ def test_threads_share_one_client_and_one_channel(monkeypatch: pytest.MonkeyPatc
         for thread in threads:
             thread.join(PATIENCE_S)
         assert results == {number: [number] * 11 for number in range(1, 5)}
-        (kept,) = client._channels.values()
+        (kept,) = client._connections.values()
         assert len(made) == 4
         for channel in made:
-            if channel is not kept:
+            if channel is not kept.channel:
                 with pytest.raises(ValueError, match="closed"):
                     cast(Any, channel.unary_unary("/any/Method"))(b"")
 
 
 # --- closing under way ------------------------------------------------------------------------------------------------
+
+
+def test_a_call_whose_channel_is_closed_before_it_begins_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    with FakeServer() as server:
+        client = Client(server.target)
+        client.info()
+
+        def close_first(self: Address) -> tuple[tuple[str, str], ...]:
+            client.close()
+            return ()
+
+        monkeypatch.setattr(Address, "metadata", property(close_first))
+        for call in (client.info, lambda: client.encode(image(1)), lambda: client.encode([image(1), image(2)])):
+            with pytest.raises(Cancelled, match=f"the channel to {server.target} was closed during the call"):
+                call()
+        monkeypatch.undo()
+        assert client.info().models
+
+
+def test_closing_while_other_threads_call_ends_their_calls_and_nothing_else() -> None:
+    ended: list[Exception | None] = []
+
+    def work() -> None:
+        for _ in range(50):
+            try:
+                client.info()
+                client.is_healthy()
+                ended.append(None)
+            except Exception as error:
+                ended.append(error)
+
+    with FakeServer() as server, Client(server.target) as client:
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            client.close()
+            time.sleep(0.001)
+        assert len(ended) == 150
+        assert {type(error) for error in ended} <= {type(None), Cancelled}
 
 
 def test_closing_the_client_cancels_its_stream() -> None:

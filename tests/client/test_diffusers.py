@@ -20,9 +20,11 @@ from diffusers import AutoencoderKL
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 from latentwire_client import (
+    Client,
     Execution,
     LatentSpaceMismatch,
     Limits,
+    Overloaded,
     Retry,
     Unavailable,
     UnknownModel,
@@ -327,13 +329,25 @@ def test_a_vae_that_is_not_like_the_one_it_replaces_is_refused(
         RemoteAutoencoderKL.connect(server.target, like=other())
 
 
+def test_it_has_the_dtype_and_the_device_of_the_vae_that_it_replaces(
+    monkeypatch: pytest.MonkeyPatch, server: FakeServer
+) -> None:
+    served_as(monkeypatch, latent_space="sd1")
+    for like in (small_kl().half(), RemoteAutoencoderKL.connect(server.target).to(torch.float16)):
+        assert RemoteAutoencoderKL.connect(server.target, like=like).dtype == torch.float16
+    # A VAE whose weights are offloaded part by part is on no device.
+    away = RemoteAutoencoderKL.connect(server.target, like=small_kl().bfloat16().to("meta"))
+    assert (away.dtype, away.device) == (torch.bfloat16, torch.device("cpu"))
+
+
 def test_a_space_without_a_name_connects_with_a_warning_unless_the_weights_prove_it(
     monkeypatch: pytest.MonkeyPatch, server: FakeServer
 ) -> None:
     like = small_kl()
     served_as(monkeypatch, latent_space="")
     for expected in ({}, {"like": like}, {"latent_space": "sd1"}, {"like": small_kl().to("meta")}):
-        with pytest.warns(UserWarning, match="no named latent space") as warned:
+        remedy = "not, bit by bit, those of" if "like" in expected else "or pass like=pipe.vae"
+        with pytest.warns(UserWarning, match=f"no named latent space.*{remedy}") as warned:
             RemoteAutoencoderKL.connect(server.target, **expected)
         assert warned[0].filename == __file__
     like = small_kl()
@@ -382,7 +396,7 @@ def test_copies_and_pickles_hold_no_connection_and_make_their_own(
     for twin in (copy.deepcopy(vae), pickle.loads(pickle.dumps(vae))):
         assert type(twin) is RemoteAutoencoderKL
         assert (dict(twin.config), twin.info, twin.use_slicing) == (dict(vae.config), vae.info, True)
-        assert not twin._served._client._channels
+        assert not twin._served._client._connections
         twin.half()
         assert torch.equal(twin.float().encode(images).latent_dist.mode(), wanted)
         twin.close()
@@ -419,6 +433,25 @@ def test_a_dropped_connection_is_waited_for(server: FakeServer, images: torch.Te
     server.fail_next(grpc.StatusCode.UNAVAILABLE, times=5)  # more than the channel tries by itself
     assert vae.encode(images).latent_dist.mode().shape == (5, 3, 2, 3)
     assert server.calls["Encode"] == 6
+
+
+def test_a_full_queue_is_waited_for_as_long_as_the_server_says(
+    vae: RemoteAutoencoderKL, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = Overloaded(grpc.StatusCode.RESOURCE_EXHAUSTED, "the queue is full")
+    full.retry_after_s = 7.0
+    answers: list[Exception] = [full, full]
+    real, pauses = Client.encode, list[float]()
+
+    def encode(self: Client, *arguments: Any, **options: Any) -> Any:
+        if answers:
+            raise answers.pop()
+        return real(self, *arguments, **options)
+
+    monkeypatch.setattr(Client, "encode", encode)
+    monkeypatch.setattr("latentwire_client.diffusers.served_model.time.sleep", pauses.append)
+    assert vae.encode(images).latent_dist.mode().shape == (5, 3, 2, 3)
+    assert pauses == [7.0, 7.0]
 
 
 def test_a_server_that_stays_away_is_an_error_in_the_end(server: FakeServer, images: torch.Tensor) -> None:

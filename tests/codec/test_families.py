@@ -19,6 +19,7 @@ SD = {
     "use_post_quant_conv": True,
 }
 ATTENTION = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+SIZE = "model.diffusion_model.label_emb.0.0.weight"
 
 
 def named(class_name: str, config: dict[str, object]) -> set[str]:
@@ -70,8 +71,11 @@ def test_normalised_families_do_what_their_pipelines_do() -> None:
     ("shapes", "channels", "levels", "family"),
     [
         ({ATTENTION: (320, 768)}, 4, 4, "sd1"),
-        ({ATTENTION: (320, 2048)}, 4, 4, "sdxl"),
-        ({ATTENTION: (320, 2048), "edm_mean": (4,)}, 4, 4, "playground25"),
+        ({ATTENTION: (320, 2048), SIZE: (1280, 2816)}, 4, 4, "sdxl"),
+        ({ATTENTION: (384, 1280), SIZE: (1536, 2560)}, 4, 4, "sdxl"),  # the refiner
+        ({ATTENTION: (320, 1280)}, 4, 4, ""),  # text2img-large
+        ({ATTENTION: (320, 1024), SIZE: (1280, 2048)}, 4, 4, "sd1"),  # unCLIP of SD 2.1
+        ({ATTENTION: (320, 2048), SIZE: (1280, 2816), "edm_mean": (4,)}, 4, 4, "playground25"),
         ({ATTENTION: (320, 1024)}, 4, 3, ""),  # the upscaler's UNet, of SD 2's width: its VAE has f = 4
         ({ATTENTION: (320, 999)}, 4, 4, ""),
         ({}, 4, 4, ""),

@@ -3,6 +3,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tests.codec.layouts import check, refused, to_ldm
 
 WIDTHS = (32, 64)
 UNET = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+SIZE = "model.diffusion_model.label_emb.0.0.weight"
 
 
 def build_kl(widths: tuple[int, ...] = WIDTHS, **config: Any) -> Any:
@@ -146,8 +148,8 @@ def test_of_a_full_checkpoint_only_the_vae_is_read(kl: Any, tmp_path: Path, monk
     [
         ({UNET: torch.zeros(2, 768)}, "sd1", 0.18215),
         ({UNET: torch.zeros(2, 1024)}, "sd1", 0.18215),
-        ({UNET: torch.zeros(2, 2048)}, "sdxl", 0.13025),
-        ({UNET: torch.zeros(2, 1280)}, "sdxl", 0.13025),
+        ({UNET: torch.zeros(2, 2048), SIZE: torch.zeros(2, 2)}, "sdxl", 0.13025),
+        ({UNET: torch.zeros(2, 1280), SIZE: torch.zeros(2, 2)}, "sdxl", 0.13025),
     ],
     ids=["sd1", "sd2", "sdxl", "refiner"],
 )
@@ -203,6 +205,21 @@ def test_the_file_beside_tells_what_the_tensors_do_not(kl: Any, tmp_path: Path) 
     assert checkpoint.latent_space == "mine@1"
     assert (checkpoint.scaling.scale, checkpoint.scaling.shift) == ((0.25,), (0.5,))
     assert checkpoint.config["force_upcast"] is False
+
+
+def test_our_own_keys_in_the_file_beside_are_kept_and_not_warned_of(
+    kl: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("diffusers"), "propagate", True)
+    save_file(to_ldm(kl.state_dict(), 2), tmp_path / "any.safetensors")
+    told = {"scaling_factor": 0.25, "latent_space": "mine@1", "latent_units": [1, 2, 3, 4]}
+    (tmp_path / "any.json").write_text(json.dumps(told))
+    checkpoint = load_checkpoint(str(tmp_path / "any.safetensors"))
+    assert (checkpoint.config["latent_space"], checkpoint.latent_units) == ("mine@1", [1, 2, 3, 4])
+    assert caplog.messages == []
+    (tmp_path / "any.json").write_text(json.dumps({**told, "scaling_facter": 1}))
+    load_checkpoint(str(tmp_path / "any.safetensors"))
+    assert any("scaling_facter" in message for message in caplog.messages)
 
 
 def test_the_weights_of_a_diffusers_folder_may_be_named_themselves(kl: Any, tmp_path: Path) -> None:

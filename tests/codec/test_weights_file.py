@@ -131,3 +131,15 @@ def test_a_pickle_under_the_name_of_safetensors_is_not_unpickled(tmp_path: Path)
     torch.save({"trap": Trap(tmp_path / "mark")}, tmp_path / "any.safetensors")
     assert "cannot be read as safetensors" in refused(tmp_path / "any.safetensors")
     assert not (tmp_path / "mark").exists()
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
+def test_a_pointer_of_git_lfs_is_refused_with_the_remedy(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"any{suffix}"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0a1b\nsize 334643276\n")
+    assert refused(path) == f"{path} is a Git LFS pointer, not the weights themselves; fetch them with `git lfs pull`"
+
+
+def test_what_the_unpickler_stumbled_over_is_named_by_its_kind(tmp_path: Path) -> None:
+    (tmp_path / "junk.pt").write_bytes(b"junk" * 100)
+    assert refused(tmp_path / "junk.pt").endswith("cannot be read as a pickle of tensors: KeyError 1785425525")

@@ -6,6 +6,7 @@ import http.client
 import io
 import itertools
 import json
+import logging
 import shutil
 import socket
 import subprocess
@@ -291,6 +292,7 @@ BAD: dict[str, tuple[str, str, dict[str, Any], dict[str, str], bytes, int, list[
     "length": ("POST", "/decode", LATENTS, BINARY, BODY[1:], 400, ["63 bytes", "64"]),
     "channels": ("POST", "/decode", {**LATENTS, "shape": [1, 2, 2, 4]}, BINARY, BODY, 400, ["(1, 2, 2, 4)", "4, h, w"]),
     "axes": ("POST", "/decode", {**LATENTS, "shape": [4, 4]}, BINARY, BODY, 400, ["(4, 4)"]),
+    "many rows": ("POST", "/decode", {**LATENTS, "shape": [512, 1]}, BINARY, BODY * 32, 400, ["(512, 1)", "4, h, w"]),
     "many axes": (
         "POST", "/decode", {**LATENTS, "shape": [1] * 65, "dtype": "float16"}, BINARY, BODY[:2], 400, ["4, h, w"],
     ),
@@ -343,6 +345,23 @@ def test_a_request_says_its_id_and_its_answer_too(url: str) -> None:
     assert len(forged.headers["x-request-id"]) == 32
     foreign = requests.post(f"{url}/encode", data=b"", headers={"x-request-id": "caf\xe9"}, timeout=60)
     assert len(foreign.headers["x-request-id"]) == 32
+
+
+def test_what_leads_nowhere_and_health_have_an_id_too_and_the_first_a_line_in_the_log(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = logging.getLogger("latentwire")
+    log.setLevel(logging.INFO)
+    log.addHandler(caplog.handler)
+    try:
+        lost = requests.get(f"{url}/nowhere", headers={"x-request-id": "my-id/2"}, timeout=60)
+        health = requests.get(f"{url}/health", headers={"x-request-id": "my-id/3"}, timeout=60)
+    finally:
+        log.removeHandler(caplog.handler)
+    assert lost.headers["x-request-id"] == lost.json()["request_id"] == "my-id/2"
+    assert health.headers["x-request-id"] == "my-id/3"
+    assert [line for line in caplog.messages if line.startswith("http/unknown NOT_FOUND in ")]
+    assert not [line for line in caplog.messages if "health" in line]
 
 
 def test_a_fault_of_the_server_is_told_by_its_request_id_alone(

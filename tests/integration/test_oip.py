@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Unmodified tritonclient, in a process of its own, gets of the server what our own client gets."""
 
+import asyncio
 import io
 import pickle
 import subprocess
@@ -10,12 +11,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
+import requests
 from PIL import Image
 
 from latentwire_client import Client, Latents
 from latentwire_proto import __version__
+from latentwire_proto.v1 import latent_codec_pb2 as pb
+from latentwire_proto.v1.latent_codec_pb2_grpc import LatentCodecServiceStub
 from latentwire_server.app import Server, background
 from latentwire_server.config import ModelSource, ServerConfig
 from tests.conftest import Pixels
@@ -376,6 +381,13 @@ def test_what_is_not_served_is_unimplemented(triton: Triton, method: str) -> Non
     assert triton(method)[0] == "StatusCode.UNIMPLEMENTED"
 
 
+def test_latents_without_their_batch_are_told_from_too_many(triton: Triton) -> None:
+    bare = np.zeros((4, 100, 4), np.float32)
+    for array in (bare, bare.transpose(1, 0, 2).copy()):
+        status, message = triton("infer", model="tiny.decode", inputs=[("LATENTS", "FP32", array)])
+        assert (status, "(B, 4, h, w) is needed" in message) == (INVALID, True)
+
+
 # What the server counts
 
 
@@ -416,11 +428,11 @@ def test_probes_need_no_token_and_statistics_count_what_every_client_asked(
         one = triton("get_inference_statistics", model_name="tiny.decode", as_json=True, headers=headers)["model_stats"]
     assert [stat["name"] for stat in stats] == ["tiny.encode", "tiny.decode"]
     assert one == stats[1:]
-    for stat, requests, images, failed in ((stats[0], 4, 6, 2), (stats[1], 1, 1, 0)):
+    for stat, answered, images, failed in ((stats[0], 4, 6, 2), (stats[1], 1, 1, 0)):
         counts = {name: int(total.get("count", 0)) for name, total in stat["inference_stats"].items()}
         times = {name: int(total.get("ns", 0)) for name, total in stat["inference_stats"].items()}
         assert counts == {"fail": failed} | dict.fromkeys(
-            ("success", "queue", "compute_input", "compute_infer", "compute_output"), requests
+            ("success", "queue", "compute_input", "compute_infer", "compute_output"), answered
         )
         assert sum(times.values()) - times["success"] - times["fail"] <= times["success"]
         assert times["compute_infer"] > 0
@@ -436,6 +448,26 @@ def test_probes_need_no_token_and_statistics_count_what_every_client_asked(
     assert float(values['latentwire_requests_total{code="OK",method="ModelInfer"}']) == 2
     assert float(values['latentwire_requests_total{code="INVALID_ARGUMENT",method="ModelInfer"}']) == 2
     assert float(values['latentwire_batch_images_sum{operation="encode"}']) == 6
+
+
+async def test_a_request_that_is_no_job_counts_as_failed_by_whatever_protocol_it_came(tiny_kl: Path) -> None:
+    server = Server(ServerConfig(models=(ModelSource("tiny", str(tiny_kl)),), port=0, http_port=0))
+    await server.start()
+    statistics = server.metrics.statistics
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        stub: Any = LatentCodecServiceStub(channel)
+        for request, call in ((pb.EncodeRequest(), stub.Encode), (pb.DecodeRequest(model="tiny"), stub.Decode)):
+            with pytest.raises(grpc.aio.AioRpcError, match=r"there (is|are) no"):
+                await call(request)
+        stream = stub.EncodeStream(iter([pb.EncodeStreamRequest(id=1)]))
+        assert (await stream.read()).error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+        assert await stream.code() is grpc.StatusCode.OK
+    for path in ("encode?scaling_factor=x", "decode?scaling_factor=x"):
+        answer = await asyncio.to_thread(requests.post, f"http://127.0.0.1:{server.http_port}/{path}", timeout=60)
+        assert answer.status_code == 400
+    await server.stop()
+    failed = {operation: statistics.of("tiny", operation).fail.count for operation in ("encode", "decode")}
+    assert failed == {"encode": 3, "decode": 2}
 
 
 def test_files_that_are_larger_than_they_look_are_refused_together(fresh: Server) -> None:

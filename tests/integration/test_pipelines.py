@@ -121,6 +121,31 @@ def test_with_rewrites_the_same_seed_gives_the_image_of_the_local_vae_within_rou
         torch.testing.assert_close(found, wanted, atol=2**-10, rtol=0)
 
 
+def test_a_small_queue_makes_batches_smaller_and_threads_wait(folders: Mapping[str, Path]) -> None:
+    models = (ModelSource("sd", str(folders["sd"])),)
+    latents = torch.randn(8, 4, 8, 8, generator=torch.Generator().manual_seed(4))
+    wanted = VAES["sd"]().decode(latents).sample.detach()
+    with background(ServerConfig(models=models, port=0, device="cpu", dtype="float32", max_queue=4)) as server:
+        vae = RemoteAutoencoderKL.connect(f"127.0.0.1:{server.port}", like=VAES["sd"]())
+        with ThreadPoolExecutor(4) as threads:
+            found = list(threads.map(lambda _: vae.decode(latents, return_dict=False)[0], range(4)))
+    for images in found:
+        torch.testing.assert_close(images, wanted, atol=1e-4, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore:.*has no named latent space:UserWarning")
+@pytest.mark.parametrize("name", ["image to image", "inpainting", "InstructPix2Pix", "SDXL image to image", "FLUX"])
+def test_a_pipeline_in_half_precision_takes_the_vae_that_is_like_its_own(vaes: str, name: str) -> None:
+    recipe = RECIPES[name]
+    local = recipe.pipeline(VAES[recipe.vae]()).to(torch.float16)
+    arguments = {key: value.half() for key, value in recipe.arguments.items() if key.endswith("prompt_embeds")}
+    wanted = recipe.run(local, **arguments)
+    local.vae = RemoteAutoencoderKL.connect(vaes, model=recipe.vae, like=local.vae)
+    found = recipe.run(local, **arguments)
+    assert found.dtype == wanted.dtype
+    torch.testing.assert_close(found, wanted, atol=0.02, rtol=0)
+
+
 def test_a_batch_gives_the_images_of_the_local_vae(connect: Callable[[str], RemoteAutoencoderKL]) -> None:
     changes = {"prompt": ["abc", "xyz"], "image": IMAGE.arguments["image"].expand(2, -1, -1, -1)}
     wanted = IMAGE.run(IMAGE.pipeline(VAES["sd"]()), **changes)

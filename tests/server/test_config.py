@@ -22,7 +22,12 @@ from latentwire_server.errors import ServerError
         ("/models/vae/", "vae", "/models/vae/"),
         ("x=/models/a=b", "x", "/models/a=b"),
         ("/models/sdxl.vae.safetensors", "sdxl.vae", "/models/sdxl.vae.safetensors"),
+        ("/models/ae.sft", "ae", "/models/ae.sft"),
+        ("/models/VAE.CKPT", "VAE", "/models/VAE.CKPT"),
         ("/models/v1.5", "v1.5", "/models/v1.5"),
+        ("/runs/lr=1e-4/vae", "vae", "/runs/lr=1e-4/vae"),
+        ("./lr=1e-4/vae.safetensors", "vae", "./lr=1e-4/vae.safetensors"),
+        ("/runs/lr=1e-4", "lr=1e-4", "/runs/lr=1e-4"),
     ],
 )
 def test_a_model_is_a_name_and_a_source(text: str, name: str, source: str) -> None:
@@ -148,6 +153,18 @@ def test_half_a_certificate_is_refused(cert: Path | None, key: Path | None) -> N
 def test_an_empty_token_is_refused() -> None:
     with pytest.raises(ServerError, match="the token is empty"):
         ServerConfig(token="")
+
+
+@pytest.mark.parametrize("token", ["line\n", "pässword", "tab\tbed", "nul\0", " first", "last "])
+def test_a_token_that_no_client_could_send_is_refused_and_not_shown(token: str) -> None:
+    with pytest.raises(ServerError, match=r"the token (has a character|begins or ends)") as caught:
+        ServerConfig(token=token)
+    assert token not in str(caught.value)
+
+
+@pytest.mark.parametrize("token", ["s3cret", "open sesame", "~!@#$%^&*()=,;"])
+def test_a_token_may_be_anything_that_a_header_holds(token: str) -> None:
+    assert ServerConfig(token=token).token == token
 
 
 def test_an_image_may_have_as_many_pixels_as_fit_a_message() -> None:

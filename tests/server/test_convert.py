@@ -522,15 +522,20 @@ def test_decoded_files_keep_their_order() -> None:
 
 
 def test_limits_are_the_configurations() -> None:
-    config = ServerConfig(max_message_mib=3, max_side=100, max_batch=5, max_queue=6, stream_window=7)
+    config = ServerConfig(max_message_mib=3, max_side=100, max_batch=5, max_queue=9, stream_window=7)
     assert from_limits(config) == pb.Limits(
         max_message_bytes=3 * 2**20,
         max_image_side=100,
         max_image_pixels=2**20,
         max_batch_images=5,
-        max_queue_images=6,
+        max_queue_images=9,
         stream_window=7,
     )
+
+
+@pytest.mark.parametrize(("max_queue", "images"), [(1, 1), (4, 3), (86, 64), (256, 64)])
+def test_no_request_may_have_more_images_than_a_client_s_share_of_the_queue(max_queue: int, images: int) -> None:
+    assert from_limits(ServerConfig(max_batch=64, max_queue=max_queue)).max_batch_images == images
 
 
 def test_a_model_is_told_in_full() -> None:

@@ -3,7 +3,7 @@
 
 import json
 import math
-from types import SimpleNamespace
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -15,6 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from latentwire_codec.autoencoder import AutoencoderSpec
+from latentwire_codec.errors import TensorError
 from latentwire_codec.images import ImageFormat
 from latentwire_server.errors import InvalidRequest
 from latentwire_server.gateway import hf_dialect
@@ -22,7 +24,23 @@ from latentwire_server.gateway.hf_dialect import BINARY, Reply
 from latentwire_server.gateway.query import Query
 from latentwire_server.jobs import DecodeJob, DecodeResult, EncodeJob, Execution, FileOutput, LatentKind
 
-SPEC: Any = SimpleNamespace(latent_channels=4, downsample_factor=8, scale=(0.5,), shift=(0.25,))
+SPEC = AutoencoderSpec(
+    class_name="AutoencoderKL",
+    config={},
+    latent_space="",
+    weights_digest="",
+    file_sha256="",
+    latent_channels=4,
+    downsample_factor=8,
+    fixed_size=None,
+    scale=(0.5,),
+    shift=(0.25,),
+    latent_units=None,
+    parameters=1,
+    weights_bytes=4,
+    device="cpu",
+    dtype="float32",
+)
 EXECUTION = Execution(0, 0, 0, 1, False, "tiny", "", False)
 FLOATS = [torch.float32, torch.float16, torch.bfloat16]
 unhurried = settings(deadline=None)  # a busy machine is no failure
@@ -37,7 +55,9 @@ def of(tensor: Tensor, **parameters: object) -> Query:
     return Query(urlencode({**described, **parameters}, doseq=True))
 
 
-def decode(tensor: Tensor, accept: str = BINARY, spec: Any = SPEC, **parameters: object) -> tuple[DecodeJob, Reply]:
+def decode(
+    tensor: Tensor, accept: str = BINARY, spec: AutoencoderSpec = SPEC, **parameters: object
+) -> tuple[DecodeJob, Reply]:
     return hf_dialect.to_decode_job(of(tensor, **parameters), accept, raw(tensor), "tiny", spec)
 
 
@@ -51,7 +71,7 @@ def latents(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @unhurried
-@given(shape=st.tuples(*[st.integers(1, 5)] * 4), seed=st.integers(0, 99))
+@given(shape=st.tuples(st.integers(1, 5), st.just(4), st.integers(1, 5), st.integers(1, 5)), seed=st.integers(0, 99))
 def test_latents_of_any_shape_and_dtype_arrive_as_they_were(
     dtype: torch.dtype, shape: tuple[int, ...], seed: int
 ) -> None:
@@ -139,7 +159,7 @@ def test_float_images_have_the_dtype_of_the_latents(
 def test_packed_latents_come_back_as_the_flux_pipeline_unpacks_them(
     rows: int, columns: int, channels: int, batch: int, rest: tuple[int, int]
 ) -> None:
-    spec: Any = SimpleNamespace(latent_channels=channels, downsample_factor=8, scale=(1.0,))
+    spec = replace(SPEC, latent_channels=channels)
     packed = latents(batch, rows * columns, 4 * channels)
     height, width = 16 * rows + rest[0], 16 * columns + rest[1]
     job, _ = decode(packed, spec=spec, height=height, width=width, output_type="pt")
@@ -159,6 +179,12 @@ def test_three_axes_without_the_shape_of_packed_ones_are_one_image() -> None:
 def test_three_axes_that_are_neither_are_refused_with_both_forms(shape: tuple[int, ...], size: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest, match=r"\(4, h, w\) or packed, \(B, .*, 16\)"):
         decode(latents(*shape), **size)
+
+
+@pytest.mark.parametrize("shape", [(512, 64), (300, 3, 1, 1), (7,), (1, 2, 2, 4), (2, 4, 1, 1, 1)])
+def test_latents_of_another_shape_are_no_batch_of_latents(shape: tuple[int, ...]) -> None:
+    with pytest.raises(TensorError, match=r"\(B, 4, h, w\) is needed"):
+        decode(latents(*shape), "image/png")
 
 
 def test_height_and_width_beside_four_axes_mean_nothing() -> None:

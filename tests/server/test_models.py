@@ -395,13 +395,16 @@ async def test_metrics_show_what_is_in_memory_and_what_came_and_went() -> None:
     assert [disk.metric("load_failures_total", name) for name in "ab"] == [0, 0]
 
 
-async def test_the_log_says_what_is_loaded_checked_and_evicted(log: pytest.LogCaptureFixture) -> None:
+async def test_the_log_says_what_is_being_loaded_and_loaded_checked_and_evicted(log: pytest.LogCaptureFixture) -> None:
     disk = Disk(1, a=1, b=1)
     await disk.open()
     await disk.use("b")
     lines = [record.getMessage() for record in log.records]
-    assert [line.split(":")[0].split(",")[0] for line in lines] == ["loaded a", "checked b", "evicted a", "loaded b"]
-    assert lines[1] == (
+    assert [line.split(":")[0].split(",")[0] for line in lines] == [
+        "loading a from /models/a", "loaded a", "loading b from /models/b", "checked b",
+        "evicted a", "loading b from /models/b", "loaded b",
+    ]  # fmt: skip
+    assert lines[3] == (
         "checked b: AutoencoderKL, weights bbbbbbbbbbbb, 1 MiB, float32 on cpu; it is loaded when it is asked for, in "
         "the place of another"
     )

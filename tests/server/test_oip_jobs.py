@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Requests of the Open Inference Protocol -> jobs, results -> answers, without a server."""
 
+import asyncio
 import json
 import math
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 from random import Random
 from types import SimpleNamespace
 from typing import Any
@@ -18,11 +20,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from latentwire_codec.errors import TensorTooLarge
+from latentwire_codec.autoencoder import AutoencoderSpec
+from latentwire_codec.errors import TensorError, TensorTooLarge
 from latentwire_codec.images import ImageFormat
 from latentwire_server.config import ServerConfig
 from latentwire_server.errors import InvalidRequest
 from latentwire_server.gateway import oip_messages as pb
+from latentwire_server.gateway import oip_tensors
 from latentwire_server.gateway.oip import OpenInferenceService
 from latentwire_server.gateway.oip_jobs import from_result, to_decode, to_encode
 from latentwire_server.gateway.oip_models import to_metadata, to_statistics
@@ -35,6 +39,23 @@ from latentwire_server.telemetry import Metrics
 # As tritonclient reads and writes each datatype.
 WORDS = {"UINT8": np.uint8, "FP32": np.float32, "FP16": np.float16, "BF16": ml_dtypes.bfloat16}
 EXECUTION = Execution(1, 2, 3, 1, False, "tiny", "d1935", False)
+SPEC = AutoencoderSpec(
+    class_name="AutoencoderKL",
+    config={},
+    latent_space="",
+    weights_digest="d1935",
+    file_sha256="",
+    latent_channels=4,
+    downsample_factor=8,
+    fixed_size=None,
+    scale=(1.0,),
+    shift=(0.0,),
+    latent_units=None,
+    parameters=1,
+    weights_bytes=4,
+    device="cpu",
+    dtype="float32",
+)
 
 
 def tensor(name: str, datatype: str, shape: tuple[int, ...], **contents: Any) -> Any:
@@ -119,6 +140,18 @@ def test_numbers_may_stand_in_the_message_itself() -> None:
     assert (words.dtype, words.tolist()) == (torch.uint8, [[0], [7], [255]])
 
 
+def test_many_numbers_in_the_message_itself_are_converted_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(oip_tensors, "PIECE", 4)
+    for count in (4, 9):
+        floats = to_value(tensor("X", "FP32", (count,), fp32_contents=range(count)), [])
+        words = to_value(tensor("X", "UINT8", (count,), uint_contents=range(count)), [])
+        for value in (floats, words):
+            assert isinstance(value, torch.Tensor)
+            assert value.tolist() == list(range(count))
+    with pytest.raises(InvalidRequest, match="X has a 4294967295; UINT8 goes up to 255"):
+        to_value(tensor("X", "UINT8", (6,), uint_contents=[0, 1, 2, 3, 4, 2**32 - 1]), [])
+
+
 @pytest.mark.parametrize(
     ("message", "raw", "field", "words"),
     [
@@ -154,7 +187,7 @@ def test_elements_that_are_not_what_the_message_says_are_refused(
 
 
 def test_without_parameters_pixels_become_the_raw_mode_in_float32() -> None:
-    inference = to_encode(request(PIXELS), "tiny")
+    inference = to_encode(request(PIXELS), "tiny", SPEC)
     job: Any = inference.job
     assert (job.model, job.kind, job.scaled, job.dtype) == ("tiny", LatentKind.MODE, False, torch.float32)
     assert (job.seeds, job.target_size, tuple(job.image.shape)) == ((), None, (2, 8, 8, 3))
@@ -162,7 +195,7 @@ def test_without_parameters_pixels_become_the_raw_mode_in_float32() -> None:
 
 
 def test_without_parameters_raw_latents_become_pixels() -> None:
-    inference = to_decode(request(LATENTS), "tiny")
+    inference = to_decode(request(LATENTS), "tiny", SPEC)
     job: Any = inference.job
     assert (job.model, job.scaled, job.image_size, job.output) == ("tiny", False, None, torch.uint8)
     assert (job.latent_space, job.weights_digest) == ("", "")
@@ -173,7 +206,7 @@ def test_every_parameter_is_obeyed() -> None:
     files = ("IMAGE_FILE", "BYTES", np.frombuffer(b"\2\0\0\0ab\1\0\0\0c", np.uint8))
     message = request(files, kind="sample", seed=2**62, scale="scaled", dtype="BF16", height=8, width=9, timeout=2_500)
     message.inputs[0].shape[:] = (2, 1)
-    inference = to_encode(message, "tiny")
+    inference = to_encode(message, "tiny", SPEC)
     job: Any = inference.job
     assert (job.image, job.target_size, inference.timeout_s) == ((b"ab", b"c"), (8, 9), 0.0025)
     assert (job.kind, job.scaled, job.dtype) == (LatentKind.SAMPLE, True, torch.bfloat16)
@@ -181,29 +214,41 @@ def test_every_parameter_is_obeyed() -> None:
 
     given = {"scale": "scaled", "height": 7, "width": 6, "latent_space": "sd1", "weights_digest": "ab"}
     message = request(LATENTS, outputs=("IMAGE_FILE",), format="jpeg", quality=80, timeout=0, **given)
-    inference = to_decode(message, "tiny")
+    inference = to_decode(message, "tiny", SPEC)
     job = inference.job
     assert (job.scaled, job.image_size, job.latent_space, job.weights_digest) == (True, (7, 6), "sd1", "ab")
     assert job.output == FileOutput(ImageFormat.JPEG, 80)
     assert inference.timeout_s is None
-    job = to_decode(request(LATENTS, outputs=("IMAGE",), dtype="FP16"), "tiny").job
+    job = to_decode(request(LATENTS, outputs=("IMAGE",), dtype="FP16"), "tiny", SPEC).job
     assert job.output == torch.float16
 
 
 def test_a_seed_may_be_any_of_64_bits() -> None:
     message = request(PIXELS, kind="sample")
     message.parameters["seed"].uint64_param = 2**64 - 2
-    job: Any = to_encode(message, "tiny").job
+    job: Any = to_encode(message, "tiny", SPEC).job
     assert job.seeds == (2**64 - 2, 2**64 - 1)
     message.parameters["seed"].uint64_param = 2**64 - 1
     with pytest.raises(InvalidRequest, match=f"0..{2**64 - 2}"):
-        to_encode(message, "tiny")
+        to_encode(message, "tiny", SPEC)
 
 
 def test_who_asks_for_logvar_gets_the_moments() -> None:
-    inference = to_encode(request(PIXELS, outputs=("LOGVAR",), kind="mode", scale="raw"), "tiny")
+    inference = to_encode(request(PIXELS, outputs=("LOGVAR",), kind="mode", scale="raw"), "tiny", SPEC)
     job: Any = inference.job
     assert (job.kind, job.scaled, inference.outputs) == (LatentKind.MOMENTS, False, ("LOGVAR",))
+
+
+def test_a_model_without_a_logvar_refuses_to_give_one_before_it_computes() -> None:
+    message = request(PIXELS, outputs=("LATENTS", "LOGVAR"))
+    with pytest.raises(InvalidRequest, match=r"\['LATENTS', 'LOGVAR'\]; tiny.model gives LATENTS, each once"):
+        to_encode(message, "tiny", replace(SPEC, has_logvar=False))
+
+
+@pytest.mark.parametrize("shape", [(4, 2, 3), (1, 3, 2, 2), (5, 4), (7,)])
+def test_latents_of_a_shape_that_the_model_does_not_take_are_refused_before_it_computes(shape: tuple[int, ...]) -> None:
+    with pytest.raises(TensorError, match=r"\(B, 4, h, w\) is needed"):
+        to_decode(request(("LATENTS", "FP32", np.zeros(shape, np.float32))), "tiny", SPEC)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +287,7 @@ def test_who_asks_for_logvar_gets_the_moments() -> None:
 )
 def test_what_cannot_be_meant_is_refused_by_its_field(convert: Any, message: Any, field: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        convert(message, "tiny")
+        convert(message, "tiny", SPEC)
     assert caught.value.field == field
 
 
@@ -251,7 +296,7 @@ def test_shared_memory_is_refused_by_its_name(of: str) -> None:
     message = request(PIXELS, outputs=("LATENTS",))
     getattr(message, of)[0].parameters["shared_memory_region"].string_param = "region"
     with pytest.raises(InvalidRequest, match="shared memory") as caught:
-        to_encode(message, "tiny")
+        to_encode(message, "tiny", SPEC)
     assert caught.value.field.endswith(".parameters[shared_memory_region]")
 
 
@@ -259,14 +304,14 @@ def test_a_second_raw_content_is_refused() -> None:
     message = request(PIXELS)
     message.raw_input_contents.append(b"more")
     with pytest.raises(InvalidRequest, match="2 raw contents"):
-        to_encode(message, "tiny")
+        to_encode(message, "tiny", SPEC)
 
 
 def test_a_parameter_without_a_value_is_refused() -> None:
     message = request(PIXELS)
     message.parameters["scale"].SetInParent()
     with pytest.raises(InvalidRequest, match="scale is None"):
-        to_encode(message, "tiny")
+        to_encode(message, "tiny", SPEC)
 
 
 # Answers
@@ -279,15 +324,9 @@ def test_the_answer_to_encode_holds_what_decode_needs() -> None:
     message = request(("LATENTS", "FP32", values.numpy()))
     for name, parameter in answer.parameters.items():
         message.parameters[name].CopyFrom(parameter)
-    job: Any = to_decode(message, "tiny").job
+    job: Any = to_decode(message, "tiny", SPEC).job
     assert (job.scaled, job.image_size, job.latent_space, job.weights_digest) == (True, (15, 23), "sd1", "d1935")
     assert torch.equal(job.latents, values)
-
-
-def test_a_model_that_gives_no_logvar_says_so() -> None:
-    result = EncodeResult(torch.zeros(1, 4, 2, 2), None, LatentKind.MOMENTS, False, (16, 16), "", EXECUTION)
-    with pytest.raises(InvalidRequest, match="tiny gives no LOGVAR"):
-        from_result(result, ("LATENTS", "LOGVAR"))
 
 
 def test_images_come_as_files_or_as_numbers() -> None:
@@ -324,7 +363,7 @@ def test_a_model_names_the_tensors_that_it_has(
 
 
 async def test_more_images_than_a_request_may_have_are_refused_before_any_is_read() -> None:
-    engine: Any = SimpleNamespace(models={"tiny": None})
+    engine: Any = SimpleNamespace(models={"tiny": SimpleNamespace(spec=SPEC)})
     metrics = Metrics()
     service = OpenInferenceService(engine, ServerConfig(max_batch=4), Lifecycle(), metrics)
     message = pb.ModelInferRequest(model_name="tiny.encode", raw_input_contents=[b"no such files"])
@@ -334,11 +373,33 @@ async def test_more_images_than_a_request_may_have_are_refused_before_any_is_rea
     assert metrics.statistics.of("tiny", "encode").fail.count == 1
 
 
+@pytest.mark.parametrize(
+    ("model", "name", "datatype", "shape", "problem"),
+    [
+        ("tiny.encode", "IMAGE", "UINT8", (16, 8, 3), r"IMAGE has the shape \(16, 8, 3\); UINT8 is of .*\(B,H,W,3\)"),
+        ("tiny.decode", "LATENTS", "FP32", (16, 8, 3), r"latents have the shape \(16, 8, 3\); \(B, 4, h, w\)"),
+    ],
+)
+async def test_a_tensor_without_its_batch_is_not_taken_for_many_images(
+    model: str, name: str, datatype: str, shape: tuple[int, ...], problem: str
+) -> None:
+    engine: Any = SimpleNamespace(models={"tiny": SimpleNamespace(spec=SPEC)})
+    service = OpenInferenceService(engine, ServerConfig(max_batch=4), Lifecycle(), Metrics())
+    message = request((name, datatype, np.zeros(shape, WORDS[datatype])))
+    message.model_name = model
+    with pytest.raises((InvalidRequest, TensorError), match=problem):
+        await service.ModelInfer(message, None)
+
+
 # Statistics
 
 
 async def test_statistics_are_told_in_the_protocol_s_terms() -> None:
     work = Work()
+    with work.conversion():
+        pass
+    with pytest.raises(asyncio.CancelledError), work.conversion():
+        raise asyncio.CancelledError
     async with work.job():
         work.answered(3, Stages(queue_ns=1, prepare_ns=2, compute_ns=3, finish_ns=4))
     async with work.job():
@@ -351,7 +412,7 @@ async def test_statistics_are_told_in_the_protocol_s_terms() -> None:
     told = to_statistics("tiny.encode", work)
     assert (told.name, told.version, told.inference_count, told.execution_count) == ("tiny.encode", "1", 4, 3)
     stats = told.inference_stats
-    assert (stats.success.count, stats.fail.count) == (2, 1)
+    assert (stats.success.count, stats.fail.count) == (2, 2)
     assert (stats.queue.count, stats.queue.ns, stats.compute_infer.ns) == (2, 11, 33)
     assert (stats.compute_input.ns, stats.compute_output.ns) == (22, 44)
     assert [(one.batch_size, one.compute_infer.count, one.compute_infer.ns) for one in told.batch_stats] == [

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from latentwire_client.cli.ending import Refusal
+from latentwire_client.cli.report import print_note
 from latentwire_client.cli.words import NO_VALUE, option
 
 IMAGE_SUFFIXES = frozenset(
@@ -60,6 +61,7 @@ def plan(
     """Map inputs to jobs: a file to FOLDER/NAME+ending, those of a folder likewise with their place below it.
 
     The folder to write to is made, and is not looked through where it is inside an input. Hidden files are left out.
+    How many `skip_existing` leaves out is said on standard error.
 
     Raises:
         Refusal: two inputs would be written to one file, a file exists, or a folder holds no such file.
@@ -76,7 +78,10 @@ def plan(
                     "rename one, or give them to two runs with folders of their own"
                 )
     if skip_existing:
+        wanted = len(jobs)
         jobs = {target: job for target, job in jobs.items() if not target.exists()}
+        if len(jobs) < wanted:
+            print_note(f"{wanted - len(jobs)} of {wanted} files were written to {folder} before; they are left out")
     taken = [] if overwrite else [job.target for job in jobs.values() if job.target.exists()]
     if taken:
         more = f" (and {len(taken) - 1} more)" if len(taken) > 1 else ""

@@ -53,9 +53,14 @@ def check_space(info: ModelInfo, latent_space: str | None, like: Any) -> None:
         )
     if not info.latent_space and not (like is not None and _digest_of(like) == info.weights_digest):
         wanted = repr(expected) if expected else "the pipeline's"
+        other = (
+            "or pass like=pipe.vae to compare the model with the VAE that it replaces"
+            if like is None
+            else "for its weights are not, bit by bit, those of the VAE given as like"
+        )
         warnings.warn(
             f"{served} has no named latent space: whether it is {wanted} cannot be checked; name it (latentwire serve "
-            "--latent-space), or pass like=pipe.vae to compare the model with the VAE that it replaces",
+            f"--latent-space), {other}",
             stacklevel=3,
         )
 

@@ -37,7 +37,8 @@ class RemoteAutoencoderKL(AutoencoderKL):  # type: ignore[misc]
 
     - Batches are split to the server's limits. After `enable_slicing` each image travels by itself. Tiling is the
       server's own affair: the switch is there and changes nothing.
-    - Calls may be in flight from several threads. While the server restarts they wait (`Retry.reconnect_s`).
+    - Calls may be in flight from several threads. While the server restarts, or its queue is full, they wait
+      (`Retry.reconnect_s`).
     - Copies and pickles hold no connection; each process makes its own.
     - Gradients do not pass, and the networks are not here: reading `encoder` or `decoder` is an AttributeError.
 
@@ -75,7 +76,8 @@ class RemoteAutoencoderKL(AutoencoderKL):  # type: ignore[misc]
             target: HOST:PORT; default `$LATENTWIRE_SERVER`, else localhost:50051.
             model: a served name; default: the server's default, which then stays.
             latent_space: the name of the space that the pipeline works in, such as `sd1`, `sdxl` or `flux1`.
-            like: the VAE that is replaced, `pipe.vae`. Compared are the name of its space, where its configuration
+            like: the VAE that is replaced, `pipe.vae`; its dtype and device become this one's, as a pipeline in half
+                precision needs them (else use `.to`). Compared are the name of its space, where its configuration
                 has one, else the number of latent channels, the downsampling factor, scaling and shift, and, where
                 the model's space has no name, the SHA-256 of the weights. VAEs whose weights differ may still share a
                 space, and these comparisons do not tell one space from another that happens to agree in all of them.
@@ -91,7 +93,12 @@ class RemoteAutoencoderKL(AutoencoderKL):  # type: ignore[misc]
         """
         served = ServedModel(target, model, allow_changed_weights, **options)
         check_space(served.info, latent_space, like)
-        return cls(served)
+        vae = cls(served)
+        replaced = None if like is None else next(like.parameters(), None)
+        if replaced is not None:
+            # What accelerate offloads part by part is on no device.
+            vae.post_quant_conv.to(None if replaced.is_meta else replaced.device, replaced.dtype)
+        return vae
 
     @property
     def info(self) -> ModelInfo:

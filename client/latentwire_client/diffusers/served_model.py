@@ -16,7 +16,14 @@ from torch import Tensor
 
 from latentwire_client.client import Client
 from latentwire_client.config import Limits, Retry, Timeout
-from latentwire_client.errors import Cancelled, LatentSpaceMismatch, Unavailable, UnknownModel, WeightsChanged
+from latentwire_client.errors import (
+    Cancelled,
+    LatentSpaceMismatch,
+    Overloaded,
+    Unavailable,
+    UnknownModel,
+    WeightsChanged,
+)
 from latentwire_client.info import Execution, ModelInfo, OnExecution, ServerInfo
 from latentwire_client.latents import LatentKind, Latents
 
@@ -32,8 +39,8 @@ class ClientOptions(TypedDict, total=False):
     """What `connect` takes for the connection; all are optional, see `Client`.
 
     timeout: how long to wait for one call.
-    retry: how to try again. A server that has answered once is waited for `reconnect_s`, so that a restart does not
-        cost a generation.
+    retry: how to try again. A server that has answered once is waited for `reconnect_s`, so that neither a restart nor
+        a full queue costs a generation.
     limits: the size of messages.
     token: what the server asks for; default `$LATENTWIRE_TOKEN`.
     tls: True, or the path of a PEM file with the root certificates to trust.
@@ -171,19 +178,23 @@ class ServedModel:
             yield array[start : start + step]
 
     def _persistently(self, call: Callable[[Floats], R], part: Floats) -> R:
-        """Carry out a call for a part of a batch; if the channel's own attempts fail, go on for `reconnect_s`."""
+        """Carry out a call for a part of a batch; if the channel's own attempts fail, go on for `reconnect_s`.
+
+        A full queue is waited for as a restart is: either would cost a whole generation.
+        """
         gone_since: float | None = None
         failures = 0
         while True:
             try:
                 return call(part)
-            except (Cancelled, Unavailable):  # gRPC cancels what reaches a server in its last moment
+            except (Cancelled, Overloaded, Unavailable) as error:  # gRPC cancels what meets a server's last moment
                 now = time.monotonic()
                 gone_since = now if gone_since is None else gone_since
                 failures += 1
                 if now - gone_since >= self._retry.reconnect_s:
                     raise
-                time.sleep(random.uniform(0, self._retry.backoff_s(failures)))
+                pause_s = random.uniform(0, self._retry.backoff_s(failures))
+                time.sleep(max(pause_s, error.retry_after_s) if isinstance(error, Overloaded) else pause_s)
 
     def _executed(self, execution: Execution) -> None:
         if self._told is not None:

@@ -86,10 +86,12 @@ def to_decode_job(
 
     Raises:
         InvalidRequest: a parameter is missing or of an unknown value, or the bytes are not such latents.
+        TensorError: the latents are of a shape that the model does not take.
     """
     reply = to_reply(query, accept)
     values = _to_tensor(query, body, FLOATS)
     latents = _to_four_axes(values, query, spec)
+    spec.check_latents(tuple(latents.shape))
     if reply in FILES and len(latents) != 1:
         raise InvalidRequest(
             "shape",
@@ -203,7 +205,7 @@ def _to_four_axes(values: Tensor, query: Query, spec: AutoencoderSpec) -> Tensor
     Packed latents need `height` and `width` of the image in the query, in pixels.
     """
     if values.ndim != 3:
-        return values  # (B,C,h,w), or nothing that the model takes, which it says itself
+        return values  # (B,C,h,w), or nothing that the model takes
     channels, side = spec.latent_channels, 2 * spec.downsample_factor
     height, width = query.whole("height") or 0, query.whole("width") or 0
     rows, columns = height // side, width // side

@@ -132,22 +132,28 @@ class RemoteVaeGateway:
         )
 
     async def _health(self, request: Request) -> Response:
+        # Asked every few seconds by probes: no token, no line in the log.
+        identity = _identify(request)
         try:
             with self._lifecycle.request():
-                return JSONResponse({"status": "ok"})
+                response = JSONResponse({"status": "ok"})
         except NotServing as error:
-            return _to_response(error)
+            response = _to_response(error)
+        response.headers[REQUEST_ID] = identity
+        return response
 
     async def _decode(self, model: str, request: Request) -> Response:
         headers, query = request.headers, _query(request)
-        hf_dialect.check_content_type(headers.get("content-type", ""))
         body = await self._body(request)
         with self._lifecycle.request():
-            spec = self._engine.models[self._engine.model_name(model)].spec
-            # Tensors are checked and copied in a thread: up to the size of a message each.
-            job, reply = await asyncio.to_thread(
-                hf_dialect.to_decode_job, query, headers.get("accept", ""), body, model, spec
-            )
+            name = self._engine.model_name(model)
+            spec = self._engine.models[name].spec
+            with self._metrics.conversion(name, "decode"):
+                hf_dialect.check_content_type(headers.get("content-type", ""))
+                # Tensors are checked and copied in a thread: up to the size of a message each.
+                job, reply = await asyncio.to_thread(
+                    hf_dialect.to_decode_job, query, headers.get("accept", ""), body, name, spec
+                )
             result = await _while_connected(request, self._engine.decode(job, _caller(request)))
             return await asyncio.to_thread(_respond, partial(hf_dialect.from_decode_result, result, reply))
 
@@ -155,7 +161,9 @@ class RemoteVaeGateway:
         query = _query(request)
         body = await self._body(request)
         with self._lifecycle.request():
-            job = await asyncio.to_thread(hf_dialect.to_encode_job, query, body, model)
+            name = self._engine.model_name(model)
+            with self._metrics.conversion(name, "encode"):
+                job = await asyncio.to_thread(hf_dialect.to_encode_job, query, body, name)
             result = await _while_connected(request, self._engine.encode(job, _caller(request)))
             return await asyncio.to_thread(_respond, partial(hf_dialect.from_encode_result, result))
 
@@ -178,8 +186,7 @@ class RemoteVaeGateway:
 
     async def _answer(self, method: str, request: Request, work: Callable[[Request], Awaitable[Response]]) -> Response:
         """Give the request its id, check its token, and see to its errors, the metrics and the log."""
-        identity = choose_request_id(request.headers.get(REQUEST_ID, ""))
-        request_id.set(identity)
+        identity = _identify(request)
         started = time.monotonic()
         code = grpc.StatusCode.CANCELLED  # unless it ends otherwise
         try:
@@ -192,21 +199,28 @@ class RemoteVaeGateway:
             code = status_code(error)
             response = _to_response(error)
         finally:
-            self._metrics.ended(f"http/{method}", code.name)
-            milliseconds = (time.monotonic() - started) * 1000
-            log.info("http/%s %s in %.1f ms from %s", method, code.name, milliseconds, _peer(request))
+            self._ended(method, code, request, started)
         response.headers[REQUEST_ID] = identity
         return response
 
     async def _no_route(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # what the handler is registered for
+        identity, started = _identify(request), time.monotonic()
         code = next(code for code, status in HTTP_STATUSES.items() if status == error.status_code)
-        self._metrics.ended("http/unknown", code.name)
         text = (
             f"there is no {request.method} {request.scope['path'][:100]}; POST to /decode, /encode, /MODEL/decode or "
             "/MODEL/encode, where MODEL is one of those that GET / lists"
         )
-        return JSONResponse({"error": text, "code": code.name}, error.status_code, error.headers)
+        content = {"error": text, "code": code.name, "request_id": identity}
+        response = JSONResponse(content, error.status_code, error.headers)
+        response.headers[REQUEST_ID] = identity
+        self._ended("unknown", code, request, started)
+        return response
+
+    def _ended(self, method: str, code: grpc.StatusCode, request: Request, started: float) -> None:
+        self._metrics.ended(f"http/{method}", code.name)
+        milliseconds = (time.monotonic() - started) * 1000
+        log.info("http/%s %s in %.1f ms from %s", method, code.name, milliseconds, _peer(request))
 
 
 async def _while_connected(request: Request, work: Awaitable[T]) -> T:
@@ -229,6 +243,13 @@ async def _while_connected(request: Request, work: Awaitable[T]) -> T:
         for task in (working, watching):
             task.cancel()
         await asyncio.gather(working, watching, return_exceptions=True)
+
+
+def _identify(request: Request) -> str:
+    """Choose the request's id, for its answer and for what is logged meanwhile."""
+    identity = choose_request_id(request.headers.get(REQUEST_ID, ""))
+    request_id.set(identity)
+    return identity
 
 
 def _query(request: Request) -> Query:

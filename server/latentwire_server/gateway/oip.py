@@ -6,24 +6,26 @@ stands in `oip_jobs`. Shared memory, streams, model control and traces are not s
 """
 
 import asyncio
-import time
 from typing import Any
 
 import grpc
 
-from latentwire_codec.errors import TensorTooLarge, UnknownModel
+from latentwire_codec.errors import UnknownModel
 from latentwire_proto import __version__
+from latentwire_server.admission import most_images
 from latentwire_server.coding import check_batch
 from latentwire_server.config import ServerConfig
 from latentwire_server.engine import Engine
-from latentwire_server.errors import InvalidRequest
 from latentwire_server.gateway import oip_messages as pb
 from latentwire_server.gateway.oip_jobs import DECODE, ENCODE, TO_INFERENCE, from_result
 from latentwire_server.gateway.oip_models import VERSION, to_config, to_metadata, to_statistics
+from latentwire_server.gateway.oip_tensors import BYTES
 from latentwire_server.jobs import Caller, EncodeJob
 from latentwire_server.lifecycle import Lifecycle
 from latentwire_server.telemetry import Metrics
 
+# Of tensors that hold several images, or the latents of several; with fewer the first is no number of images.
+IMAGE_AXES = 4
 EXTENSIONS = ("model_configuration", "parameters", "statistics")
 
 
@@ -34,7 +36,7 @@ class OpenInferenceService:
         self._engine = engine
         self._config = config
         self._lifecycle = lifecycle
-        self._statistics = metrics.statistics
+        self._metrics = metrics
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return what a gRPC server needs to answer every RPC of the service."""
@@ -78,29 +80,26 @@ class OpenInferenceService:
     async def ModelConfig(self, request: Any, context: Any) -> Any:
         """Say how a model is set up."""
         name, operation = self._model(request.name, request.version)
-        return to_config(request.name, operation, self._engine.models[name].spec, self._config.max_batch)
+        return to_config(request.name, operation, self._engine.models[name].spec, most_images(self._config))
 
     async def ModelStatistics(self, request: Any, context: Any) -> Any:
         """Say what one model did, or all, whichever protocol they were asked by."""
         models = [self._model(request.name, request.version)] if request.name else self._models()
         return pb.ModelStatisticsResponse(
-            model_stats=[to_statistics(".".join(model), self._statistics.of(*model)) for model in models]
+            model_stats=[to_statistics(".".join(model), self._metrics.statistics.of(*model)) for model in models]
         )
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:
         """Map images to latents, or latents to images."""
         name, operation = self._model(request.model_name, request.model_version)
-        started_ns = time.monotonic_ns()
-        try:
+        with self._metrics.conversion(name, operation):
             for tensor in request.inputs[:1]:
                 # A message can hold millions of empty files: no list of them, or of their seeds, is made.
-                check_batch(max(tensor.shape[:1], default=0), self._config)
+                if tensor.datatype == BYTES or len(tensor.shape) == IMAGE_AXES:
+                    check_batch(max(tensor.shape[:1], default=0), self._config)
             # Tensors are copied out of and into messages in a thread: up to the size of a message each.
-            inference = await asyncio.to_thread(TO_INFERENCE[operation], request, name)
-        except (InvalidRequest, TensorTooLarge):
-            # It never gets to the engine, which counts all others.
-            self._statistics.of(name, operation).fail.add(time.monotonic_ns() - started_ns)
-            raise
+            spec = self._engine.models[name].spec
+            inference = await asyncio.to_thread(TO_INFERENCE[operation], request, name, spec)
         caller = Caller.of(context).within(inference.timeout_s)
         result = (
             await self._engine.encode(inference.job, caller)

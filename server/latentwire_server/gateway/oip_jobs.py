@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from latentwire_codec.autoencoder import AutoencoderSpec
 from latentwire_codec.images import ImageFormat
 from latentwire_server.errors import InvalidRequest
 from latentwire_server.gateway.oip_tensors import DTYPES, FLOATS, TO_DATATYPE, Value, from_values, to_value
@@ -77,18 +78,19 @@ class Inference:
     timeout_s: float | None
 
 
-def to_encode(request: Any, model: str) -> Inference:
+def to_encode(request: Any, model: str, spec: AutoencoderSpec) -> Inference:
     """Map a request to the model `NAME.encode`.
 
     Args:
         request: the ModelInferRequest.
         model: the served name.
+        spec: of that model.
 
     Raises:
         InvalidRequest: an input, an output or a parameter is missing, unknown or contradicts another.
     """
     given = _parameters(request, ENCODE_PARAMETERS)
-    outputs = _outputs(request, (LATENTS, LOGVAR))
+    outputs = _outputs(request, (LATENTS, LOGVAR) if spec.has_logvar else (LATENTS,))
     image = _image(*_input(request, (IMAGE, IMAGE_FILE)))
     kind = _choice(given, "kind", KINDS, LatentKind.MODE)
     scaled = _choice(given, "scale", SCALES, False)
@@ -110,8 +112,8 @@ def to_encode(request: Any, model: str) -> Inference:
     return Inference(job, outputs, _timeout_s(given))
 
 
-def to_decode(request: Any, model: str) -> Inference:
-    """Map a request to the model `NAME.decode`; as `to_encode`."""
+def to_decode(request: Any, model: str, spec: AutoencoderSpec) -> Inference:
+    """Map a request to the model `NAME.decode`; as `to_encode`, and raises TensorError for latents of another shape."""
     given = _parameters(request, DECODE_PARAMETERS)
     outputs = _outputs(request, (IMAGE, IMAGE_FILE))
     if len(outputs) > 1:
@@ -119,6 +121,7 @@ def to_decode(request: Any, model: str) -> Inference:
     _, latents = _input(request, (LATENTS,))
     if not isinstance(latents, Tensor) or not latents.is_floating_point():
         raise InvalidRequest("inputs[LATENTS].datatype", f"LATENTS is not of {', '.join(FLOATS)}")
+    spec.check_latents(tuple(latents.shape))
     job = DecodeJob(
         model=model,
         latents=latents,
@@ -131,23 +134,17 @@ def to_decode(request: Any, model: str) -> Inference:
     return Inference(job, outputs, _timeout_s(given))
 
 
-TO_INFERENCE: Mapping[str, Callable[[Any, str], Inference]] = {ENCODE: to_encode, DECODE: to_decode}
+TO_INFERENCE: Mapping[str, Callable[[Any, str, AutoencoderSpec], Inference]] = {ENCODE: to_encode, DECODE: to_decode}
 
 
 def from_result(result: EncodeResult | DecodeResult, outputs: Sequence[str]) -> Any:
-    """Map a result to a ModelInferResponse with these outputs, and nothing said of the model and the request yet.
-
-    Raises:
-        InvalidRequest: LOGVAR is asked for, but the model has none.
-    """
+    """Map a result to a ModelInferResponse with these outputs, and nothing said of the model and the request yet."""
     if isinstance(result, DecodeResult):
         images = tuple(result.images) if isinstance(result.images, list) else result.images
         return from_values(dict.fromkeys(outputs, images))
     values: dict[str, Value] = {LATENTS: result.values}
     if result.logvar is not None:
         values[LOGVAR] = result.logvar
-    if not set(outputs) <= set(values):
-        raise InvalidRequest("outputs", f"{result.execution.model} gives no LOGVAR; ask for LATENTS alone")
     response = from_values({name: values[name] for name in outputs})
     height, width = result.image_size
     response.parameters["height"].int64_param = height

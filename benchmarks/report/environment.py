@@ -15,12 +15,12 @@ import latentwire_codec
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = (
-    "latentwire", "bjontegaard", "constriction", "numpy", "pillow", "pillow-jxl-plugin", "pytorch-msssim",
-    "ssimulacra2", "torch", "zstandard",
+    "latentwire", "bjontegaard", "constriction", "diffusers", "grpcio", "numpy", "pillow", "pillow-jxl-plugin",
+    "pytorch-msssim", "ssimulacra2", "torch", "zstandard",
 )  # fmt: skip
 LIBRARIES = {"JPEG": "libjpeg_turbo", "WebP": "webp", "AVIF": "avif", "JPEG 2000": "jpg_2000"}
 GIB = 2**30
-SHOWING = {"__main__.py", "page.py", "pictures.py", "plots.py", "run.py", "summary.py"}
+SHOWING = {"__main__.py", "page.py", "pictures.py", "plots.py", "publish.py", "run.py", "steps.py", "summary.py"}
 """Modules that only show what others measured."""
 
 
@@ -34,6 +34,7 @@ def environment(benchmark: str) -> dict[str, Any]:
             "system": platform.platform(),
             "processor": _processor(),
             "cores": os.cpu_count(),
+            "instructions": torch.backends.cpu.get_cpu_capability(),
             "memory_gib": round(psutil.virtual_memory().total / GIB, 1),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,10 @@ from benchmarks.report.environment import environment
 from benchmarks.report.folder import ImageFile, image_files
 from benchmarks.report.measuring import Measured, Prepare, measure_folder
 from benchmarks.report.model import Source
-from benchmarks.report.page import Lines, Page, print_tables, write_page
+from benchmarks.report.page import Lines, Page
+from benchmarks.report.publish import FORMAT, OUTPUT, publish
 from benchmarks.report.rows import RowFile
 from latentwire_codec.errors import CodecError
-
-FORMAT = 1
-"""Of run.json; it grows where a field changes its meaning."""
-OUTPUT = Path("benchmark-output")
 
 Show = Callable[[Measured, dict[str, ImageFile]], tuple[dict[str, Any], Page]]
 """Maps what was measured, and the files by name, to the summary in run.json and to the page."""
@@ -90,20 +86,13 @@ def run(
     if measured.failures:
         lines = [f"{failure.file}: {failure.error}" for failure in measured.failures]
         page.blocks.append(Lines(f"{len(lines)} of {len(files)} files were left out", lines))
-    record = {
-        "benchmark": benchmark,
-        "format": FORMAT,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    content = {
         "folder": arguments.folder.resolve().name,
         "images": len(measured.rows),
-        **found,
         "parameters": parameters,
         "summary": summary,
         "failures": [asdict(failure) for failure in measured.failures],
         "rows": measured.rows,
     }
-    (out / "run.json").write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    write_page(page, record, out / "report.html")
-    print_tables(page)
-    print(f"{out / 'report.html'} and {out / 'run.json'}")
+    publish(benchmark, found, content, page, out)
     return out

@@ -12,6 +12,8 @@ from skimage import data
 from benchmarks.latent_cache.__main__ import main as latent_cache
 from benchmarks.rate_distortion.__main__ import main as rate_distortion
 from benchmarks.roundtrip.__main__ import main as roundtrip
+from benchmarks.serving.__main__ import main as serving
+from benchmarks.throughput.__main__ import main as throughput
 
 BROKEN = "not <b>an image.png"
 
@@ -67,4 +69,28 @@ def roundtrip_run(photographs: Path, wide_kl: Path, tmp_path_factory: pytest.Tem
     out = tmp_path_factory.mktemp("runs") / "roundtrip"
     arguments = ["--model", "f8c4", str(wide_kl), "--metrics", "psnr_db", "ssimulacra2"]
     roundtrip([str(photographs), "--out", str(out), *arguments])
+    return out
+
+
+@pytest.fixture(scope="session")
+def throughput_run(tiny_kl: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that `python -m benchmarks.throughput` wrote for two networks; with next to no warming up."""
+    out = tmp_path_factory.mktemp("runs") / "throughput"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("benchmarks.throughput.timing.WARM_UP_S", 0.0)
+        patch.setattr("benchmarks.throughput.timing.SAMPLE_S", 0.0)
+        patch.setattr("benchmarks.throughput.arithmetic.MATRIX_SIDES", {"cpu": 64})
+        arguments = ["--models", "f8c4", str(tiny_kl), "--sizes", "64", "--repeats", "3", "--device", "cpu"]
+        throughput([*arguments, "--out", str(out)])
+    return out
+
+
+@pytest.fixture(scope="session")
+def serving_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that `python -m benchmarks.serving` wrote for one small size."""
+    out = tmp_path_factory.mktemp("runs") / "serving"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("benchmarks.serving.measuring.OPEN_LEAST", 4)
+        arguments = ["--sizes", "64", "--concurrency", "1", "3", "--seconds", "0.2", "--device", "cpu"]
+        serving([*arguments, "--shares", "0.5", "--out", str(out)])
     return out

@@ -10,7 +10,7 @@ from tests.benchmarks.browser import Tab, browser_tab, find_browser
 
 PROGRAM = find_browser()
 PHONE, DESK = 390, 1280
-RUNS = ("rate_distortion_run", "latent_cache_run", "roundtrip_run")
+RUNS = ("rate_distortion_run", "latent_cache_run", "roundtrip_run", "throughput_run", "serving_run")
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="SKIPPED: no page was opened: there is no chromium here")
 

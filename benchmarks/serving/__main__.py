@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How fast a server answers, beside the same model in this process, both measured in turn.
+
+    python -m benchmarks.serving [--model f8c4] [--sizes 256 512 ...] [--concurrency 1 4 16 64] [--out OUT]
+    python -m benchmarks.serving --model sd-size
+    python -m benchmarks.serving --soak 2000
+
+A server in a process of its own, and clients in others: closed loops (images a second, latency, what the transport
+adds, bytes, the server's memory), open loops (Poisson arrivals at a share of the capacity: p50, p95, p99), and streams
+of a folder (how busy the device is). --soak measures instead whether the server's memory is flat over many mixed
+requests. Writes run.json and report.html.
+"""
+
+import argparse
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report.environment import environment
+from benchmarks.report.networks import BUNDLED, SD_SIZE, Network, prepare
+from benchmarks.report.page import Block, Page
+from benchmarks.report.publish import OUTPUT, publish
+from benchmarks.report.rows import Row
+from benchmarks.report.steps import steps
+from benchmarks.serving import page as parts
+from benchmarks.serving.callers import callers
+from benchmarks.serving.forms import DEFAULT_FORMS, FORMS, OPERATIONS
+from benchmarks.serving.inputs import InProcess
+from benchmarks.serving.measuring import Bench, measure_size, stream_length
+from benchmarks.serving.server import Served, serving
+from benchmarks.serving.soaking import SETTLING
+from benchmarks.serving.statistics import Drift
+from latentwire_codec.autoencoder import Autoencoder, load_autoencoder
+from latentwire_codec.errors import ModelError
+
+BENCHMARK = "serving"
+SIZES, CONCURRENCIES = (256, 512, 1024, 2048), (1, 4, 16, 64)
+SD_SIZES, SD_CONCURRENCIES = (512,), (1, 4)
+SECONDS = 4.0
+SHARES = (0.5, 0.8)
+CALLERS_A_WORKER = 4
+SOAK_SIZES = (64, 128, 192, 256, 384, 512)
+SOAK_THREADS = 4
+AVERAGED = 100
+FLAT = 0.03
+"""The largest share by which the server's memory may change over a long run."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    made = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{BENCHMARK}",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument(
+        "--model", default=BUNDLED, metavar="NAME",
+        help=f"{BUNDLED}, {SD_SIZE} (Stable Diffusion's AutoencoderKL, random weights), or a diffusers folder "
+        f"(default {BUNDLED})",
+    )  # fmt: skip
+    made.add_argument(
+        "--sizes", nargs="+", type=int, metavar="SIDE",
+        help=f"pixels (default {_listed(SIZES)}; of {SD_SIZE} {_listed(SD_SIZES)})",
+    )  # fmt: skip
+    made.add_argument(
+        "--concurrency", nargs="+", type=int, metavar="CALLS",
+        help=f"in flight (default {_listed(CONCURRENCIES)}; of {SD_SIZE} {_listed(SD_CONCURRENCIES)})",
+    )  # fmt: skip
+    made.add_argument(
+        "--forms", nargs="+", choices=FORMS, default=DEFAULT_FORMS, help=f"default {_listed(DEFAULT_FORMS)}"
+    )
+    made.add_argument(
+        "--shares",
+        nargs="*",
+        type=float,
+        default=SHARES,
+        help=f"of the capacity, for open loops (default {_listed(SHARES)})",
+    )
+    made.add_argument("--seconds", type=float, default=SECONDS, help=f"of each closed loop (default {SECONDS:g})")
+    made.add_argument(
+        "--client-processes", type=int,
+        help="that share the calls in flight; workers share out connections, and each process has one "
+        f"(default 1, with workers {CALLERS_A_WORKER} for each)",
+    )  # fmt: skip
+    made.add_argument("--in-flight", type=int, default=8, help="items of a stream (default 8)")
+    made.add_argument("--device", default="auto", help="several with commas between them: one worker for each")
+    made.add_argument("--dtype", default="auto")
+    made.add_argument("--workers", type=int, default=1, help="of the server: `serve --workers` (default 1)")
+    made.add_argument("--max-message-mib", type=int, default=64, help="of the server and the clients (default 64)")
+    made.add_argument("--soak", type=int, metavar="REQUESTS", help="measure this instead, such as 2000")
+    made.add_argument(
+        "-o", "--out", type=Path, help=f"folder for run.json and report.html (default {OUTPUT}/NAME-MODEL)"
+    )
+    return made
+
+
+def _listed(values: Any) -> str:
+    return " ".join(map(str, values))
+
+
+def flags(network: Network, options: argparse.Namespace) -> list[str]:
+    """Return the flags of the server."""
+    found = ["--model", f"{network.name}={network.source}", "--device", options.device, "--dtype", options.dtype]
+    found += ["--max-message-mib", f"{options.max_message_mib}"]
+    return found + (["--workers", f"{options.workers}"] if options.workers > 1 else [])
+
+
+def load(network: Network, options: argparse.Namespace) -> Autoencoder:
+    """Load the model in this process, on the first of the server's devices."""
+    return load_autoencoder(network.source, device=options.device.partition(",")[0], dtype=options.dtype)
+
+
+def measure(network: Network, served: Served, options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], Page]:
+    """Measure every size; return what run.json holds beside the environment, and the page."""
+    is_sd = network.name == SD_SIZE
+    sizes = sorted(options.sizes or (SD_SIZES if is_sd else SIZES))
+    concurrencies = options.concurrency or (SD_CONCURRENCIES if is_sd else CONCURRENCIES)
+    model = load(network, options)
+    workers = max(options.workers, len(options.device.split(",")))
+    processes = options.client_processes or (1 if workers == 1 else CALLERS_A_WORKER * workers)
+    rows: list[Row] = []
+    points = len(options.forms) * len(concurrencies) + len(OPERATIONS) * (len(options.shares) + 1)
+    with callers(processes) as members, steps(points * len(sizes)) as step:
+        bench = Bench(
+            served, members, options.max_message_mib, options.seconds, concurrencies, options.forms, options.shares,
+            workers, options.in_flight, step,
+        )  # fmt: skip
+        for side in sizes:
+            local = InProcess.of(model, side)
+            fastest = max(local.rate(operation, 0) for operation in OPERATIONS)
+            rows += measure_size(
+                bench, local, local.write(folder / f"{side}", 2 * stream_length(fastest, options.seconds))
+            )
+    spec = model.spec
+    lead = f"{network.name} on {spec.device} in {spec.dtype}; {workers} workers, {processes} client processes."
+    blocks: list[Block] = [
+        parts.closed_table(rows), parts.cost_table(rows), parts.open_table(rows), parts.stream_table(rows),
+        parts.plots(rows),
+    ]  # fmt: skip
+    content = {
+        "parameters": _parameters(options),
+        "summary": {"device": spec.device, "dtype": spec.dtype},
+        "rows": rows,
+    }
+    return content, Page(f"Serving {network.name}", lead, blocks)
+
+
+def soak(network: Network, served: Served, options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], Page]:
+    """Make many mixed requests; return as `measure` does."""
+    model = load(network, options)
+    sizes = options.sizes or SOAK_SIZES
+    folders = [str(InProcess.of(model, side).write(folder / f"{side}", 0)) for side in sizes]
+    task = {
+        "kind": "soak", "target": served.target, "pid": served.pid, "folders": folders, "count": options.soak,
+        "threads": SOAK_THREADS, "seed": 0,
+    }  # fmt: skip
+    with callers(1) as (caller,), steps(1) as step:
+        step(f"{options.soak} requests")
+        found = caller.run(task)
+    samples = found.pop("resident_bytes")
+    drift = Drift.of(samples, AVERAGED)
+    summary = {
+        "requests": options.soak, **found, "first_bytes": drift.first, "last_bytes": drift.last, "ratio": drift.ratio,
+        "flat": abs(drift.ratio - 1) <= FLAT,
+    }  # fmt: skip
+    rows = [{"request": SETTLING + number, "resident_bytes": each} for number, each in enumerate(samples, 1)]
+    blocks: list[Block] = [parts.soak_table(summary), parts.soak_plots(samples, SETTLING + 1)]
+    lead = f"{network.name}, {SOAK_THREADS} requests at a time, images of {_listed(sizes)} pixels a side."
+    content = {"parameters": _parameters(options), "summary": summary, "rows": rows}
+    return content, Page(f"Memory of a server of {network.name}", lead, blocks)
+
+
+def _parameters(options: argparse.Namespace) -> dict[str, Any]:
+    return {name: value for name, value in vars(options).items() if name != "out" and value is not None}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure and publish; end with status 1 where the memory of a long run was not flat, or an outcome was wrong."""
+    made = parser()
+    options = made.parse_args(arguments)
+    least = SETTLING + 2 * AVERAGED
+    if options.soak is not None and options.soak < least:
+        made.error(f"--soak is {options.soak}; the means at both ends need at least {least} requests")
+    found = environment(BENCHMARK)
+    name = f"{BENCHMARK}-{Path(options.model).name}" + ("-soak" if options.soak else "")
+    try:
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            network = prepare(options.model, folder)
+            served = stack.enter_context(serving(flags(network, options)))
+            content, page = (soak if options.soak else measure)(network, served, options, folder)
+    except (ModelError, RuntimeError) as error:
+        sys.exit(str(error))
+    publish(BENCHMARK, found, content, page, options.out or OUTPUT / name)
+    if options.soak and not (content["summary"]["flat"] and not content["summary"]["surprises"]):
+        sys.exit("the memory was not flat, or a request ended as it should not")
+
+
+if __name__ == "__main__":
+    main()

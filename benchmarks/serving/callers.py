@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tasks -> what came of them: the client processes, seen from the one that measures."""
+
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from benchmarks.report.environment import ROOT
+
+LEAD_S = 0.5
+"""Between handing arrivals out and the beginning of their clock."""
+
+
+class Caller:
+    """One client process; it does one task at a time."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self._process = process
+
+    def begin(self, task: Mapping[str, Any]) -> None:
+        """Hand a task over."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(task) + "\n")
+        self._process.stdin.flush()
+
+    def result(self) -> dict[str, Any]:
+        """Wait for what came of the task.
+
+        Raises:
+            RuntimeError: the process ended; its traceback is on standard error.
+        """
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"a client process ended with the status {self._process.wait()}")
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+    def run(self, task: Mapping[str, Any]) -> dict[str, Any]:
+        """Do a task."""
+        self.begin(task)
+        return self.result()
+
+
+@contextmanager
+def callers(count: int) -> Iterator[list[Caller]]:
+    """Start client processes; end them with the context."""
+    command = [sys.executable, "-m", "benchmarks.serving.caller"]
+    with ExitStack() as stack:
+        made = []
+        for _ in range(count):
+            process = stack.enter_context(
+                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+            )
+            stack.callback(process.terminate)
+            made.append(Caller(process))
+        yield made
+
+
+def in_closed_loop(members: Sequence[Caller], task: Mapping[str, Any], concurrency: int) -> dict[str, Any]:
+    """Let several processes run one closed loop of so many threads together.
+
+    Returns:
+        the answers of all while all of them were at it, in their order; the errors; and when the last was warm.
+    """
+    used = members[:concurrency]
+    shares = [concurrency // len(used) + (place < concurrency % len(used)) for place in range(len(used))]
+    least = -(-task["least"] // len(used))
+    found = _together(used, [{**task, "kind": "closed", "threads": threads, "least": least} for threads in shares])
+    cut_s = min(each["cut_s"] for each in found["each"])
+    calls = [call for call in found["calls"] if call["ended_s"] <= cut_s]
+    return {**found, "calls": calls, "warm_s": max(each["warm_s"] for each in found["each"])}
+
+
+def in_open_loop(members: Sequence[Caller], task: Mapping[str, Any], moments: Sequence[float]) -> dict[str, Any]:
+    """Let several processes begin calls at moments, in seconds from the beginning; return the calls and the errors."""
+    begun = time.monotonic() + LEAD_S
+    due = [[begun + moment for moment in moments[place :: len(members)]] for place in range(len(members))]
+    return _together(members, [{**task, "kind": "open", "due": each} for each in due])
+
+
+def _together(members: Sequence[Caller], tasks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    for caller, task in zip(members, tasks, strict=True):
+        caller.begin(task)
+    results = [caller.result() for caller in members]
+    calls = sorted((call for each in results for call in each["calls"]), key=lambda call: float(call["ended_s"]))
+    errors: Counter[str] = Counter()
+    for each in results:
+        errors.update(each["errors"])
+    return {"calls": calls, "errors": dict(errors), "each": results}

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Flags of `latentwire serve` -> a server in a process of its own, its address and its memory."""
+
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from benchmarks.serving.soaking import resident_bytes
+
+STOP_S = 90
+IDLE_SHARE, IDLE_STEP_S, IDLE_LIMIT_S = 0.1, 0.1, 120.0
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server that is ready.
+
+    Attributes:
+        target: HOST:PORT.
+        pid: of its process; that of the parent where there are workers.
+    """
+
+    target: str
+    pid: int
+
+    def resident_bytes(self) -> int:
+        """Return its resident memory now, of all its processes."""
+        return resident_bytes(self.pid)
+
+    def peak_bytes(self) -> int | None:
+        """Return the largest resident memory since it started, summed over its processes; None: unknown here."""
+        try:
+            return sum(_peak(process.pid) for process in self._processes())
+        except OSError:
+            return None
+
+    def wait_until_idle(self) -> None:
+        """Wait until its processes use next to no time of the CPU: what was cancelled may still be on the device."""
+        deadline = time.monotonic() + IDLE_LIMIT_S
+        before = self._cpu_s()
+        while time.monotonic() < deadline:
+            time.sleep(IDLE_STEP_S)
+            now = self._cpu_s()
+            if now - before < IDLE_SHARE * IDLE_STEP_S:
+                return
+            before = now
+
+    def _cpu_s(self) -> float:
+        return sum(sum(process.cpu_times()[:2]) for process in self._processes())
+
+    def _processes(self) -> list[psutil.Process]:
+        process = psutil.Process(self.pid)
+        return [process, *process.children(recursive=True)]
+
+
+@contextmanager
+def serving(flags: Sequence[str]) -> Iterator[Served]:
+    """Start `latentwire serve --port 0` with further flags; stop it with the context, as an init system would.
+
+    Raises:
+        RuntimeError: it did not start, or did not end well; the text has its log.
+    """
+    command = [str(Path(sys.executable).with_name("latentwire")), "serve", "--port", "0", *flags]
+    # The log goes to a file: a pipe that nobody reads would stop the server when it is full.
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process,
+    ):
+        try:
+            assert process.stdout is not None
+            ready = process.stdout.readline()
+            if not ready.startswith("serving "):
+                log.seek(0)
+                raise RuntimeError(f"the server did not start: {log.read().strip()}")
+            yield Served(ready.split(" on ")[1].split(",")[0].strip(), process.pid)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                status = process.wait(STOP_S)
+            finally:
+                process.kill()
+        if status:
+            log.seek(0)
+            raise RuntimeError(f"the server ended with the status {status}: {log.read().strip()}")
+
+
+def _peak(pid: int) -> int:
+    lines = (line.split() for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines())
+    return next(int(words[1]) * 1024 for words in lines if words[0] == "VmHWM:")

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How fast networks run in this process: diffusers as its users run it, and latentwire, side by side in one run.
+
+    python -m benchmarks.throughput [--models f8c4 sd-size] [--sizes 256 512 ...] [--memory] [--out OUT]
+    python -m benchmarks.throughput --tiling 2048 [--activation-memory 1024]
+
+Medians over rounds in which every case has its turn, ratios within each round, the machine's matrix rate and the share
+of it that is reached, and how far each output is from diffusers' in float32. The second form measures one large image:
+peak memory, time and distance of exact tiling beside diffusers untiled and tiled. Writes run.json and report.html.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+
+from benchmarks.report.environment import environment
+from benchmarks.report.networks import BUNDLED, SD_SIZE, TINY, Network, prepare
+from benchmarks.report.page import Block, Lines, Page
+from benchmarks.report.publish import OUTPUT, publish
+from benchmarks.report.rows import Row
+from benchmarks.report.steps import steps
+from benchmarks.throughput import page as parts
+from benchmarks.throughput.apart import Task, can_measure, run_apart
+from benchmarks.throughput.arithmetic import matrix_products
+from benchmarks.throughput.cases import EAGER, OPERATIONS, Case, Runner, of_network
+from benchmarks.throughput.comparisons import comparisons
+from benchmarks.throughput.measuring import Measured, Plan, measure_size
+from benchmarks.throughput.tiling import Tiling, measure_tiling, tiling_table
+from latentwire_codec.errors import ModelError
+
+BENCHMARK = "throughput"
+SIZES = (256, 512, 1024, 2048)
+SD_SIZES = (512,)
+ROUNDS, LIMIT_S = 5, 300.0
+ACTIVATION_MIB = 1024
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    made = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{BENCHMARK}",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument(
+        "--models", nargs="+", default=[BUNDLED, SD_SIZE], metavar="NAME",
+        help=f"{BUNDLED} (beside AutoencoderTiny), {SD_SIZE} (Stable Diffusion's AutoencoderKL, random weights), or a "
+        f"diffusers folder (default {BUNDLED} {SD_SIZE})",
+    )  # fmt: skip
+    made.add_argument(
+        "--sizes", nargs="+", type=int, metavar="SIDE",
+        help=f"pixels (default {' '.join(map(str, SIZES))}; of {SD_SIZE} {' '.join(map(str, SD_SIZES))})",
+    )  # fmt: skip
+    made.add_argument("--repeats", type=int, default=ROUNDS, help=f"rounds at each size (default {ROUNDS}, at least 3)")
+    made.add_argument(
+        "--seconds", type=float, default=LIMIT_S, help=f"for the rounds of one size, 3 at least (default {LIMIT_S:g})"
+    )
+    made.add_argument("--batch", type=int, default=1, help="images in one call (default 1)")
+    made.add_argument("--device", default="auto")
+    made.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch (default: its own choice)")
+    made.add_argument("--emulated", action="store_true", help="bfloat16 also where this CPU has no instructions for it")
+    made.add_argument("--memory", action="store_true", help="measure the peaks too, each in a process of its own")
+    made.add_argument("--tiling", type=int, metavar="SIDE", help="measure this instead, such as 2048")
+    made.add_argument("--operations", nargs="+", choices=OPERATIONS, default=OPERATIONS, help="of --tiling")
+    made.add_argument(
+        "--activation-memory", type=int, default=ACTIVATION_MIB, metavar="MIB",
+        help=f"of latentwire with --tiling (default {ACTIVATION_MIB})",
+    )  # fmt: skip
+    made.add_argument("--dtype", default="float32", help="of every case of --tiling (default float32)")
+    made.add_argument("-o", "--out", type=Path, help=f"folder for run.json and report.html (default {OUTPUT}/NAME)")
+    return made
+
+
+def sizes_of(name: str, options: argparse.Namespace) -> Sequence[int]:
+    """Return the sides at which a network is measured."""
+    return options.sizes or (SD_SIZES if name == SD_SIZE else SIZES)
+
+
+def cases_at(side: int, networks: Sequence[Network], options: argparse.Namespace, tiny: Network | None) -> list[Case]:
+    """Return the cases of one size, AutoencoderTiny beside the bundled model."""
+    found = []
+    for network in networks:
+        if side in sizes_of(network.name, options):
+            found += of_network(network)
+            if network.name == BUNDLED and tiny is not None:
+                found += [case for case in of_network(tiny) if case.engine == EAGER]
+    return found
+
+
+def measure(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], Page]:
+    """Measure every size; return what run.json holds beside the environment, and the page."""
+    networks = [prepare(name, folder) for name in options.models]
+    tiny = prepare(TINY, folder) if BUNDLED in options.models else None
+    sides = sorted({side for network in networks for side in sizes_of(network.name, options)})
+    at = {side: cases_at(side, networks, options, tiny) for side in sides}
+    runners: dict[tuple[str, str], Runner | str] = {}
+    measured: dict[int, Measured] = {}
+    with steps(1 + len(sides) * (1 + options.repeats)) as step:
+        step("loading")
+        for case in chain.from_iterable(at.values()):
+            if case.key not in runners:
+                runners[case.key] = (not options.emulated and case.refusal(options.device)) or case.load(options.device)
+        products = matrix_products(options.device, options.emulated)
+        plan = Plan(options.repeats, options.seconds, options.batch, products)
+        for side, cases in at.items():
+            measured[side] = measure_size(plan, side, cases, runners, step)
+    rows = [row for each in measured.values() for row in each.rows]
+    found = comparisons(rows)
+    rates = {side: each.rates for side, each in measured.items()}
+    blocks: list[Block] = [
+        parts.rate_table(rates, options.threads), parts.comparison_table(found), *parts.size_tables(rows),
+    ]  # fmt: skip
+    footprints: list[Row] = []
+    if options.memory:
+        ran = {side: [case for case in cases if not isinstance(runners[case.key], str)] for side, cases in at.items()}
+        runners.clear()  # they would be in the way of the processes
+        footprints = _footprints(ran, options)
+        blocks.append(parts.memory_table(footprints))
+    blocks.append(parts.plots(rows))
+    names = ", ".join(network.name for network in networks)
+    lead = f"{names} in one process on {options.device}, {options.threads} threads, {options.batch} images in a call."
+    content = {
+        "parameters": _parameters(options, "models", "repeats", "seconds", "batch", "emulated"),
+        "summary": {
+            "matrix_tflop_per_s": {f"{side}": each for side, each in rates.items()},
+            "comparisons": [asdict(each) for each in found],
+        },
+        "rows": rows,
+        "memory": footprints,
+    }
+    return content, Page(f"Throughput of {names}", lead, blocks)
+
+
+def _footprints(at: Mapping[int, Sequence[Case]], options: argparse.Namespace) -> list[Row]:
+    """Map the cases of each size to rows of the memory that each operation needs."""
+    rows = []
+    with steps(len(OPERATIONS) * sum(map(len, at.values()))) as step:
+        for side, case in ((side, case) for side, cases in at.items() for case in cases):
+            for operation in OPERATIONS:
+                step(f"{side}x{side}: memory of {': '.join(case.key)}, {operation}")
+                footprint = run_apart(Task(case, operation, side, side, options.device, options.threads))
+                name, label = case.key
+                row = {"network": name, "case": label, "width": side, "height": side, "operation": operation}
+                rows.append({**row, **asdict(footprint)})
+    return rows
+
+
+def measure_one(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], Page]:
+    """Measure a large image of each network in bounded memory; return as `measure` does."""
+    rows: list[Row] = []
+    failures: dict[str, str] = {}
+    plans = [
+        Tiling(
+            prepare(name, folder), options.tiling, options.tiling, options.dtype, options.activation_memory,
+            options.device, options.threads,
+        )
+        for name in options.models
+    ]  # fmt: skip
+    with steps(sum(len(plan.cases) for plan in plans) * len(options.operations)) as step:
+        for plan in plans:
+            measured, failed = measure_tiling(plan, options.operations, folder, step)
+            rows += measured
+            failures |= failed
+    names = ", ".join(options.models)
+    lead = f"{names} at {options.tiling}x{options.tiling} on {options.device}, {options.threads} threads."
+    blocks: list[Block] = [tiling_table(rows)]
+    if failures:
+        blocks.append(Lines("What failed", [f"{case}: {reason}" for case, reason in failures.items()]))
+    parameters = _parameters(options, "models", "tiling", "operations", "activation_memory", "dtype")
+    content = {"parameters": parameters, "summary": {"failures": failures}, "rows": rows}
+    return content, Page(f"{names} in bounded memory", lead, blocks)
+
+
+def _parameters(options: argparse.Namespace, *names: str) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in (*names, "device", "threads")}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure and publish."""
+    made = parser()
+    options = made.parse_args(arguments)
+    for name in ("repeats", "batch", "threads"):
+        if getattr(options, name) < 1:
+            made.error(f"--{name} is {getattr(options, name)}; it must be at least 1")
+    if (options.memory or options.tiling) and not can_measure():
+        made.error("the peak of a process's memory is read from /proc, which is not there; leave --memory and --tiling")
+    torch.set_num_threads(options.threads)
+    diffusers.utils.logging.set_verbosity_error()  # AutoencoderTiny warns of its own configuration
+    found = environment(BENCHMARK)
+    name = f"{BENCHMARK}-tiling" if options.tiling else BENCHMARK
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            content, page = (measure_one if options.tiling else measure)(options, Path(folder))
+        except ModelError as error:
+            sys.exit(str(error))
+    publish(BENCHMARK, found, content, page, options.out or OUTPUT / name)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Calls that are to be compared -> seconds of each, taken in turn, and their ratios.
+
+A machine's speed drifts: medians over rounds A B C A B C, and ratios within each round, cancel that.
+"""
+
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+from statistics import median
+from typing import Self, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
+
+WARM_UP_S = 1.0
+"""Each call runs at least once and at least so long before it is timed."""
+SAMPLE_S = 0.25
+"""A quicker call is repeated for so long, and its mean is one sample."""
+LEAST_ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A number measured several times: its median, the lowest and the highest."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Self:
+        """Map at least one number to its spread."""
+        return cls(median(values), min(values), max(values))
+
+
+def speed_up(slower: Sequence[float], faster: Sequence[float]) -> Spread:
+    """Map the seconds of two calls, round by round, to how many times as fast the second is."""
+    return Spread.of([one / other for one, other in zip(slower, faster, strict=True)])
+
+
+def warmed_up(call: Callable[[], T]) -> tuple[T, float]:
+    """Run a call until it is warm; return what the last one gave, and its seconds."""
+    begun = time.perf_counter()
+    while True:
+        started = time.perf_counter()
+        result = call()
+        ended = time.perf_counter()
+        if ended - begun >= WARM_UP_S:
+            return result, ended - started
+
+
+def take_turns(
+    calls: Mapping[K, Callable[[], object]],
+    seconds: Mapping[K, float],
+    rounds: int,
+    limit_s: float,
+    step: Callable[[int], None] = lambda number: None,
+) -> dict[K, list[float]]:
+    """Map calls to their seconds, one number for each round.
+
+    Args:
+        calls: what to time, in the order of a round; each is warm, and waits for its device.
+        seconds: about how long each takes.
+        rounds: how many; fewer where they take longer than the limit, but at least LEAST_ROUNDS of them.
+        limit_s: seconds for all rounds.
+        step: told the number of each round that begins, from 1.
+    """
+    repeats = {key: max(1, ceil(SAMPLE_S / seconds[key])) for key in calls}
+    samples: dict[K, list[float]] = {key: [] for key in calls}
+    begun = time.perf_counter()
+    for number in range(1, rounds + 1):
+        if number > LEAST_ROUNDS and time.perf_counter() - begun > limit_s:
+            break
+        step(number)
+        for key, call in calls.items():
+            started = time.perf_counter()
+            for _ in range(repeats[key]):
+                call()
+            samples[key].append((time.perf_counter() - started) / repeats[key])
+    return samples

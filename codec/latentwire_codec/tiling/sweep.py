@@ -12,8 +12,8 @@ from latentwire_codec.tiling.moments import Moments
 
 # Strips begin at multiples of it: of Winograd's tiles, also before an upsampling.
 STEP = 8
-# Elements of a strip on a CPU: 4 MiB of float32 are still in the cache when the next layer reads them.
-CPU_STRIP = 1 << 20
+# Elements of a strip on a CPU: 8 MiB of float32 are still in the cache when the next layer reads them.
+CPU_STRIP = 1 << 21
 # Strips of a GPU take this share of the budget: a layer has several in work.
 GPU_SHARE = 32
 

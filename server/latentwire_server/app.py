@@ -5,8 +5,6 @@ import asyncio
 import ipaddress
 import logging
 import os
-import signal
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -27,7 +25,8 @@ from latentwire_server.gateway.hf_remote import RemoteVaeGateway
 from latentwire_server.gateway.http_server import HttpServer
 from latentwire_server.gateway.oip import OpenInferenceService
 from latentwire_server.interceptors import SERVICE, RequestInterceptor
-from latentwire_server.lifecycle import Lifecycle
+from latentwire_server.lifecycle import Lifecycle, ask_by_signal
+from latentwire_server.ports import Ports, check_free, join
 from latentwire_server.service import LatentCodecService
 from latentwire_server.telemetry import Metrics
 
@@ -42,14 +41,16 @@ class Server:
 
     Args:
         config: what to serve, where.
+        shares_port: whether other processes of this server listen on its ports, too.
     """
 
-    def __init__(self, config: ServerConfig) -> None:
+    def __init__(self, config: ServerConfig, *, shares_port: bool = False) -> None:
         self.config = config
         self.metrics = Metrics()
         self.port = 0
         self.http_port = 0
         self.metrics_port = 0
+        self._shares_port = shares_port
         self._lifecycle = Lifecycle()
         self._engine = Engine(config, self.metrics)
         self._health = health.HealthServicer()
@@ -57,14 +58,14 @@ class Server:
         self._http: HttpServer | None = None
         if config.http_port is not None:
             gateway = RemoteVaeGateway(self._engine, config, self._lifecycle, self.metrics)
-            self._http = HttpServer(gateway.application(), config)
+            self._http = HttpServer(gateway.application(), config, shares_port=shares_port)
         self._grpc = grpc.aio.server(
             interceptors=[RequestInterceptor(self._lifecycle, self.metrics, config.token)],
             options=[
                 ("grpc.max_receive_message_length", config.max_message_bytes),
                 ("grpc.max_send_message_length", config.max_message_bytes),
                 # Two servers must not share a port by accident.
-                ("grpc.so_reuseport", 0),
+                ("grpc.so_reuseport", int(shares_port)),
                 # Clients may ping an idle connection every 10 s; the default of 5 min would cut them off.
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
                 ("grpc.keepalive_permit_without_calls", 1),
@@ -73,6 +74,8 @@ class Server:
 
     async def start(self) -> None:
         """Listen, load the models, run each once, and only then be healthy and let requests in.
+
+        One that shares its port listens last: until then the others answer whoever connects.
 
         Raises:
             ServerError: the port is taken, or a certificate cannot be read.
@@ -91,18 +94,22 @@ class Server:
         )  # fmt: skip
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         self._warn_if_open()
-        self.port = self._listen()
-        self._serve_metrics()
-        await self._grpc.start()
         try:
-            if self._http is not None:
-                self.http_port = await self._http.start()
+            if not self._shares_port:
+                await self._open()
             await self._engine.start()
+            self._lifecycle.warm()
+            await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+            if self._shares_port:
+                await self._open()
         except BaseException:
             await self.stop()
             raise
-        self._lifecycle.warm()
-        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+
+    @property
+    def ports(self) -> Ports:
+        """Where it listens."""
+        return Ports(self.port, self.http_port, (self.metrics_port,) if self.metrics_port else ())
 
     async def stop(self) -> bool:
         """Be unhealthy, let no request in, finish those that are in, and close.
@@ -128,24 +135,27 @@ class Server:
         for service in ("", SERVICE):
             await self._health.set(service, status)
 
+    async def _open(self) -> None:
+        """Listen on every port."""
+        self.port = self._listen()
+        self._serve_metrics()
+        await self._grpc.start()
+        if self._http is not None:
+            self.http_port = await self._http.start()
+
     def _listen(self) -> int:
         host, port = self.config.host, self.config.port
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        remedy = "choose another with --port or --host (--port 0 takes a free one)"
-        try:
+        if not self._shares_port:
             # gRPC says no more than that it failed, and that in a log line of its own; this knows why.
-            socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
-        except OSError as error:
-            # socket.create_server appends the address to the system's text.
-            reason = str(error.strerror).partition(" (while")[0]
-            raise ServerError(f"cannot listen on {address}: {reason}; {remedy}") from error
+            check_free(host, port)
+        address = join(host, port)
         try:
             if self.config.tls_cert is None or self.config.tls_key is None:
                 return int(self._grpc.add_insecure_port(address))
             pair = (self.config.tls_key.read_bytes(), self.config.tls_cert.read_bytes())
             return int(self._grpc.add_secure_port(address, grpc.ssl_server_credentials([pair])))
         except RuntimeError as error:
-            raise ServerError(f"cannot listen on {address}: {error}; {remedy}") from error
+            raise ServerError(f"cannot listen on {address}: {error}; choose another with --port or --host") from error
         except OSError as error:
             raise ServerError(f"cannot read the certificate or its key: {error}") from error
 
@@ -173,29 +183,34 @@ class Server:
             log.warning("listening on %s without a token; consider --token", self.config.host)
 
 
-def run(config: ServerConfig, on_ready: Callable[[Server], None]) -> None:
+def run(config: ServerConfig, on_ready: Callable[[Ports], None], *, lifeline: int | None = None) -> None:
     """Serve until SIGTERM or SIGINT, then drain; a second signal, or a drain that takes too long, ends the process.
+
+    Args:
+        config: of the server.
+        on_ready: told where it listens when it answers requests.
+        lifeline: of a worker, which shares its ports with others: a file descriptor whose end asks it to drain, too.
 
     Raises:
         ServerError, ModelError: the server cannot start.
     """
-    asyncio.run(_run(config, on_ready))
+    asyncio.run(_run(config, on_ready, lifeline))
 
 
-async def _run(config: ServerConfig, on_ready: Callable[[Server], None]) -> None:
+async def _run(config: ServerConfig, on_ready: Callable[[Ports], None], lifeline: int | None = None) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
+    ask_by_signal(stopping, os._exit)
+    if lifeline is not None:
 
-    def stop(number: int) -> None:
-        if stopping.is_set():
-            os._exit(128 + number)  # asked twice: now, whatever is lost
-        stopping.set()
+        def end() -> None:
+            loop.remove_reader(lifeline)
+            stopping.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop, number)
+        loop.add_reader(lifeline, end)
     shown = {key: value for key, value in asdict(config).items() if key != "token"}
     log.info("configuration: %s", {**shown, "token": config.token is not None})
-    server = Server(config)
+    server = Server(config, shares_port=lifeline is not None)
     starting, asked = asyncio.create_task(server.start()), asyncio.create_task(stopping.wait())
     await asyncio.wait((starting, asked), return_when=asyncio.FIRST_COMPLETED)
     if not starting.done():
@@ -206,7 +221,7 @@ async def _run(config: ServerConfig, on_ready: Callable[[Server], None]) -> None
         return
     await starting
     if not asked.done():
-        on_ready(server)
+        on_ready(server.ports)
         await asked
     log.info("draining")
     if not await server.stop():

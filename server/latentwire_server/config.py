@@ -11,6 +11,7 @@ from latentwire_codec.images import ImageLimits
 from latentwire_server.errors import ServerError
 
 MIB = 2**20
+LAST_PORT = 65535
 # What is no part of a model's name where its source is a file.
 WEIGHT_SUFFIXES = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin")
 
@@ -105,6 +106,8 @@ class ServerConfig:
     Attributes:
         models: at least one; the first is the default.
         model_memory_mib: MiB of the weights in memory, of all models together; None: no limit, all stay loaded.
+        activation_memory_mib: MiB of the activations that one batch may take; larger images are computed in strips;
+            None: half of the device's memory.
         rewrites: whether a CPU computes with less arithmetic, where it knows the class; equal within rounding.
         allow_pickle: whether a diffusers folder's `.bin` weights are taken, as tensors and nothing else.
         host: address to listen on.
@@ -114,7 +117,8 @@ class ServerConfig:
         oip: whether clients of the Open Inference Protocol, such as tritonclient, are answered on `port` too; it opens
             no port of its own, asks for the same token and keeps the same limits, so it is on unless switched off.
         metrics_port: where Prometheus metrics are served over HTTP; None: nowhere, 0 takes a free one.
-        device: `auto`, `cpu`, `cuda:0` ...
+        device: `auto`, `cpu`, `cuda:0` ...; several with commas between them: one worker for each.
+        workers: processes that share the port; each has the models, the queue and the limits for itself.
         dtype: `auto`, `float32`, `bfloat16` or `float16`.
         max_delay_ms: how long a batch may wait for more images; None: 0 on a CPU, 5 on a GPU.
         max_batch_pixels: pixels of the images that share a batch; a larger image goes alone.
@@ -134,6 +138,7 @@ class ServerConfig:
 
     models: tuple[ModelSource, ...] = (ModelSource("f8c4", "f8c4"),)
     model_memory_mib: int | None = None
+    activation_memory_mib: int | None = None
     allow_pickle: bool = False
     rewrites: bool = True
     host: str = "127.0.0.1"
@@ -142,6 +147,7 @@ class ServerConfig:
     oip: bool = True
     metrics_port: int | None = None
     device: str = "auto"
+    workers: int = 1
     dtype: str = "auto"
     max_delay_ms: float | None = None
     max_batch_pixels: int = 16 * 512 * 512
@@ -164,9 +170,11 @@ class ServerConfig:
             raise ServerError(f"two models share a name in {', '.join(names)}; name them with --model NAME=SOURCE")
         for flag, value, least, most in (
             ("--model-memory", 1 if self.model_memory_mib is None else self.model_memory_mib, 1, 2**24),
-            ("--port", self.port, 0, 65535),
-            ("--http-port", self.http_port or 0, 0, 65535),
-            ("--metrics-port", self.metrics_port or 0, 0, 65535),
+            ("--activation-memory", 1 if self.activation_memory_mib is None else self.activation_memory_mib, 1, 2**24),
+            ("--workers", self.workers, 1, 1024),
+            ("--port", self.port, 0, LAST_PORT),
+            ("--http-port", self.http_port or 0, 0, LAST_PORT),
+            ("--metrics-port", self.metrics_port or 0, 0, LAST_PORT),
             ("--max-delay-ms", self.max_delay_ms or 0.0, 0, 10_000),
             ("--max-batch-pixels", self.max_batch_pixels, 1, 2**40),
             ("--max-batch", self.max_batch, 1, 65_536),
@@ -178,6 +186,7 @@ class ServerConfig:
         ):
             if not least <= value <= most:
                 raise ServerError(f"{flag} is {value}; it must be in {least}..{most}")
+        self._check_workers()
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ServerError("--tls-cert and --tls-key are needed together")
         if self.token is not None and not self.token:
@@ -187,6 +196,12 @@ class ServerConfig:
             raise ServerError("the token has a character other than printable ASCII; is there a line break at its end?")
         if self.token is not None and self.token != self.token.strip():
             raise ServerError("the token begins or ends with a space, which HTTP drops on the way; leave it out")
+
+    @property
+    def worker_devices(self) -> tuple[str, ...]:
+        """The device of each worker: those of the list, or the only one for each of `workers`."""
+        devices = tuple(name.strip() for name in self.device.split(","))
+        return devices if len(devices) > 1 else devices * self.workers
 
     @property
     def model_memory_bytes(self) -> int | None:
@@ -202,3 +217,24 @@ class ServerConfig:
     def image_limits(self) -> ImageLimits:
         """The size of one image: its uint8 pixels fit into one message."""
         return ImageLimits(max_side=self.max_side, max_pixels=self.max_message_bytes // 3)
+
+    def _check_workers(self) -> None:
+        devices = self.worker_devices
+        if "" in devices:
+            raise ServerError(f"--device is {self.device!r}; write a name, or several as in cuda:0,cuda:1")
+        if "," in self.device:
+            if self.workers > 1:
+                raise ServerError(
+                    f"--workers is {self.workers}, and --device names {len(devices)} devices, with a worker for each; "
+                    "leave --workers out, or name one device"
+                )
+            if twice := [name for name in devices if devices.count(name) > 1]:
+                raise ServerError(
+                    f"--device names {twice[0]} twice; name each device once, or that one alone with --workers "
+                    f"{devices.count(twice[0])}"
+                )
+        if self.metrics_port and self.metrics_port + len(devices) - 1 > LAST_PORT:
+            raise ServerError(
+                f"--metrics-port is {self.metrics_port}; {len(devices)} workers need as many ports from there on, and "
+                f"{LAST_PORT} is the last"
+            )

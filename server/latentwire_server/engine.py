@@ -2,7 +2,8 @@
 """Models at work: jobs in, results out.
 
 A job's image is read in a thread pool, waits in the batcher, runs in the device's one thread, and its answer is
-written in the pool again; the event loop only passes things on.
+written in the pool again; the event loop only passes things on. A long batch pauses between the strips that it is
+computed in: small ones run meanwhile, and it ends there if nobody waits for it any more.
 
     job ── admission ── model in memory ── prepare (pool) ── batcher ── device thread ── finish (pool) ── result
 """
@@ -10,27 +11,25 @@ written in the pool again; the event loop only passes things on.
 import asyncio
 import gc
 import logging
-import os
 import time
 from collections.abc import Awaitable, Callable, Hashable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from latentwire_codec import pixels
 from latentwire_codec.autoencoder import Autoencoder, load_autoencoder
-from latentwire_codec.errors import NonFiniteError, UnknownModel
+from latentwire_codec.errors import UnknownModel
 from latentwire_codec.runtime import Placement
-from latentwire_codec.tiling.footprint import Half
 from latentwire_server import coding
 from latentwire_server.admission import Admission
-from latentwire_server.batching import Batcher, BatchLimits, Outcome
+from latentwire_server.batching import Batcher, Outcome
 from latentwire_server.config import ModelSource, ServerConfig
+from latentwire_server.device import Device
 from latentwire_server.jobs import (
     Caller,
     DecodeJob,
@@ -40,37 +39,21 @@ from latentwire_server.jobs import (
     Execution,
     PayloadJob,
 )
+from latentwire_server.lane import BatchLimits
 from latentwire_server.models import Held, ModelStore
 from latentwire_server.statistics import Stages
+from latentwire_server.task import Computed, Task, compute, warm_up
 from latentwire_server.telemetry import Metrics
 
 log = logging.getLogger("latentwire")
 
 T = TypeVar("T")
 
-WARM_UP_SIDE = 64
 GPU_DELAY_MS = 5.0
 
 
-@dataclass(frozen=True)
-class Task:
-    """What one batch does: equal tasks may share a batch."""
-
-    name: str
-    """The model's, as it is served."""
-    model: Autoencoder
-    operation: Half
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    """Of the input for encode, of the output for decode: uint8 or a float."""
-
-
-@dataclass(frozen=True)
-class Computed:
-    """What the model gave for one image: moments for encode, one image for decode; each with B = 1."""
-
-    tensors: tuple[Tensor, ...]
-    float32_retry: bool
+class Abandoned(Exception):
+    """Nobody waits for what is being computed."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +71,7 @@ class Run:
     @property
     def compute_ns(self) -> int:
         """The duration of the batches that the images were in, each counted once."""
-        return sum({o.batch: o.ended_ns - o.started_ns for o in self.outcomes}.values())
+        return sum({outcome.batch: outcome.result.compute_ns for outcome in self.outcomes}.values())
 
     @property
     def queue_ns(self) -> int:
@@ -127,8 +110,9 @@ class Engine:
         )
         self._placement = placement
         self._admission = Admission(config.max_queue)
-        self._device_thread = ThreadPoolExecutor(1, thread_name_prefix="device")
-        self._pool = ThreadPoolExecutor(max(2, (os.cpu_count() or 1) // 2), thread_name_prefix="coding")
+        self._device = Device()
+        # Half as many as compute: of a worker, too, which has its share of the cores.
+        self._pool = ThreadPoolExecutor(max(2, torch.get_num_threads() // 2), thread_name_prefix="coding")
         # Beside the device's: a load keeps no batch of another model waiting.
         self._load_thread = ThreadPoolExecutor(1, thread_name_prefix="loading")
         self._loop_task: asyncio.Task[None] | None = None
@@ -142,6 +126,7 @@ class Engine:
             ModelError: a model cannot be loaded.
             ServerError: a model is larger than the memory for all.
         """
+        self._device.start()
         self._loop_task = asyncio.create_task(self._batcher.serve())
         await self.models.open(self._config.models)
 
@@ -156,7 +141,8 @@ class Engine:
             with suppress(asyncio.CancelledError):
                 await self._loop_task
         await self.models.close()
-        for executor in (self._device_thread, self._load_thread, self._pool):
+        await self._device.close(wait)
+        for executor in (self._load_thread, self._pool):
             await asyncio.to_thread(executor.shutdown, wait=wait, cancel_futures=True)
 
     def model_name(self, name: str) -> str:
@@ -257,44 +243,31 @@ class Engine:
 
     async def _run_batch(self, key: Hashable, payloads: list[Tensor]) -> list[Computed | Exception]:
         assert isinstance(key, Task)  # the batcher hands back the key of `_compute`
-        started = time.monotonic()
         with self.models.at_work(key.model):
-            results = await self._in(self._device_thread, partial(self._run_on_device, key, payloads))
-        elapsed_s = time.monotonic() - started
-        self._metrics.computed(key.name, key.operation, len(payloads), elapsed_s)
-        each_s = elapsed_s / len(payloads)
+            results, compute_ns = await self._device.run(partial(self._run_on_device, key, payloads))
+        self._metrics.computed(key.name, key.operation, len(payloads), compute_ns / 1e9)
+        each_s = compute_ns / 1e9 / len(payloads)
         self._admission.seconds_per_image += 0.1 * (each_s - self._admission.seconds_per_image)
         retries = sum(isinstance(result, Computed) and result.float32_retry for result in results)
         if retries:
             self._metrics.retried(key.name, retries)
-        return results
-
-    def _run_on_device(self, task: Task, payloads: list[Tensor]) -> list[Computed | Exception]:
-        """Run one batch; where an image of it gives no finite output, all run again one by one."""
-        retried: set[int] = set()
-        try:
-            tensors = self._forward(task, torch.cat(payloads), retried.update)
-        except NonFiniteError as error:
-            if len(payloads) == 1:
-                return [error]
-            return [result for one in payloads for result in self._run_on_device(task, [one])]
         return [
-            Computed(tuple(tensor[index : index + 1] for tensor in tensors), index in retried)
-            for index in range(len(payloads))
+            replace(result, compute_ns=compute_ns) if isinstance(result, Computed) else result for result in results
         ]
 
-    def _forward(self, task: Task, batch: Tensor, on_retry: Callable[[list[int]], None]) -> tuple[Tensor, ...]:
-        model = task.model
-        if task.operation == "decode":
-            if task.dtype == torch.uint8:
-                return (model.decode(batch, pixels.to_uint8, on_retry),)
-            return (model.decode(batch, on_retry=on_retry),)
-        if task.dtype == torch.uint8:
-            batch = pixels.to_float(batch.to(self._placement.device))
-        posterior = model.encode(batch, on_retry)
-        if posterior.logvar is None:
-            return (posterior.mean,)
-        return posterior.mean, posterior.logvar
+    def _run_on_device(self, task: Task, payloads: list[Tensor]) -> list[Computed | Exception]:
+        return compute(task, payloads, self._pause)
+
+    def _pause(self) -> None:
+        """End what nobody waits for, and let a small batch run that waits; between two strips, in the device's thread.
+
+        Raises:
+            Abandoned: the results are not wanted any more.
+        """
+        if self._batcher.is_abandoned:
+            raise Abandoned
+        if self._batcher.wants_in:
+            self._device.lend(self._batcher.let_in)
 
     def _execution(self, task: Task, held: Held, run: Run, prepare_ns: int, finish_ns: int) -> Execution:
         stages = Stages(held.waited_ns + run.queue_ns, prepare_ns, run.compute_ns, finish_ns)
@@ -327,8 +300,9 @@ class Engine:
                 latent_space=model.latent_space,
                 allow_pickle=self._config.allow_pickle,
                 rewrites=self._config.rewrites,
+                activation_memory_mib=self._config.activation_memory_mib,
             )
-            _warm_up(autoencoder)
+            warm_up(autoencoder)
             return autoencoder
 
         return await self._in(self._load_thread, load)
@@ -345,10 +319,3 @@ class Engine:
     @staticmethod
     def _in(executor: Executor, work: Callable[[], T]) -> Awaitable[T]:
         return asyncio.get_running_loop().run_in_executor(executor, work)
-
-
-def _warm_up(model: Autoencoder) -> None:
-    """Run the decoder once, as loading ran the encoder: the first request pays for no lazy initialisation."""
-    spec = model.spec
-    sides = (-(-side // spec.downsample_factor) for side in spec.fixed_size or (WARM_UP_SIDE, WARM_UP_SIDE))
-    model.decode(torch.zeros(1, spec.latent_channels, *sides), pixels.to_uint8)

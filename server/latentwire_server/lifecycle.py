@@ -2,7 +2,8 @@
 """Warming up, serving, draining: which requests are let in, and when the last has ended."""
 
 import asyncio
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from latentwire_server.errors import NotServing
@@ -59,3 +60,17 @@ class Lifecycle:
             self._in_flight -= 1
             if not self._in_flight:
                 self._idle.set()
+
+
+def ask_by_signal(asked: asyncio.Event, end_at_once: Callable[[int], object]) -> None:
+    """Set `asked` at the first SIGTERM or SIGINT; at the second, call `end_at_once` with the exit status for it."""
+    received: list[int] = []
+
+    def receive(number: int) -> None:
+        if received:
+            end_at_once(128 + number)  # asked twice: now, whatever is lost
+        received.append(number)
+        asked.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, receive, number)

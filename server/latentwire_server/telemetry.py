@@ -156,15 +156,21 @@ class Metrics:
         return server
 
 
-def configure_logging(log_format: str) -> None:
-    """Send the log to standard error, as `text` for people or as `json`, one object a line."""
+def configure_logging(log_format: str, worker: int | None = None) -> None:
+    """Send the log to standard error, as `text` for people or as `json`, one object a line.
+
+    Args:
+        log_format: `text` or `json`.
+        worker: the number that every line carries; None: none, of the only process or of the workers' parent.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(_add_request_id)
     if log_format == "json":
         fields = ["asctime", "levelname", "name", "message", "request_id"]
-        handler.setFormatter(JsonFormatter(fields))
+        handler.setFormatter(JsonFormatter(fields, static_fields={} if worker is None else {"worker": worker}))
     else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s [%(request_id)s]"))
+        who = "" if worker is None else f"worker {worker}: "
+        handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s {who}%(message)s [%(request_id)s]"))
     logger = logging.getLogger("latentwire")
     logger.handlers = [handler]
     logger.setLevel(logging.INFO)

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import fields
 from inspect import signature
 from pathlib import Path
-from types import SimpleNamespace
 from typing import get_type_hints
 
 import numpy as np
@@ -31,6 +30,7 @@ from latentwire_client.cli.serve import serve as serve_command
 from latentwire_client.errors import Unavailable
 from latentwire_proto import __version__
 from latentwire_server.config import ModelSource, ServerConfig
+from latentwire_server.ports import Ports
 
 PROGRAM = str(Path(sys.executable).with_name("latentwire"))
 COMMANDS = (
@@ -138,6 +138,7 @@ def test_serve_states_the_defaults_that_the_configuration_has() -> None:
         "http_port": "off",
         "max_delay_ms": "5 on a GPU, 0 on a CPU",
         "model_memory_mib": "no limit",
+        "activation_memory_mib": "half of the device's memory",
     }
     for field in fields(ServerConfig):
         stated = re.search(r"\[default: (.*)\]\[/dim\]", hints[field.name].__metadata__[0].help)
@@ -221,13 +222,34 @@ def test_serve_answers_the_open_inference_protocol_unless_it_is_switched_off(
 def test_the_ready_line_names_models_address_and_metrics(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def run(config: ServerConfig, on_ready: Callable[[object], None]) -> None:
-        on_ready(SimpleNamespace(config=config, port=4321, metrics_port=8765))
+    def run(config: ServerConfig, on_ready: Callable[[Ports], None]) -> None:
+        on_ready(Ports(4321, 0, (8765,)))
 
     monkeypatch.setattr("latentwire_server.app.run", run)
     flags = ["--model", "f8c4", "--model", "b=/x", "--host", "::1", "--port", "0", "--metrics-port", "0"]
     assert main(["serve", *flags]) == 0
     assert capsys.readouterr().out == "serving f8c4,b on [::1]:4321, metrics on [::1]:8765\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "devices"),
+    [(["--workers", "2"], ("auto", "auto")), (["--device", "cuda:0,cuda:1"], ("cuda:0", "cuda:1"))],
+)
+def test_several_workers_are_started_by_a_parent_whose_status_is_the_commands(
+    flags: list[str],
+    devices: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def run_workers(config: ServerConfig, log_format: str, on_ready: Callable[[Ports], None]) -> int:
+        assert (config.worker_devices, log_format) == (devices, "json")
+        on_ready(Ports(4321, 80, (8765, 8766)))
+        return 1
+
+    monkeypatch.setattr("latentwire_server.workers.run_workers", run_workers)
+    assert main(["serve", *flags, "--log-format", "json"]) == 1
+    line = "serving f8c4 on 127.0.0.1:4321, HTTP on 127.0.0.1:80, metrics on 127.0.0.1:8765, 127.0.0.1:8766\n"
+    assert capsys.readouterr().out == line
 
 
 @pytest.mark.parametrize(

@@ -560,7 +560,7 @@ def test_the_command_takes_the_port_from_its_variable_and_stops_at_sigterm(
 
 
 def test_the_command_says_where_it_speaks_http(gateway: Server, capsys: pytest.CaptureFixture[str]) -> None:
-    _say_ready(gateway)
+    _say_ready(gateway.config, gateway.ports)
     assert f"tiny,other on 127.0.0.1:{gateway.port}, HTTP on 127.0.0.1:{gateway.http_port}," in capsys.readouterr().out
 
 

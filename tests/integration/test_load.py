@@ -4,8 +4,10 @@
 import asyncio
 import gc
 import signal
+import socket
 import threading
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
@@ -17,7 +19,7 @@ import numpy as np
 import psutil
 import pytest
 
-from latentwire_client import AsyncClient, Client, LatentwireError, Limits, Overloaded, Retry, Timeout, Unavailable
+from latentwire_client import AsyncClient, Client, LatentwireError, Limits, Overloaded, Retry, Unavailable
 from latentwire_server.app import background
 from latentwire_server.config import ModelSource, ServerConfig
 
@@ -111,25 +113,24 @@ def test_a_signal_under_load_loses_no_accepted_request_and_exits_0(
 
 
 def test_a_drain_that_takes_too_long_ends_the_process_with_1(start_server: StartServer) -> None:
-    with start_server("--drain-timeout-s", "0.1") as (process, target):
-        # 12 s of work on two cores; the batch on the device cannot be interrupted.
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with start_server("--drain-timeout-s", "0.1", "--metrics-port", str(port)) as (process, target):
+        # Seconds of work; the batch on the device cannot be interrupted.
         pixels = np.zeros((2048, 2048, 3), np.uint8)
 
         async def load() -> object:
             async with AsyncClient(target, retry=ONCE) as client:
                 accepted = asyncio.create_task(client.encode(pixels))
-                while not await in_queue():
+                while not await asyncio.to_thread(held):
                     pass
                 process.send_signal(signal.SIGTERM)
                 return (await asyncio.gather(accepted, return_exceptions=True))[0]
 
-        async def in_queue() -> bool:
-            """Whether the image is on the device: another client's has to wait for it."""
-            try:
-                await AsyncClient(target, timeout=Timeout(call_s=0.5), retry=ONCE).encode(image(64))
-            except LatentwireError:
-                return True
-            return False
+        def held() -> bool:
+            """Whether the image is in the queue or at work."""
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as page:
+                return "latentwire_queue_images 1.0" in page.read().decode()
 
         outcome = asyncio.run(load())
         assert process.wait(60) == 1

@@ -30,6 +30,7 @@ from latentwire_proto.v1.latent_codec_pb2_grpc import LatentCodecServiceStub
 from latentwire_server import app, engine, models
 from latentwire_server.app import Server, background
 from latentwire_server.config import ModelSource, ServerConfig
+from latentwire_server.ports import Ports
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
 NAMES = ("red", "green", "blue")
@@ -270,13 +271,13 @@ async def test_sigterm_while_models_are_loaded_at_the_start_ends_with_the_one_th
     servers: list[Server] = []
 
     class Known(Server):
-        def __init__(self, config: ServerConfig) -> None:
-            super().__init__(config)
+        def __init__(self, config: ServerConfig, **options: bool) -> None:
+            super().__init__(config, **options)
             servers.append(self)
 
     monkeypatch.setattr(app, "Server", Known)
     slow.held_up = "green"
-    ready: list[Server] = []
+    ready: list[Ports] = []
     running = asyncio.create_task(app._run(configured(folders), ready.append))
     try:
         await asyncio.to_thread(slow.began.wait, 60)

@@ -4,6 +4,7 @@
 import asyncio
 import io
 import json
+import logging
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,16 @@ def test_a_request_id_goes_from_the_caller_through_the_log_back_to_the_caller(
     calls = [line for line in lines if line["message"].startswith("GetServerInfo OK")]
     assert len({line["request_id"] for line in calls}) == 3
     assert calls[0]["request_id"] == "my-id/1"
+
+
+@pytest.mark.parametrize("worker", [None, 3])
+def test_a_line_of_a_workers_log_carries_its_number(worker: int | None, capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("json", worker)
+    logging.getLogger("latentwire").info("words")
+    assert json.loads(capsys.readouterr().err).get("worker") == worker
+    configure_logging("text", worker)
+    logging.getLogger("latentwire").info("words")
+    assert capsys.readouterr().err.endswith("INFO words [-]\n" if worker is None else "INFO worker 3: words [-]\n")
 
 
 def test_a_fault_of_the_server_is_told_by_its_request_id_alone_and_logged_with_its_traceback(

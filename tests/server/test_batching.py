@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentwire_server import jobs
-from latentwire_server.batching import Batcher, BatchLimits, Outcome
+from latentwire_server.batching import LARGEST_SMALL, Batcher, Outcome
 from latentwire_server.errors import DeadlineExceeded
 from latentwire_server.jobs import Caller
+from latentwire_server.lane import BatchLimits
 
 PLENTY = 10**9
 FOR_EVER_S = 1e6
@@ -99,7 +100,7 @@ async def test_a_result_is_the_payloads_own_and_tells_of_its_batch(device: Devic
     assert {outcome.batch_size for outcome in outcomes} == {3}
     assert len({outcome.batch for outcome in outcomes}) == 1
     for outcome in outcomes:
-        assert before_ns <= outcome.started_ns <= outcome.ended_ns <= time.monotonic_ns()
+        assert before_ns <= outcome.ended_ns <= time.monotonic_ns()
 
 
 async def test_batches_are_numbered_apart(device: Device) -> None:
@@ -336,6 +337,130 @@ async def test_a_run_that_gives_the_wrong_number_of_results_fails_its_batch_not_
         assert (await queue.put("c", key="whole")).result == "c"
     server.cancel()
     await asyncio.gather(server, return_exceptions=True)
+
+
+# Large images
+
+
+LARGE = LARGEST_SMALL + 1
+
+
+class PausingDevice(Device):
+    """A device whose large batches have so many strips, and a pause after each but the last."""
+
+    def __init__(self, strips: int) -> None:
+        super().__init__()
+        self.strips = strips
+        self.story: list[str] = []
+        self.batcher: Batcher[str, str]
+
+    async def run(self, key: Hashable, payloads: list[str]) -> Sequence[str | Exception]:
+        if not payloads[0].startswith("large"):
+            self.story += payloads
+            assert not self.batcher.wants_in
+            return await super().run(key, payloads)
+        for strip in range(self.strips):
+            self.story.append(f"{payloads[0]}/{strip}")
+            await settle()
+            await self.gate.wait()
+            if self.batcher.is_abandoned:
+                raise ValueError("abandoned")
+            if strip < self.strips - 1 and self.batcher.wants_in:
+                await self.batcher.let_in()
+        return [payload.upper() for payload in payloads]
+
+
+@asynccontextmanager
+async def pausing(strips: int, *, images: int = 1, delay_s: float = 0.0) -> AsyncIterator[tuple[PausingDevice, Queue]]:
+    device = PausingDevice(strips)
+    device.gate.clear()
+    async with serving(device, images=images, delay_s=delay_s) as queue:
+        device.batcher = queue.batcher
+        yield device, queue
+
+
+async def test_a_small_entry_runs_between_two_strips_of_a_large_one() -> None:
+    async with pausing(3) as (device, queue):
+        large = queue.put("large", pixels=LARGE)
+        await settle()
+        small = queue.put("small", pixels=LARGEST_SMALL)
+        await settle()
+        device.gate.set()
+        assert (await small).result == "SMALL"
+        assert not large.done()
+        assert (await large).result == "LARGE"
+    assert device.story == ["large/0", "small", "large/1", "large/2"]
+
+
+async def test_of_many_small_entries_one_batch_runs_in_each_pause() -> None:
+    async with pausing(3) as (device, queue):
+        tasks = [queue.put("large", pixels=LARGE)]
+        await settle()
+        tasks += [queue.put(name) for name in "abcd"]
+        await settle()
+        device.gate.set()
+        await asyncio.gather(*tasks)
+    assert device.story == ["large/0", "a", "large/1", "b", "large/2", "c", "d"]
+
+
+async def test_between_batches_the_lanes_take_turns() -> None:
+    async with pausing(1) as (device, queue):
+        tasks = [queue.put("large a", pixels=LARGE)]
+        await settle()
+        tasks += [queue.put(name) for name in "xyz"]
+        tasks += [queue.put(f"large {name}", pixels=LARGE) for name in "bc"]
+        await settle()
+        device.gate.set()
+        await asyncio.gather(*tasks)
+    assert device.story == ["large a/0", "x", "large b/0", "y", "large c/0", "z"]
+
+
+async def test_a_large_entry_never_runs_in_the_pause_of_another() -> None:
+    async with pausing(2) as (device, queue):
+        tasks = [queue.put(f"large {name}", pixels=LARGE) for name in "ab"]
+        await settle()
+        device.gate.set()
+        await asyncio.gather(*tasks)
+    assert device.story == ["large a/0", "large a/1", "large b/0", "large b/1"]
+
+
+async def test_an_entry_that_expired_or_still_waits_for_company_does_not_run_in_a_pause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(jobs, "time", SimpleNamespace(monotonic=lambda: now))
+    async with pausing(2, images=2, delay_s=FOR_EVER_S) as (device, queue):
+        tasks = [queue.put(f"large {name}", pixels=LARGE) for name in "ab"]
+        await settle()
+        late = queue.put("late", deadline=105.0)
+        await settle()
+        now = 110.0
+        early = queue.put("early")
+        device.gate.set()
+        await asyncio.gather(*tasks)
+        with pytest.raises(DeadlineExceeded):
+            await late
+        assert not early.done()
+        early.cancel()
+        await settle()
+    assert device.story == ["large a/0", "large a/1"]
+
+
+async def test_a_large_batch_is_abandoned_when_the_last_of_its_callers_has_gone() -> None:
+    async with pausing(9, images=2) as (device, queue):
+        tasks = [queue.put(f"large {name}", pixels=LARGE) for name in "ab"]
+        await settle()
+        assert not queue.batcher.is_abandoned
+        tasks[0].cancel()
+        await settle()
+        assert not queue.batcher.is_abandoned
+        tasks[1].cancel()
+        await settle()
+        assert queue.batcher.is_abandoned
+        device.gate.set()
+        assert (await queue.put("next")).result == "NEXT"
+        assert not queue.batcher.is_abandoned
+    assert device.story == ["large a/0", "next"]
 
 
 @settings(deadline=None, max_examples=60)

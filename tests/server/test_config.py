@@ -87,6 +87,8 @@ def test_the_default_configuration_is_valid_and_serves_the_bundled_model_on_loop
 
 RANGES = {
     "model_memory_mib": (1, 2**24),
+    "activation_memory_mib": (1, 2**24),
+    "workers": (1, 1024),
     "port": (0, 65535),
     "http_port": (0, 65535),
     "metrics_port": (0, 65535),
@@ -116,7 +118,7 @@ def test_beyond_a_range_the_flag_the_value_and_the_range_are_told(name: str, end
     changed: dict[str, Any] = {name: value}
     with pytest.raises(ServerError) as caught:
         ServerConfig(**changed)
-    flag = "--" + ("model_memory" if name == "model_memory_mib" else name).replace("_", "-")
+    flag = "--" + name.replace("_memory_mib", "_memory").replace("_", "-")
     assert str(caught.value) == f"{flag} is {value}; it must be in {least}..{most}"
 
 
@@ -148,6 +150,28 @@ def test_two_models_of_one_name_are_refused() -> None:
 def test_half_a_certificate_is_refused(cert: Path | None, key: Path | None) -> None:
     with pytest.raises(ServerError, match="--tls-cert and --tls-key are needed together"):
         ServerConfig(tls_cert=cert, tls_key=key)
+
+
+def test_a_worker_has_a_device_of_the_list_or_shares_the_only_one() -> None:
+    assert ServerConfig().worker_devices == ("auto",)
+    assert ServerConfig(device="cpu", workers=3).worker_devices == ("cpu",) * 3
+    assert ServerConfig(device="cuda:0, cuda:1").worker_devices == ("cuda:0", "cuda:1")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"device": ""}, "--device is ''; write a name"),
+        ({"device": "cuda:0,"}, "--device is 'cuda:0,'; write a name"),
+        ({"device": "cuda:0,cuda:1", "workers": 2}, "--workers is 2, and --device names 2 devices"),
+        ({"device": "cpu,cpu"}, "--device names cpu twice; name each device once, or that one alone with --workers 2"),
+        ({"metrics_port": 65534, "workers": 3}, "--metrics-port is 65534; 3 workers need as many ports from there on"),
+    ],
+)
+def test_workers_that_cannot_be_are_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ServerError) as caught:
+        ServerConfig(**options)
+    assert str(caught.value).startswith(words)
 
 
 def test_an_empty_token_is_refused() -> None:
@@ -183,7 +207,7 @@ async def test_the_log_of_the_start_says_whether_there_is_a_token_and_not_which(
     token: str | None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class NoServer:
-        def __init__(self, config: ServerConfig) -> None:
+        def __init__(self, config: ServerConfig, **options: bool) -> None:
             raise ServerError("enough seen")
 
     monkeypatch.setattr(app, "Server", NoServer)
@@ -192,7 +216,7 @@ async def test_the_log_of_the_start_says_whether_there_is_a_token_and_not_which(
     logger.addHandler(caplog.handler)
     try:
         with pytest.raises(ServerError, match="enough seen"):
-            await app._run(ServerConfig(token=token, port=1234), lambda server: None)
+            await app._run(ServerConfig(token=token, port=1234), lambda ports: None)
     finally:
         logger.removeHandler(caplog.handler)
     (record,) = {id(r): r for r in caplog.records if "configuration" in r.getMessage()}.values()

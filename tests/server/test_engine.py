@@ -31,9 +31,10 @@ from latentwire_codec.errors import (
 from latentwire_codec.images import ImageFormat, read_image, write_image
 from latentwire_codec.posterior import seeded_noise
 from latentwire_server.config import ModelSource, ServerConfig
-from latentwire_server.engine import Computed, Engine, Task
+from latentwire_server.engine import Engine
 from latentwire_server.errors import DeadlineExceeded, InvalidRequest, QueueFull, RequestError, RequestTooLarge
 from latentwire_server.jobs import Caller, DecodeJob, EncodeJob, FileOutput, LatentKind
+from latentwire_server.task import Computed, Task
 from latentwire_server.telemetry import Metrics
 
 CALLER = Caller("client")
@@ -450,6 +451,109 @@ async def test_a_client_that_fills_its_share_of_the_queue_is_refused_and_another
         other = asyncio.create_task(engine.decode(replace(DECODE, latents=noise(1, 4, 1, 1)), Caller("other")))
         results = await asyncio.gather(*greedy, other, return_exceptions=True)
     assert [type(result).__name__ for result in results] == ["DecodeResult", QueueFull.__name__, "DecodeResult"]
+
+
+# Two pixels more than a small image has: 1026 x 1026.
+LARGE = replace(DECODE, latents=noise(1, 4, 513, 513), output=torch.uint8)
+SMALL = replace(DECODE, latents=noise(1, 4, 1, 1))
+
+
+class Strips:
+    """In the place of a model's decoder: large latents take `number` strips, with a gate before each."""
+
+    def __init__(self, model: Autoencoder, number: int = 3) -> None:
+        self.story: list[str] = []
+        self.gate = threading.Semaphore(0)
+        self._decode = model.decode
+        self._number = number
+
+    def decode(self, latents: Tensor, *arguments: Any, pause: Callable[[], None] | None = None, **named: Any) -> Tensor:
+        if latents.shape[-1] < 513:
+            self.story.append("small")
+            return self._decode(latents, *arguments[:2], **named)
+        *_, pause = arguments
+        assert pause is not None
+        for strip in range(self._number):
+            self.story.append(f"strip {strip}")
+            assert self.gate.acquire(timeout=60)
+            if strip < self._number - 1:
+                pause()
+        return torch.zeros(1, 1026, 1026, 3, dtype=torch.uint8)
+
+    async def begun(self) -> None:
+        while not self.story:
+            await asyncio.sleep(0.001)
+
+
+@asynccontextmanager
+async def in_strips(tiny: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Running, Strips]]:
+    async with running(tiny) as engine:
+        strips = Strips(engine.model)
+        monkeypatch.setattr(engine.model, "decode", strips.decode)
+        yield engine, strips
+
+
+async def test_a_small_job_is_answered_between_two_strips_of_a_large_one(
+    tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with in_strips(tiny, monkeypatch) as (engine, strips):
+        before_ns = time.monotonic_ns()
+        large = asyncio.create_task(engine.decode(LARGE, CALLER))
+        await strips.begun()
+        small = asyncio.create_task(engine.decode(SMALL, CALLER))
+        while not len(engine.engine._batcher):
+            await asyncio.sleep(0.001)
+        strips.gate.release()
+        answered = (await small).execution
+        assert not large.done()
+        strips.gate.release(2)
+        execution = (await large).execution
+        elapsed_ns = time.monotonic_ns() - before_ns
+    assert strips.story == ["strip 0", "small", "strip 1", "strip 2"]
+    assert execution.compute_ns + answered.compute_ns < elapsed_ns
+    assert execution.queue_ns >= answered.compute_ns
+
+
+@pytest.mark.parametrize("ending", ["cancelled", "deadline"])
+async def test_a_large_job_that_nobody_waits_for_ends_at_its_next_strip(
+    tiny: str, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    async with in_strips(tiny, monkeypatch) as (engine, strips):
+        caller = CALLER.within(0.5) if ending == "deadline" else CALLER
+        large = asyncio.create_task(engine.decode(LARGE, caller))
+        await strips.begun()
+        if ending == "cancelled":
+            large.cancel()
+        (error,) = await asyncio.gather(large, return_exceptions=True)
+        assert isinstance(error, DeadlineExceeded if ending == "deadline" else asyncio.CancelledError)
+        strips.gate.release()
+        await engine.decode(SMALL, CALLER)
+    assert strips.story == ["strip 0", "small"]
+
+
+async def test_a_clients_flood_of_encodes_delays_anothers_decode_by_one_batch(
+    tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    story: list[str] = []
+    begun, go_on = threading.Event(), threading.Event()
+    async with running(tiny) as engine:
+        run = engine.engine._run_on_device
+
+        def watched(task: Task, payloads: list[Tensor]) -> Any:
+            story.append(task.operation)
+            begun.set()
+            assert go_on.wait(60)
+            return run(task, payloads)
+
+        monkeypatch.setattr(engine.engine, "_run_on_device", watched)
+        flood = asyncio.create_task(engine.encode(replace(ENCODE, image=random_pixels(40, 8, 8, 3)), Caller("flood")))
+        assert await asyncio.to_thread(begun.wait, 60)
+        decodes = asyncio.create_task(engine.decode(DECODE, Caller("other")))
+        while len(engine.engine._batcher) < 39 + 3:
+            await asyncio.sleep(0.001)
+        go_on.set()
+        await asyncio.gather(flood, decodes)
+    assert story[:8] == ["encode", "encode", "decode", "encode", "decode", "encode", "decode", "encode"]
 
 
 async def test_a_batch_keeps_the_model_in_memory_though_its_job_was_cancelled(

@@ -5,6 +5,7 @@ The options are the fields of the server's `ServerConfig`, which checks them and
 here is passed on.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,7 +14,8 @@ from latentwire_client.cli.report import print_line
 from latentwire_client.cli.words import NO_VALUE, option
 
 if TYPE_CHECKING:
-    from latentwire_server.app import Server
+    from latentwire_server.config import ServerConfig
+    from latentwire_server.ports import Ports
 
 
 def _option(flag: str, panel: str, metavar: str, text: str, default: str = "") -> Any:
@@ -22,7 +24,7 @@ def _option(flag: str, panel: str, metavar: str, text: str, default: str = "") -
     return option(flag, text=text, default=default, panel=panel, metavar=metavar, envvar=variable)
 
 
-MODELS, NETWORK, BATCHES, LIMITS, ACCESS = "Models", "Network", "Batches", "Limits", "Access"
+MODELS, PROCESSES, NETWORK, BATCHES, LIMITS, ACCESS = "Models", "Processes", "Network", "Batches", "Limits", "Access"
 # The models are made of several options, and the log is not the server's.
 NO_FIELDS = ("models", "scale", "shift", "latent_space", "log_format")
 
@@ -49,6 +51,17 @@ def serve(
             "MiB of weights in memory, 1..16777216; models beyond it are loaded when they are asked for, and the one"
             " used longest ago goes.",
             "no limit",
+        ),
+    ] = None,
+    activation_memory_mib: Annotated[
+        int | None,
+        _option(
+            "--activation-memory",
+            MODELS,
+            "MIB",
+            "MiB of activations that one batch may take, 1..16777216; larger images are computed in strips, with the"
+            " same result.",
+            "half of the device's memory",
         ),
     ] = None,
     scale: Annotated[
@@ -93,7 +106,25 @@ def serve(
     ] = None,
     device: Annotated[
         str | None,
-        _option("--device", MODELS, "NAME", "cpu, cuda, cuda:1 ...; auto takes a GPU if there is one.", "auto"),
+        _option(
+            "--device",
+            PROCESSES,
+            "NAME[,...]",
+            "cpu, cuda, cuda:1 ...; auto takes a GPU if there is one. A list, as in cuda:0,cuda:1, starts a worker for"
+            " each of its devices.",
+            "auto",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        _option(
+            "--workers",
+            PROCESSES,
+            "N",
+            "Processes on one port, 1..1024; connections are spread over them. Each has the models, the queue and the"
+            " limits for itself, and its share of the CPU's cores.",
+            "1",
+        ),
     ] = None,
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"] | None,
@@ -126,7 +157,12 @@ def serve(
     metrics_port: Annotated[
         int | None,
         _option(
-            "--metrics-port", NETWORK, "PORT", "Prometheus metrics over HTTP, 0..65535; 0 takes a free one.", "off"
+            "--metrics-port",
+            NETWORK,
+            "PORT",
+            "Prometheus metrics over HTTP, 0..65535; 0 takes a free one. Of several workers, the next one's are on the"
+            " next port.",
+            "off",
         ),
     ] = None,
     max_delay_ms: Annotated[
@@ -197,14 +233,13 @@ def serve(
         Literal["text", "json"],
         _option("--log-format", "Log", "FORMAT", "text, or json: one object a line; on standard error.", "text"),
     ] = "text",
-) -> None:
+) -> int:
     """Serve models until SIGTERM or Ctrl-C, which lets accepted requests finish.
 
     One line on standard output says when it is ready and where: `serving f8c4 on 127.0.0.1:50051`.
     """
     given = {key: value for key, value in locals().items() if value is not None and key not in NO_FIELDS}
     require("server")
-    from latentwire_server.app import run
     from latentwire_server.config import ModelSource, ServerConfig, with_options
     from latentwire_server.telemetry import configure_logging
 
@@ -212,19 +247,24 @@ def serve(
     told = {"scale": scale or (), "shift": shift or (), "latent_space": latent_space or ()}
     config = ServerConfig(models=with_options(sources, told), **given)
     configure_logging(log_format)
-    run(config, _say_ready)
+    on_ready = partial(_say_ready, config)
+    if len(config.worker_devices) > 1:
+        from latentwire_server.workers import run_workers
+
+        return run_workers(config, log_format, on_ready)
+    from latentwire_server.app import run
+
+    run(config, on_ready)
+    return 0
 
 
-def _say_ready(server: "Server") -> None:
-    config = server.config
+def _say_ready(config: "ServerConfig", ports: "Ports") -> None:
+    from latentwire_server.ports import join
+
     names = ",".join(model.name for model in config.models)
-    line = f"serving {names} on {_address(config.host, server.port)}"
-    if config.http_port is not None:
-        line += f", HTTP on {_address(config.host, server.http_port)}"
-    if config.metrics_port is not None:
-        line += f", metrics on {_address(config.host, server.metrics_port)}"
+    line = f"serving {names} on {join(config.host, ports.grpc)}"
+    if ports.http:
+        line += f", HTTP on {join(config.host, ports.http)}"
+    if ports.metrics:
+        line += f", metrics on {', '.join(join(config.host, port) for port in ports.metrics)}"
     print_line(line)
-
-
-def _address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -61,7 +61,7 @@ class Plain:
         if (self.kernel, stride) == (3, 1) and _winograd_pays(weight):
             self._winograd, self.tile = Winograd(weight, bias), TILE
         else:
-            self._weight = weight.contiguous(memory_format=torch.channels_last)
+            self._weight = weight
 
     @classmethod
     def of(cls, layer: nn.Conv2d) -> "Plain":

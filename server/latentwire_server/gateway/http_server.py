@@ -35,11 +35,13 @@ class HttpServer:
     Args:
         application: answers the requests.
         config: the address, the port and the certificate.
+        shares_port: whether other processes listen on the port, too.
     """
 
-    def __init__(self, application: ASGIApp, config: ServerConfig) -> None:
+    def __init__(self, application: ASGIApp, config: ServerConfig, *, shares_port: bool = False) -> None:
         self._application = application
         self._config = config
+        self._shares_port = shares_port
         self._uvicorn: _Uvicorn | None = None
         self._serving: asyncio.Task[None] | None = None
 
@@ -86,6 +88,7 @@ class HttpServer:
             return socket.create_server(
                 (host, port),
                 family=socket.AF_INET6 if ":" in host else socket.AF_INET,
+                reuse_port=self._shares_port,
                 # Every address is IPv4's too, as for gRPC.
                 dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6(),
             )

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A host and a port -> a place to listen, or why there is none."""
+
+import socket
+from dataclasses import dataclass
+
+from latentwire_server.errors import ServerError
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Where a server listens.
+
+    Attributes:
+        grpc: the port of its RPCs.
+        http: of diffusers' remote VAE functions; 0 where it does not answer them.
+        metrics: of each worker's metrics; none where they are not served.
+    """
+
+    grpc: int
+    http: int
+    metrics: tuple[int, ...]
+
+
+def join(host: str, port: int) -> str:
+    """Map a host and a port to one address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def check_free(host: str, port: int, flag: str = "--port") -> None:
+    """Refuse a port on which somebody listens.
+
+    Args:
+        host: an address or a name.
+        port: 0 for any free one.
+        flag: what sets the port.
+
+    Raises:
+        ServerError: it is taken, or the host is not here.
+    """
+    try:
+        socket.create_server((host, port), family=_family(host)).close()
+    except OSError as error:
+        # socket.create_server appends the address to the system's text.
+        reason = str(error.strerror).partition(" (while")[0]
+        raise ServerError(
+            f"cannot listen on {join(host, port)}: {reason}; choose another with {flag} or --host "
+            f"({flag} 0 takes a free one)"
+        ) from error
+
+
+def reserve(host: str, port: int, flag: str = "--port") -> socket.socket:
+    """Bind a port for workers that share it; as long as the socket is open, it is theirs. It takes no connections.
+
+    Args:
+        host: an address or a name.
+        port: 0 for any free one.
+        flag: what sets the port.
+
+    Raises:
+        ServerError: it is taken, the host is not here, or processes cannot share a port on this system.
+    """
+    if not hasattr(socket, "SO_REUSEPORT"):
+        raise ServerError("processes cannot share a port on this system; start one server for each, without --workers")
+    # One bound to be shared would be let in beside other servers that share theirs.
+    check_free(host, port, flag)
+    reserved = socket.socket(_family(host), socket.SOCK_STREAM)
+    # As gRPC binds: connections of an earlier server that are still closing do no harm.
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    reserved.bind((host, port))
+    return reserved
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An assignment on standard input -> a server that shares its port with other processes: see `workers`."""
+
+import os
+import pickle
+import sys
+
+import torch
+
+from latentwire_codec.errors import CodecError
+from latentwire_server import app
+from latentwire_server.errors import ServerError
+from latentwire_server.ports import Ports
+from latentwire_server.telemetry import configure_logging
+from latentwire_server.workers import Assignment
+
+
+def main() -> int:
+    """Serve until standard input ends, SIGTERM or SIGINT; return the exit status.
+
+    What comes of the start, Ports or an exception, goes to standard output, pickled.
+    """
+    answer = os.fdopen(os.dup(1), "wb")
+    # What a library prints is no answer.
+    os.dup2(2, 1)
+    assignment: Assignment = pickle.load(sys.stdin.buffer)
+    configure_logging(assignment.log_format, assignment.number)
+    torch.set_num_threads(max(1, torch.get_num_threads() // assignment.workers))
+
+    def tell(outcome: Ports | Exception) -> None:
+        with answer:
+            pickle.dump(outcome, answer)
+
+    try:
+        app.run(assignment.config, tell, lifeline=sys.stdin.fileno())
+    except (ServerError, CodecError, OSError) as error:
+        if answer.closed:
+            raise
+        tell(error)
+        return 2
+    return 0

@@ -10,7 +10,7 @@ from torch.nn import functional
 from latentwire_codec.tiling.winograd import TILE, Winograd
 
 # Below it the transforms of a Winograd convolution cost more than the multiplications that it saves.
-WINOGRAD_CHANNELS = 48
+WINOGRAD_CHANNELS = 64
 
 
 class Convolution(Protocol):

@@ -7,6 +7,8 @@ direct sum. In half precision it would be too large. (Lavin and Gray, Fast Algor
 Networks, 2016.)
 """
 
+import math
+import threading
 from collections.abc import Sequence
 
 import torch
@@ -51,49 +53,49 @@ class Winograd:
         tiles = outputs.unflatten(1, (across, TILE)).unflatten(0, (down, TILE))
         n_in, n_out = self._weight.shape[1:]
         band = max(1, min(down, SCRATCH // (REACH * REACH * across * max(n_in, n_out))))
-        scratch = _Scratch(pixels, band, across, n_in, n_out)
         for top in range(0, down, band):
             count = min(band, down - top)
-            self._transform(pixels[TILE * top : TILE * (top + count) + 2], tiles[top : top + count], scratch)
+            self._transform(pixels[TILE * top : TILE * (top + count) + 2], tiles[top : top + count])
 
-    def _transform(self, pixels: Tensor, output: Tensor, scratch: "_Scratch") -> None:
+    def _transform(self, pixels: Tensor, output: Tensor) -> None:
         """Compute rows of tiles: (4n+2,W+2,I) -> (n,4,W/4,4,O)."""
         n_in, n_out = self._weight.shape[1:]
         count, _, across, _, _ = output.shape
-        width = pixels.shape[1]
-        rows = scratch.rows[: REACH * count * width * n_in].view(REACH, count, width, n_in)
-        patches = scratch.patches[: REACH * REACH * count * across * n_in].view(REACH, REACH, count, across, n_in)
-        products = scratch.products[: REACH * REACH * count * across * n_out].view(REACH, REACH, count, across, n_out)
-        columns = scratch.columns[: TILE * REACH * count * across * n_out].view(TILE, REACH, count, across, n_out)
-        spare = scratch.spare
-        _analyse([pixels[i : i + TILE * count - 3 : TILE] for i in range(REACH)], rows, spare)
-        _analyse([rows[:, :, j : j + TILE * across - 3 : TILE] for j in range(REACH)], patches, spare)
-        torch.bmm(
-            patches.view(REACH * REACH, -1, n_in),
-            self._weight,
-            out=products.view(REACH * REACH, -1, n_out),
-        )
-        _synthesise(products, columns, spare)
+        tiles = (count, across)
+        rows = _scratch.take("rows", pixels, REACH, count, pixels.shape[1], n_in)
+        _analyse([pixels[i : i + TILE * count - 3 : TILE] for i in range(REACH)], rows)
+        patches = _scratch.take("patches", pixels, REACH, REACH, *tiles, n_in)
+        _analyse([rows[:, :, j : j + TILE * across - 3 : TILE] for j in range(REACH)], patches)
+        products = _scratch.take("products", pixels, REACH, REACH, *tiles, n_out)
+        flat = [matrix.view(REACH * REACH, count * across, -1) for matrix in (patches, products)]
+        torch.bmm(flat[0], self._weight, out=flat[1])
+        columns = _scratch.take("columns", pixels, TILE, REACH, *tiles, n_out)
+        _synthesise(products, columns)
         tile_rows = [output[:, i].permute(2, 0, 1, 3) for i in range(TILE)]
-        _synthesise([columns[:, i] for i in range(REACH)], tile_rows, spare, self._bias)
+        _synthesise([columns[:, i] for i in range(REACH)], tile_rows, self._bias)
 
 
-class _Scratch:
-    """Buffers for one band of tiles, used again for the next: fresh memory costs more than the arithmetic on it."""
+class _Scratch(threading.local):
+    """Buffers for one band of tiles, kept for the next call of the thread: fresh memory costs as much as the sums."""
 
-    def __init__(self, like: Tensor, band: int, across: int, n_in: int, n_out: int) -> None:
-        tiles = band * across
-        self.rows = like.new_empty(REACH * band * (TILE * across + 2) * n_in)
-        self.patches = like.new_empty(REACH * REACH * tiles * n_in)
-        self.products = like.new_empty(REACH * REACH * tiles * n_out)
-        self.columns = like.new_empty(TILE * REACH * tiles * n_out)
-        widest = max(band * (TILE * across + 2) * n_in, REACH * tiles * max(n_in, n_out))
-        self.spare = like.new_empty(4, widest)
+    def __init__(self) -> None:
+        self._buffers: dict[tuple[str, torch.dtype], Tensor] = {}
+
+    def take(self, name: str, like: Tensor, *shape: int) -> Tensor:
+        """Return a buffer of a shape, whatever is in it."""
+        elements = math.prod(shape)
+        kept = self._buffers.get((name, like.dtype))
+        if kept is None or kept.numel() < elements:
+            kept = self._buffers[name, like.dtype] = torch.empty(elements, dtype=like.dtype)
+        return kept[:elements].view(shape)
 
 
-def _analyse(inputs: Sequence[Tensor], outputs: Tensor, spare: Tensor) -> None:
+_scratch = _Scratch()
+
+
+def _analyse(inputs: Sequence[Tensor], outputs: Tensor) -> None:
     """Apply the paper's B^T, six slices to six; common sums are computed once."""
-    a, b = (flat[: inputs[0].numel()].view(inputs[0].shape) for flat in spare[:2])
+    a, b = _scratch.take("sums", inputs[0], 2, *inputs[0].shape)
     d0, d1, d2, d3, d4, d5 = inputs
     torch.sub(d4, d2, alpha=4, out=a)
     torch.sub(d3, d1, alpha=4, out=b)
@@ -108,11 +110,11 @@ def _analyse(inputs: Sequence[Tensor], outputs: Tensor, spare: Tensor) -> None:
 
 
 def _synthesise(
-    products: Sequence[Tensor] | Tensor, outputs: Sequence[Tensor] | Tensor, spare: Tensor, bias: Tensor | None = None
+    products: Sequence[Tensor] | Tensor, outputs: Sequence[Tensor] | Tensor, bias: Tensor | None = None
 ) -> None:
     """Apply the paper's A^T, six slices to four, and add the bias."""
     m0, m1, m2, m3, m4, m5 = products
-    near, near_odd, far, far_odd = (flat[: m0.numel()].view(m0.shape) for flat in spare)
+    near, near_odd, far, far_odd = _scratch.take("sums", m0, 4, *m0.shape)
     torch.add(m1, m2, out=near)
     torch.sub(m1, m2, out=near_odd)
     torch.add(m3, m4, out=far)

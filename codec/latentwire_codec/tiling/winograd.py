@@ -86,7 +86,9 @@ class _Scratch(threading.local):
         elements = math.prod(shape)
         kept = self._buffers.get((name, like.dtype))
         if kept is None or kept.numel() < elements:
-            kept = self._buffers[name, like.dtype] = torch.empty(elements, dtype=like.dtype)
+            # One that is made in inference mode could not be written to outside of it.
+            with torch.inference_mode(False):
+                kept = self._buffers[name, like.dtype] = torch.empty(elements, dtype=like.dtype)
         return kept[:elements].view(shape)
 
 

@@ -102,3 +102,10 @@ def test_in_float32_the_error_is_no_more_than_a_few_times_the_direct_sums(monkey
         for output in (by_winograd, convolved(x.float(), Plain.of(single)))
     ]
     assert 0 < errors[0] < 6 * errors[1] < 1e-5
+
+
+def test_what_inference_mode_leaves_behind_is_of_use_outside_of_it() -> None:
+    conv, x = layer(80, 80), image(80, 8, 8)
+    with torch.inference_mode():
+        inside = convolved(x, Plain.of(conv))
+    torch.testing.assert_close(convolved(x, Plain.of(conv)), inside.clone(), rtol=0, atol=0)

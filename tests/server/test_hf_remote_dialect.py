@@ -23,24 +23,9 @@ from latentwire_server.gateway import hf_dialect
 from latentwire_server.gateway.hf_dialect import BINARY, Reply
 from latentwire_server.gateway.query import Query
 from latentwire_server.jobs import DecodeJob, DecodeResult, EncodeJob, Execution, FileOutput, LatentKind
+from tests.server.specs import spec_with
 
-SPEC = AutoencoderSpec(
-    class_name="AutoencoderKL",
-    config={},
-    latent_space="",
-    weights_digest="",
-    file_sha256="",
-    latent_channels=4,
-    downsample_factor=8,
-    fixed_size=None,
-    scale=(0.5,),
-    shift=(0.25,),
-    latent_units=None,
-    parameters=1,
-    weights_bytes=4,
-    device="cpu",
-    dtype="float32",
-)
+SPEC = spec_with(scale=(0.5,), shift=(0.25,))
 EXECUTION = Execution(0, 0, 0, 1, False, "tiny", "", False)
 FLOATS = [torch.float32, torch.float16, torch.bfloat16]
 unhurried = settings(deadline=None)  # a busy machine is no failure

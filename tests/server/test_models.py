@@ -21,6 +21,7 @@ from latentwire_server.errors import DeadlineExceeded, ModelUnavailable, ServerE
 from latentwire_server.jobs import Caller
 from latentwire_server.models import ModelStore
 from latentwire_server.telemetry import Metrics
+from tests.server.specs import spec_with
 
 CALLER = Caller("client")
 
@@ -88,23 +89,7 @@ class Disk:
 
 
 def spec(name: str, mib: int) -> AutoencoderSpec:
-    return AutoencoderSpec(
-        class_name="AutoencoderKL",
-        config={},
-        latent_space=name,
-        weights_digest=name * 64,
-        file_sha256="",
-        latent_channels=4,
-        downsample_factor=8,
-        fixed_size=None,
-        scale=(1.0,),
-        shift=(0.0,),
-        latent_units=None,
-        parameters=mib * MIB // 4,
-        weights_bytes=mib * MIB,
-        device="cpu",
-        dtype="float32",
-    )
+    return spec_with(latent_space=name, weights_digest=name * 64, parameters=mib * MIB // 4, weights_bytes=mib * MIB)
 
 
 async def settled() -> None:

@@ -20,7 +20,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from latentwire_codec.autoencoder import AutoencoderSpec
 from latentwire_codec.errors import TensorError, TensorTooLarge
 from latentwire_codec.images import ImageFormat
 from latentwire_server.config import ServerConfig
@@ -35,27 +34,12 @@ from latentwire_server.jobs import DecodeResult, EncodeResult, Execution, FileOu
 from latentwire_server.lifecycle import Lifecycle
 from latentwire_server.statistics import Stages, Work
 from latentwire_server.telemetry import Metrics
+from tests.server.specs import spec_with
 
 # As tritonclient reads and writes each datatype.
 WORDS = {"UINT8": np.uint8, "FP32": np.float32, "FP16": np.float16, "BF16": ml_dtypes.bfloat16}
 EXECUTION = Execution(1, 2, 3, 1, False, "tiny", "d1935", False)
-SPEC = AutoencoderSpec(
-    class_name="AutoencoderKL",
-    config={},
-    latent_space="",
-    weights_digest="d1935",
-    file_sha256="",
-    latent_channels=4,
-    downsample_factor=8,
-    fixed_size=None,
-    scale=(1.0,),
-    shift=(0.0,),
-    latent_units=None,
-    parameters=1,
-    weights_bytes=4,
-    device="cpu",
-    dtype="float32",
-)
+SPEC = spec_with(weights_digest="d1935")
 
 
 def tensor(name: str, datatype: str, shape: tuple[int, ...], **contents: Any) -> Any:

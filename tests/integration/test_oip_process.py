@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from latentwire_server.app import Server
 from latentwire_server.config import ModelSource, ServerConfig
 from latentwire_server.gateway import oip_messages as pb
+from tests.integration.warming import warming
 
 SERVICE = "inference.GRPCInferenceService"
 SAME_PROCESS = """
@@ -76,30 +77,19 @@ def test_reflection_describes_our_service_and_says_that_it_knows_no_other(target
 async def test_until_the_models_are_warm_the_server_is_live_but_not_ready(
     config: ServerConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = Server(config)
-    loading, go_on = asyncio.Event(), asyncio.Event()
-    load = server._engine.start
-
-    async def load_slowly() -> None:
-        loading.set()
-        await go_on.wait()
-        await load()
-
-    monkeypatch.setattr(server._engine, "start", load_slowly)
-    starting = asyncio.create_task(server.start())
-    await loading.wait()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+    async with (
+        warming(config, monkeypatch) as (server, finish),
+        grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+    ):
         assert (await method(channel, "ServerLive")()).live
         assert not (await method(channel, "ServerReady")()).ready
         assert not (await method(channel, "ModelReady")(name="tiny.encode")).ready
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await method(channel, "ModelInfer")(**pixels(1, 8, 8, 3))
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-        go_on.set()
-        await starting
+        await finish()
         assert (await method(channel, "ServerReady")()).ready
         assert (await method(channel, "ModelReady")(name="tiny.encode")).ready
-    await server.stop()
 
 
 async def test_a_request_that_its_client_gave_up_leaves_the_queue_and_counts_as_failed(config: ServerConfig) -> None:

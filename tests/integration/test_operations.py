@@ -22,6 +22,7 @@ from latentwire_server.app import Server, background
 from latentwire_server.config import ModelSource, ServerConfig
 from latentwire_server.errors import ServerError
 from latentwire_server.telemetry import configure_logging
+from tests.integration.warming import warming
 
 SERVICE = "latentwire.v1.LatentCodecService"
 
@@ -48,19 +49,10 @@ async def health(stub: Any, service: str = SERVICE) -> str:
 async def test_health_is_not_serving_until_the_models_are_warm_and_requests_are_unavailable(
     config: ServerConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = Server(config)
-    loading, go_on = asyncio.Event(), asyncio.Event()
-    load = server._engine.start
-
-    async def load_slowly() -> None:
-        loading.set()
-        await go_on.wait()
-        await load()
-
-    monkeypatch.setattr(server._engine, "start", load_slowly)
-    starting = asyncio.create_task(server.start())
-    await loading.wait()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+    async with (
+        warming(config, monkeypatch) as (server, finish),
+        grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+    ):
         probe: Any = health_pb2_grpc.HealthStub(channel)
         stub = LatentCodecServiceStub(channel)
         assert [await health(probe, service) for service in ("", SERVICE)] == ["NOT_SERVING"] * 2
@@ -68,11 +60,9 @@ async def test_health_is_not_serving_until_the_models_are_warm_and_requests_are_
             await stub.GetServerInfo(pb.GetServerInfoRequest())
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         assert "loading" in (caught.value.details() or "")
-        go_on.set()
-        await starting
+        await finish()
         assert [await health(probe, service) for service in ("", SERVICE)] == ["SERVING"] * 2
         assert (await stub.GetServerInfo(pb.GetServerInfoRequest())).models[0].name == "tiny"
-    await server.stop()
 
 
 async def test_when_the_server_stops_health_flips_first_and_what_is_in_goes_on(config: ServerConfig) -> None:

@@ -13,17 +13,23 @@ from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from latentwire_server.cores import use_cores
+
 T = TypeVar("T")
 
 
 class Device:
-    """The thread, and how long it computes; made in the event loop that it is for."""
+    """The thread, and how long it computes; made in the event loop that it is for.
 
-    def __init__(self) -> None:
+    Args:
+        cores: how many the thread has.
+    """
+
+    def __init__(self, cores: int) -> None:
         self._loop = asyncio.get_running_loop()
         # None: the innermost `_serve` ends.
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._serve, name="device")
+        self._thread = threading.Thread(target=self._compute, args=(cores,), name="device")
         self._lent_ns = 0
 
     def start(self) -> None:
@@ -67,6 +73,10 @@ class Device:
         lent.add_done_callback(lambda _: self._calls.put(None))
         self._serve()
         self._lent_ns += time.monotonic_ns() - started_ns
+
+    def _compute(self, cores: int) -> None:
+        use_cores(cores)
+        self._serve()
 
     def _serve(self) -> None:
         while (call := self._calls.get()) is not None:

@@ -6,6 +6,8 @@ written in the pool again; the event loop only passes things on. A long batch pa
 computed in: small ones run meanwhile, and it ends there if nobody waits for it any more.
 
     job ── admission ── model in memory ── prepare (pool) ── batcher ── device thread ── finish (pool) ── result
+
+Messages become jobs, and results messages, in the pool, too.
 """
 
 import asyncio
@@ -29,6 +31,7 @@ from latentwire_server import coding
 from latentwire_server.admission import Admission
 from latentwire_server.batching import Batcher, Outcome
 from latentwire_server.config import ModelSource, ServerConfig
+from latentwire_server.cores import use_cores
 from latentwire_server.device import Device
 from latentwire_server.jobs import (
     Caller,
@@ -110,11 +113,13 @@ class Engine:
         )
         self._placement = placement
         self._admission = Admission(config.max_queue)
-        self._device = Device()
+        self._device = Device(torch.get_num_threads())
+        one_core = partial(use_cores, 1)
         # Half as many as compute: of a worker, too, which has its share of the cores.
-        self._pool = ThreadPoolExecutor(max(2, torch.get_num_threads() // 2), thread_name_prefix="coding")
+        coders = max(2, torch.get_num_threads() // 2)
+        self._pool = ThreadPoolExecutor(coders, thread_name_prefix="coding", initializer=one_core)
         # Beside the device's: a load keeps no batch of another model waiting.
-        self._load_thread = ThreadPoolExecutor(1, thread_name_prefix="loading")
+        self._load_thread = ThreadPoolExecutor(1, thread_name_prefix="loading", initializer=one_core)
         self._loop_task: asyncio.Task[None] | None = None
         self.models = ModelStore(self._load, config.model_memory_bytes, metrics)
         metrics.watch_queue(lambda: self._admission.held)
@@ -220,6 +225,10 @@ class Engine:
             execution=self._execution(task, held, run, decompress_ns + prepare_ns, finish_ns),
         )
 
+    async def aside(self, work: Callable[[], T]) -> T:
+        """Run work in the pool, beside the model."""
+        return await self._in(self._pool, work)
+
     async def _decompressed(self, job: DecodeJob | PayloadJob, model: Autoencoder) -> tuple[DecodeJob, int]:
         """Return the job with its latents, and how long it took to read them from payloads, in nanoseconds."""
         if isinstance(job, DecodeJob):
@@ -314,7 +323,7 @@ class Engine:
             started_ns = time.monotonic_ns()
             return work(), time.monotonic_ns() - started_ns
 
-        return await self._in(self._pool, timed)
+        return await self.aside(timed)
 
     @staticmethod
     def _in(executor: Executor, work: Callable[[], T]) -> Awaitable[T]:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The RPCs: messages in, messages out; everything of substance is the engine's."""
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 import grpc
@@ -92,10 +92,12 @@ class LatentCodecService(LatentCodecServiceServicer):
     async def _encode(self, request: pb.EncodeRequest, caller: Caller) -> pb.EncodeResponse:
         # Tensors are copied out of and into messages in a thread: up to the size of a message each.
         with self._metrics.conversion(self._engine.model_name(request.model), "encode"):
-            job = await asyncio.to_thread(convert.to_encode_job, request)
-        return await asyncio.to_thread(convert.from_encode_result, await self._engine.encode(job, caller))
+            job = await self._engine.aside(partial(convert.to_encode_job, request))
+        result = await self._engine.encode(job, caller)
+        return await self._engine.aside(partial(convert.from_encode_result, result))
 
     async def _decode(self, request: pb.DecodeRequest, caller: Caller) -> pb.DecodeResponse:
         with self._metrics.conversion(self._engine.model_name(request.model), "decode"):
-            job = await asyncio.to_thread(convert.to_decode_job, request)
-        return await asyncio.to_thread(convert.from_decode_result, await self._engine.decode(job, caller))
+            job = await self._engine.aside(partial(convert.to_decode_job, request))
+        result = await self._engine.decode(job, caller)
+        return await self._engine.aside(partial(convert.from_decode_result, result))

@@ -15,7 +15,7 @@ from latentwire_server.device import Device
 
 @asynccontextmanager
 async def started() -> AsyncIterator[Device]:
-    device = Device()
+    device = Device(1)
     device.start()
     try:
         async with asyncio.timeout(60):
@@ -124,7 +124,7 @@ async def test_closing_lets_the_work_end_and_a_device_that_never_began_may_be_cl
         begun.set()
         return go_on.wait(60)
 
-    await Device().close(wait=True)
+    await Device(1).close(wait=True)
     async with started() as device:
         task = asyncio.create_task(device.run(work))
         await asyncio.to_thread(begun.wait, 60)

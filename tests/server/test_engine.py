@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -30,12 +30,16 @@ from latentwire_codec.errors import (
 )
 from latentwire_codec.images import ImageFormat, read_image, write_image
 from latentwire_codec.posterior import seeded_noise
+from latentwire_server import coding
+from latentwire_server import engine as engine_module
 from latentwire_server.config import ModelSource, ServerConfig
 from latentwire_server.engine import Engine
 from latentwire_server.errors import DeadlineExceeded, InvalidRequest, QueueFull, RequestError, RequestTooLarge
 from latentwire_server.jobs import Caller, DecodeJob, EncodeJob, FileOutput, LatentKind
 from latentwire_server.task import Computed, Task
 from latentwire_server.telemetry import Metrics
+
+T = TypeVar("T")
 
 CALLER = Caller("client")
 
@@ -591,3 +595,31 @@ async def test_a_cancelled_job_gives_its_places_back_and_the_next_runs(tiny: str
         assert job.cancelled()
         assert engine.metric("latentwire_queue_images") == 0
         await engine.decode(DECODE, CALLER)
+
+
+async def test_only_the_model_is_computed_on_several_cores(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, set[int]] = {}
+
+    def counting(work: Callable[..., T]) -> Callable[..., T]:
+        def counted(*args: Any, **settings: Any) -> T:
+            seen.setdefault(work.__name__, set()).add(torch.get_num_threads())
+            return work(*args, **settings)
+
+        return counted
+
+    for module, name in (
+        (engine_module, "load_autoencoder"),
+        (engine_module, "compute"),
+        (coding, "prepare_encode"),
+        (coding, "finish_encode"),
+    ):
+        monkeypatch.setattr(module, name, counting(getattr(module, name)))
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        async with running(tiny) as server:
+            await server.engine.encode(ENCODE, CALLER)
+            assert await server.engine.aside(torch.get_num_threads) == 1
+    finally:
+        torch.set_num_threads(before)
+    assert seen == {"load_autoencoder": {1}, "compute": {3}, "prepare_encode": {1}, "finish_encode": {1}}

@@ -367,7 +367,7 @@ async def test_more_images_than_a_request_may_have_are_refused_before_any_is_rea
 async def test_a_tensor_without_its_batch_is_not_taken_for_many_images(
     model: str, name: str, datatype: str, shape: tuple[int, ...], problem: str
 ) -> None:
-    engine: Any = SimpleNamespace(models={"tiny": SimpleNamespace(spec=SPEC)})
+    engine: Any = SimpleNamespace(models={"tiny": SimpleNamespace(spec=SPEC)}, aside=asyncio.to_thread)
     service = OpenInferenceService(engine, ServerConfig(max_batch=4), Lifecycle(), Metrics())
     message = request((name, datatype, np.zeros(shape, WORDS[datatype])))
     message.model_name = model

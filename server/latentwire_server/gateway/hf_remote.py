@@ -151,11 +151,11 @@ class RemoteVaeGateway:
             with self._metrics.conversion(name, "decode"):
                 hf_dialect.check_content_type(headers.get("content-type", ""))
                 # Tensors are checked and copied in a thread: up to the size of a message each.
-                job, reply = await asyncio.to_thread(
-                    hf_dialect.to_decode_job, query, headers.get("accept", ""), body, name, spec
+                job, reply = await self._engine.aside(
+                    partial(hf_dialect.to_decode_job, query, headers.get("accept", ""), body, name, spec)
                 )
             result = await _while_connected(request, self._engine.decode(job, _caller(request)))
-            return await asyncio.to_thread(_respond, partial(hf_dialect.from_decode_result, result, reply))
+            return await self._engine.aside(partial(_respond, partial(hf_dialect.from_decode_result, result, reply)))
 
     async def _encode(self, model: str, request: Request) -> Response:
         query = _query(request)
@@ -163,9 +163,9 @@ class RemoteVaeGateway:
         with self._lifecycle.request():
             name = self._engine.model_name(model)
             with self._metrics.conversion(name, "encode"):
-                job = await asyncio.to_thread(hf_dialect.to_encode_job, query, body, name)
+                job = await self._engine.aside(partial(hf_dialect.to_encode_job, query, body, name))
             result = await _while_connected(request, self._engine.encode(job, _caller(request)))
-            return await asyncio.to_thread(_respond, partial(hf_dialect.from_encode_result, result))
+            return await self._engine.aside(partial(_respond, partial(hf_dialect.from_encode_result, result)))
 
     async def _body(self, request: Request) -> bytearray:
         """Read the body; refuse a larger one than a message before it is in memory."""

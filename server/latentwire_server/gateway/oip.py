@@ -5,7 +5,7 @@ tritonclient and other clients of the protocol are answered unmodified. What the
 stands in `oip_jobs`. Shared memory, streams, model control and traces are not served: those RPCs are UNIMPLEMENTED.
 """
 
-import asyncio
+from functools import partial
 from typing import Any
 
 import grpc
@@ -99,14 +99,14 @@ class OpenInferenceService:
                     check_batch(max(tensor.shape[:1], default=0), self._config)
             # Tensors are copied out of and into messages in a thread: up to the size of a message each.
             spec = self._engine.models[name].spec
-            inference = await asyncio.to_thread(TO_INFERENCE[operation], request, name, spec)
+            inference = await self._engine.aside(partial(TO_INFERENCE[operation], request, name, spec))
         caller = Caller.of(context).within(inference.timeout_s)
         result = (
             await self._engine.encode(inference.job, caller)
             if isinstance(inference.job, EncodeJob)
             else await self._engine.decode(inference.job, caller)
         )
-        response = await asyncio.to_thread(from_result, result, inference.outputs)
+        response = await self._engine.aside(partial(from_result, result, inference.outputs))
         response.model_name, response.model_version, response.id = request.model_name, VERSION, request.id
         return response
 

@@ -33,6 +33,9 @@ RUN uv pip install --no-deps .
 
 FROM python:3.11-slim
 
+# OpenMP, with which numba shares its loops out to the cores.
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install --yes --no-install-recommends libgomp1 && rm -rf /var/lib/apt/lists/*
 RUN useradd --uid 10001 --user-group --create-home latentwire
 COPY --from=build /opt/latentwire /opt/latentwire
 

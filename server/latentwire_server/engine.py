@@ -293,14 +293,14 @@ class Engine:
         )
 
     async def _load(self, model: ModelSource) -> Autoencoder:
-        """Read a model and run it once each way, in the thread for that."""
+        """Read a model in the thread for that, and run it once each way in the device's."""
 
         def load() -> Autoencoder:
             # What a failed request's traceback holds of evicted weights goes now; so do the device's cached blocks.
             gc.collect()
             if self._placement.device.type == "cuda":
                 torch.cuda.empty_cache()
-            autoencoder = load_autoencoder(
+            return load_autoencoder(
                 model.source,
                 device=str(self._placement.device),
                 dtype=self._config.dtype,
@@ -311,10 +311,10 @@ class Engine:
                 rewrites=self._config.rewrites,
                 activation_memory_mib=self._config.activation_memory_mib,
             )
-            warm_up(autoencoder)
-            return autoencoder
 
-        return await self._in(self._load_thread, load)
+        autoencoder = await self._in(self._load_thread, load)
+        await self._device.run(partial(warm_up, autoencoder))
+        return autoencoder
 
     async def _code(self, work: Callable[[], T]) -> tuple[T, int]:
         """Run work in the pool; return its result and its duration in nanoseconds, waiting excluded."""

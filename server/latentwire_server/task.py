@@ -62,10 +62,12 @@ def compute(task: Task, payloads: list[Tensor], pause: Callable[[], None]) -> li
 
 
 def warm_up(model: Autoencoder) -> None:
-    """Run the decoder once, as loading ran the encoder: the first request pays for no lazy initialisation."""
+    """Run both halves once, in the thread that will: the first request pays for no lazy initialisation."""
     spec = model.spec
-    sides = (-(-side // spec.downsample_factor) for side in spec.fixed_size or (WARM_UP_SIDE, WARM_UP_SIDE))
-    model.decode(torch.zeros(1, spec.latent_channels, *sides), pixels.to_uint8)
+    side = -(-WARM_UP_SIDE // spec.downsample_factor) * spec.downsample_factor
+    sides = spec.fixed_size or (side, side)
+    images = pixels.to_float(torch.zeros(1, *sides, 3, dtype=torch.uint8, device=spec.device))
+    model.decode(model.encode(images).mean, pixels.to_uint8)
 
 
 def _forward(

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from latentwire_codec.tiling.winograd import TILE, Winograd
+from latentwire_codec.tiling.transforms import TILE
+from latentwire_codec.tiling.winograd import Winograd
 
 # Below it the transforms of a Winograd convolution cost more than the multiplications that it saves.
-WINOGRAD_CHANNELS = 64
+WINOGRAD_CHANNELS = 32
 
 
 class Convolution(Protocol):
@@ -74,8 +75,18 @@ class Plain:
         """Write rows."""
         if self._winograd is not None:
             self._winograd(padded, out)
+            return
+        assert self._weight is not None  # one of the two is there
+        if (self.kernel, self.stride) == (1, 1):
+            # A product can write where it is wanted, a convolution only to new memory.
+            pixels = padded[0].permute(1, 2, 0).flatten(0, 1)
+            outputs = out[0].permute(1, 2, 0).view(-1, self.channels)
+            matrix = self._weight.flatten(1).mT
+            if self._bias is None:
+                torch.mm(pixels, matrix, out=outputs)
+            else:
+                torch.addmm(self._bias, pixels, matrix, out=outputs)
         else:
-            assert self._weight is not None  # one of the two is there
             out.copy_(functional.conv2d(padded, self._weight, self._bias, self.stride))
 
 

@@ -94,7 +94,7 @@ class Convolved:
         windows = (padded.shape[2] - conv.kernel) // conv.stride + 1
         across = (padded.shape[3] - conv.kernel) // conv.stride + 1
         whole = (1, self.channels, windows * conv.scale, across * conv.scale)
-        if out is not None and out.shape == whole:
+        if out is not None and out.shape == whole and out.is_contiguous(memory_format=torch.channels_last):
             conv(padded, out)
             return out
         roomy = torch.empty(whole, dtype=padded.dtype, device=padded.device, memory_format=torch.channels_last)

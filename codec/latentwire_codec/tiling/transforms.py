@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows of pixels -> patches of Winograd's F(4x4, 3x3), and their products -> rows of pixels; compiled.
+
+Each is one pass from memory to memory: as a row of torch's sums it would be twelve, and these would take as long as
+the products. Compilation takes seconds once; the result is kept on disk, where that can be written to.
+
+A block is one row of tiles, CHUNK of them: what is between its two passes stays in the cache of a core.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+import numpy as np
+import numpy.typing as npt
+import torch
+
+TILE = 4
+"""Side of an output tile."""
+REACH = 6
+"""Side of the patch of the input that it depends on."""
+CHUNK = 8
+
+Array = npt.NDArray[np.floating[Any]]
+Kernel = Callable[..., None]
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def analyse(pixels: Array, patches: Array) -> None:
+    """Apply the paper's B^T to the columns and the rows of every patch.
+
+    Args:
+        pixels: (4n+2,4t+2,C), float32 or float64, contiguous as all here.
+        patches: to write, (6,6,n,t,C): the place in a patch, across before down; the tiles.
+    """
+    _run(_analyse, _analyse_on_cores, pixels, patches)
+
+
+def synthesise(products: Array, bias: Array, pixels: Array) -> None:
+    """Apply the paper's A^T to the columns and the rows of every product of a patch, and add the bias.
+
+    Args:
+        products: (6,6,n,t,C), as patches.
+        bias: (C,).
+        pixels: to write, (4n,4t,C).
+    """
+    _run(_synthesise, _synthesise_on_cores, products, bias, pixels)
+
+
+# Not all that can share out loops may do so for two threads at once.
+_turn = threading.Lock()
+
+
+def _run(alone: Kernel, on_cores: Kernel, *arrays: Array) -> None:
+    """Compute with as many threads as torch."""
+    cores = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
+    if cores == 1:  # as in a process that was forked, where threads are not to be begun
+        alone(*arrays)
+        return
+    with _turn:
+        numba.set_num_threads(cores)
+        on_cores(*arrays)
+
+
+def _compiled(function: Kernel, **options: Any) -> Kernel:
+    # A multiplication and an addition may be one instruction; sums keep their order, and NaN and infinity their sense.
+    settings = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}, **options}
+    compiled: Kernel
+    try:
+        compiled = numba.njit(cache=True, **settings)(function)
+    except RuntimeError:  # no folder to keep it in
+        compiled = numba.njit(**settings)(function)
+    return compiled
+
+
+def _inlined(function: F) -> F:
+    # In place the compiler sees that the arrays are apart, and computes eight channels at a time.
+    inlined: F = numba.njit(inline="always")(function)
+    return inlined
+
+
+@_inlined
+def _six(
+    d0: Array, d1: Array, d2: Array, d3: Array, d4: Array, d5: Array,
+    t0: Array, t1: Array, t2: Array, t3: Array, t4: Array, t5: Array,
+) -> None:  # fmt: skip
+    two, four, five = t0.dtype.type(2), t0.dtype.type(4), t0.dtype.type(5)
+    for c in range(t0.size):
+        a, b = d4[c] - four * d2[c], d3[c] - four * d1[c]
+        e, f = d4[c] - d2[c], two * (d3[c] - d1[c])
+        t0[c] = four * d0[c] - five * d2[c] + d4[c]
+        t1[c] = a + b
+        t2[c] = a - b
+        t3[c] = e + f
+        t4[c] = e - f
+        t5[c] = four * d1[c] - five * d3[c] + d5[c]
+
+
+@_inlined
+def _four(
+    m0: Array, m1: Array, m2: Array, m3: Array, m4: Array, m5: Array, bias: Array,
+    y0: Array, y1: Array, y2: Array, y3: Array,
+) -> None:  # fmt: skip
+    two, four, eight = y0.dtype.type(2), y0.dtype.type(4), y0.dtype.type(8)
+    for c in range(y0.size):
+        near, near_odd = m1[c] + m2[c] + bias[c], m1[c] - m2[c] + bias[c]
+        far, far_odd = m3[c] + m4[c], m3[c] - m4[c]
+        y0[c] = m0[c] + near + far
+        y1[c] = near_odd + two * far_odd
+        y2[c] = near + four * far
+        y3[c] = near_odd + eight * far_odd + m5[c]
+
+
+@_compiled
+def _analyse_block(d: Array, t: Array, block: int) -> None:
+    _, _, _, across, channels = t.shape
+    chunks = -(-across // CHUNK)
+    row, first = block // chunks, block % chunks * CHUNK
+    count = min(across - first, CHUNK)
+    rows = np.empty((REACH, TILE * CHUNK + 2, channels), d.dtype)
+    y = TILE * row
+    for q in range(TILE * count + 2):
+        x = TILE * first + q
+        _six(d[y, x], d[y + 1, x], d[y + 2, x], d[y + 3, x], d[y + 4, x], d[y + 5, x],
+             rows[0, q], rows[1, q], rows[2, q], rows[3, q], rows[4, q], rows[5, q])  # fmt: skip
+    for i in range(REACH):
+        for tile in range(count):
+            q, x = TILE * tile, first + tile
+            _six(rows[i, q], rows[i, q + 1], rows[i, q + 2], rows[i, q + 3], rows[i, q + 4], rows[i, q + 5],
+                 t[0, i, row, x], t[1, i, row, x], t[2, i, row, x], t[3, i, row, x], t[4, i, row, x],
+                 t[5, i, row, x])  # fmt: skip
+
+
+@_compiled
+def _synthesise_block(m: Array, bias: Array, y: Array, block: int) -> None:
+    _, _, _, across, channels = m.shape
+    chunks = -(-across // CHUNK)
+    row, first = block // chunks, block % chunks * CHUNK
+    columns, zeros = np.empty((TILE, REACH, channels), m.dtype), np.zeros(channels, m.dtype)
+    v = TILE * row
+    for x in range(first, min(across, first + CHUNK)):
+        for i in range(REACH):
+            _four(m[0, i, row, x], m[1, i, row, x], m[2, i, row, x], m[3, i, row, x], m[4, i, row, x], m[5, i, row, x],
+                  zeros, columns[0, i], columns[1, i], columns[2, i], columns[3, i])  # fmt: skip
+        for j in range(TILE):
+            u = TILE * x + j
+            _four(columns[j, 0], columns[j, 1], columns[j, 2], columns[j, 3], columns[j, 4], columns[j, 5],
+                  bias, y[v, u], y[v + 1, u], y[v + 2, u], y[v + 3, u])  # fmt: skip
+
+
+@_inlined
+def _blocks(tiles: Array) -> int:
+    blocks: int = tiles.shape[2] * -(-tiles.shape[3] // CHUNK)
+    return blocks
+
+
+def _analyse_all(pixels: Array, patches: Array) -> None:
+    for block in range(_blocks(patches)):
+        _analyse_block(pixels, patches, block)
+
+
+def _analyse_all_on_cores(pixels: Array, patches: Array) -> None:
+    for block in numba.prange(_blocks(patches)):
+        _analyse_block(pixels, patches, np.int64(block))  # as above, not another type to compile for
+
+
+def _synthesise_all(products: Array, bias: Array, pixels: Array) -> None:
+    for block in range(_blocks(products)):
+        _synthesise_block(products, bias, pixels, block)
+
+
+def _synthesise_all_on_cores(products: Array, bias: Array, pixels: Array) -> None:
+    for block in numba.prange(_blocks(products)):
+        _synthesise_block(products, bias, pixels, np.int64(block))
+
+
+_analyse, _synthesise = _compiled(_analyse_all), _compiled(_synthesise_all)
+_analyse_on_cores = _compiled(_analyse_all_on_cores, parallel=True)
+_synthesise_on_cores = _compiled(_synthesise_all_on_cores, parallel=True)

@@ -28,7 +28,7 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 def analyse(pixels: Array, patches: Array) -> None:
-    """Apply the paper's B^T to the columns and the rows of every patch.
+    """Apply Winograd's B^T to the columns and the rows of every patch.
 
     Args:
         pixels: (4n+2,4t+2,C), float32 or float64, contiguous as all here.
@@ -38,7 +38,7 @@ def analyse(pixels: Array, patches: Array) -> None:
 
 
 def synthesise(products: Array, bias: Array, pixels: Array) -> None:
-    """Apply the paper's A^T to the columns and the rows of every product of a patch, and add the bias.
+    """Apply Winograd's A^T to the columns and the rows of every product of a patch, and add the bias.
 
     Args:
         products: (6,6,n,t,C), as patches.
@@ -85,16 +85,17 @@ def _six(
     d0: Array, d1: Array, d2: Array, d3: Array, d4: Array, d5: Array,
     t0: Array, t1: Array, t2: Array, t3: Array, t4: Array, t5: Array,
 ) -> None:  # fmt: skip
-    two, four, five = t0.dtype.type(2), t0.dtype.type(4), t0.dtype.type(5)
+    half, three_halves, two = t0.dtype.type(0.5), t0.dtype.type(1.5), t0.dtype.type(2)
     for c in range(t0.size):
-        a, b = d4[c] - four * d2[c], d3[c] - four * d1[c]
-        e, f = d4[c] - d2[c], two * (d3[c] - d1[c])
-        t0[c] = four * d0[c] - five * d2[c] + d4[c]
-        t1[c] = a + b
-        t2[c] = a - b
-        t3[c] = e + f
-        t4[c] = e - f
-        t5[c] = four * d1[c] - five * d3[c] + d5[c]
+        e0, e1 = d2[c] + three_halves * d1[c] - d0[c], d3[c] + three_halves * d2[c] - d1[c]
+        e2, e3 = d4[c] + three_halves * d3[c] - d2[c], d5[c] + three_halves * d4[c] - d3[c]
+        even, odd = d4[c] - d2[c], d3[c] - d1[c]
+        t0[c] = e2 - e0
+        t1[c] = e2 + e1
+        t2[c] = e2 - e1
+        t3[c] = even + two * odd
+        t4[c] = even - half * odd
+        t5[c] = e3 - e1
 
 
 @_inlined
@@ -102,14 +103,15 @@ def _four(
     m0: Array, m1: Array, m2: Array, m3: Array, m4: Array, m5: Array, bias: Array,
     y0: Array, y1: Array, y2: Array, y3: Array,
 ) -> None:  # fmt: skip
-    two, four, eight = y0.dtype.type(2), y0.dtype.type(4), y0.dtype.type(8)
+    half, two = y0.dtype.type(0.5), y0.dtype.type(2)
     for c in range(y0.size):
-        near, near_odd = m1[c] + m2[c] + bias[c], m1[c] - m2[c] + bias[c]
-        far, far_odd = m3[c] + m4[c], m3[c] - m4[c]
-        y0[c] = m0[c] + near + far
-        y1[c] = near_odd + two * far_odd
-        y2[c] = near + four * far
-        y3[c] = near_odd + eight * far_odd + m5[c]
+        even, odd = m1[c] + m2[c] + bias[c], m1[c] - m2[c] + bias[c]
+        near, far = half * m3[c], two * m4[c]
+        y0[c] = m0[c] + even + m3[c] + m4[c]
+        y1[c] = odd + near - far
+        near, far = half * near, two * far
+        y2[c] = even + near + far
+        y3[c] = odd + half * near - two * far + m5[c]
 
 
 @_compiled

@@ -16,18 +16,18 @@ import torch
 from latentwire_codec.tiling import transforms
 from latentwire_codec.tiling.transforms import CHUNK, REACH, TILE
 
-# Of the paper, transposed: rows of a patch, and of a tile.
+# Of the points 0, 1, -1, 1/2, -2 and infinity: rows of a patch, and of a tile.
 BT = np.array(
     [
-        [4, 0, -5, 0, 1, 0],
-        [0, -4, -4, 1, 1, 0],
-        [0, 4, -4, -1, 1, 0],
+        [1, -1.5, -2, 1.5, 1, 0],
+        [0, -1, 0.5, 2.5, 1, 0],
+        [0, 1, -2.5, 0.5, 1, 0],
         [0, -2, -1, 2, 1, 0],
-        [0, 2, -1, -2, 1, 0],
-        [0, 4, 0, -5, 0, 1],
+        [0, 0.5, -1, -0.5, 1, 0],
+        [0, 1, -1.5, -2, 1.5, 1],
     ]
 )
-AT = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
+AT = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 0.5, -2, 0], [0, 1, 1, 0.25, 4, 0], [0, 1, -1, 0.125, -8, 1]])
 
 Array = npt.NDArray[np.floating[Any]]
 
@@ -59,7 +59,7 @@ def pixels_of(products: Array, bias: Array) -> Array:
 @pytest.mark.parametrize(
     ("down", "across", "channels"), [(1, 1, 1), (2, CHUNK, 8), (3, CHUNK + 1, 5), (1, 3 * CHUNK, 19)]
 )
-def test_patches_and_pixels_are_the_paper_s(down: int, across: int, channels: int, dtype: str, error: float) -> None:
+def test_patches_and_pixels_are_winograd_s(down: int, across: int, channels: int, dtype: str, error: float) -> None:
     random = np.random.default_rng(3)
     pixels = random.uniform(-1, 1, (TILE * down + 2, TILE * across + 2, channels)).astype(dtype)
     windows = np.lib.stride_tricks.sliding_window_view(pixels, (REACH, REACH), (0, 1))[::TILE, ::TILE]

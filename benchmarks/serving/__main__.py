@@ -134,7 +134,7 @@ def measure(network: Network, served: Served, options: argparse.Namespace, folde
                 bench, local, local.write(folder / f"{side}", 2 * stream_length(fastest, options.seconds))
             )
     spec = model.spec
-    lead = f"{network.name} on {spec.device} in {spec.dtype}; {workers} workers, {processes} client processes."
+    lead = f"{network.name} on {spec.device} in {spec.dtype}. Workers: {workers}; client processes: {processes}."
     blocks: list[Block] = [
         parts.closed_table(rows), parts.cost_table(rows), parts.open_table(rows), parts.stream_table(rows),
         parts.plots(rows),

@@ -126,7 +126,7 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], 
         blocks.append(parts.memory_table(footprints))
     blocks.append(parts.plots(rows))
     names = ", ".join(network.name for network in networks)
-    lead = f"{names} in one process on {options.device}, {options.threads} threads, {options.batch} images in a call."
+    lead = f"{names} in one process on {options.device}. Threads: {options.threads}; images in a call: {options.batch}."
     content = {
         "parameters": _parameters(options, "models", "repeats", "seconds", "batch", "emulated"),
         "summary": {

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from latentwire_codec.latent_vae import LatentVAE
     from latentwire_codec.pipeline_vae import AutoencoderLatentVAE, AutoencoderVectorVAE
     from latentwire_codec.posterior import Posterior
+    from latentwire_codec.refinement import Refinement
     from latentwire_codec.vector_vae import VectorVAE
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "ImageLimits",
     "LatentVAE",
     "Posterior",
+    "Refinement",
     "VectorVAE",
     "compress",
     "compress_latents",
@@ -44,6 +46,7 @@ _HOMES = {
     "ImageLimits": "images",
     "LatentVAE": "latent_vae",
     "Posterior": "posterior",
+    "Refinement": "refinement",
     "VectorVAE": "vector_vae",
     "compress": "codec",
     "compress_latents": "codec",

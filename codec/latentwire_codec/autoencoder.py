@@ -228,6 +228,18 @@ class Autoencoder:
         (images,) = self._run("decode", latents, on_retry, pause)
         return finish(images).cpu()
 
+    def decode_with_gradients(self, latents: Tensor) -> Tensor:
+        """Map raw latents to images as `decode` does, for gradients to flow back: at once, and nothing is checked.
+
+        Args:
+            latents: float32 (B,C,h,w), on the device.
+
+        Returns:
+            float32 (B,3,h*f,w*f), about [-1,1] and not clamped, on the device.
+        """
+        (images,) = self._runtime.run_with_gradients(lambda network, batch: network.run_whole("decode", batch), latents)
+        return images
+
     def to_scaled(self, raw: Tensor, scale: float | None = None, shift: float | None = None) -> Tensor:
         """Map raw latents (B,C,h,w) to what a diffusion model works on: (raw - shift) * scale; None: its own."""
         self.spec.check_latents(raw.shape)

@@ -6,9 +6,10 @@
     payload = compress(read_image(Path("photo.jpg").read_bytes()), quality="high")
     image = decompress(payload)
 
-`compress_latents` and `decompress_latents` need no model and no torch.
+`compress_latents` and `decompress_latents` need no model and no torch. `refine_latents` fits latents to their image.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,10 @@ from latentwire_codec.quantizer import dequantize, quantize, round_to
 from latentwire_codec.steps import Steps
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from latentwire_codec.autoencoder import Autoencoder
+    from latentwire_codec.refinement import Refinement
 
 Latents = npt.NDArray[np.floating[Any]]
 Pixels = npt.NDArray[np.uint8]
@@ -94,7 +98,7 @@ def compress_latents(
     if multiple is None:
         nearest, steps, remainders = exact.split(latents.astype(latents.dtype.newbyteorder("=")))
     else:
-        steps = Steps.nearest(_units(latents, units) * multiple)
+        steps = Steps.nearest(np.array(_units(latents, units)) * multiple)
         nearest = round_to(latents, steps)
     header = Header(
         kind=Kind.FLOAT16 if multiple is None else Kind.QUANTIZED,
@@ -152,8 +156,49 @@ def decompress_latents(payload: bytes, max_values: int = MAX_VALUES) -> tuple[La
     return dequantize(integers, means, steps, header.pull), header
 
 
+def refine_latents(
+    latents: "Tensor",
+    image: "Tensor",
+    quality: str | float,
+    refinement: "Refinement",
+    *,
+    model: "Autoencoder",
+    pause: Callable[[], None] = lambda: None,
+) -> tuple[Latents, tuple[float, ...]]:
+    """Map latents and their image to those that `compress_latents` turns, at a quality, into a closer image.
+
+    Args:
+        latents: float32 (1,C,h,w), raw, as the model encoded them.
+        image: float (1,3,H,W) in [-1,1], before padding.
+        quality: see `compress_latents`.
+        refinement: how far they are fitted.
+        model: that decodes them.
+        pause: called now and then; what it raises ends it.
+
+    Returns:
+        float32 (C,h,w), and the units that `compress_latents` is to take with them.
+
+    Raises:
+        TensorError: the quality is none, or lossless: latents that are kept as they are cannot be fitted.
+        NonFiniteError: what the latents decode to is not finite.
+    """
+    from latentwire_codec.refinement import refine
+
+    multiple = step_multiple(quality)
+    if multiple is None:
+        raise TensorError("lossless keeps latents as they are; take another quality, or no refinement")
+    units = _units(latents[0].numpy(), model.spec.latent_units)
+    steps = Steps.nearest(np.array(units) * multiple)
+    return refine(model, image, latents, steps, refinement, pause), units
+
+
 def compress(
-    image: Pixels, *, model: "Autoencoder | str" = "f8c4", quality: str | float = "cache", name: str = ""
+    image: Pixels,
+    *,
+    model: "Autoencoder | str" = "f8c4",
+    quality: str | float = "cache",
+    refinement: "Refinement | None" = None,
+    name: str = "",
 ) -> bytes:
     """Map an image to a `.lat` payload.
 
@@ -161,6 +206,7 @@ def compress(
         image: uint8 (H,W,3), RGB, of any size (of a model with a fixed size, that one).
         model: as `load_autoencoder` takes it, or one that is loaded already.
         quality: see `compress_latents`.
+        refinement: how far the latents are fitted to the image, which takes its time; None: they are as encoded.
         name: the model's name in the payload; empty: `model`, where that is a name.
 
     Raises:
@@ -176,7 +222,11 @@ def compress(
     autoencoder = _loaded(model)
     spec = autoencoder.spec
     padded = pad_to_multiple(image, spec.downsample_factor)
-    latents = autoencoder.encode(pixels.to_float(torch.from_numpy(padded).unsqueeze(0))).mode()[0].numpy()
+    mode = autoencoder.encode(pixels.to_float(torch.from_numpy(padded).unsqueeze(0))).mode()
+    latents, units = mode[0].numpy(), spec.latent_units
+    if refinement is not None:
+        original = pixels.to_float(torch.tensor(image).unsqueeze(0))
+        latents, units = refine_latents(mode, original, quality, refinement, model=autoencoder)
     origin = Origin(
         model=name or (model if isinstance(model, str) else ""),
         latent_space=spec.latent_space,
@@ -186,7 +236,7 @@ def compress(
     if quality == LOSSLESS:
         with np.errstate(over="ignore"):
             latents = latents.astype(np.float16)
-    return compress_latents(latents, quality, units=spec.latent_units, origin=origin)
+    return compress_latents(latents, quality, units=units, origin=origin)
 
 
 def decompress(payload: bytes, *, model: "Autoencoder | str" = "f8c4") -> Pixels:
@@ -225,18 +275,17 @@ def _sharing(channels: int, places: int) -> tuple[bool, ...]:
     return (True,) if places <= FEW_PLACES else (False, True)
 
 
-def _units(latents: Latents, units: tuple[float, ...] | None) -> npt.NDArray[np.float64]:
+def _units(latents: Latents, units: tuple[float, ...] | None) -> tuple[float, ...]:
     if units is None:
         values = latents.astype(np.float64)
         # A single place has no spread: that of a vector is that of all its numbers.
         spread = values.std(axis=(1, 2)) if values[0].size > 1 else np.full(len(values), values.std())
         # A channel that is constant, or nearly so, has few enough steps to be coded.
         least = np.maximum(float(spread.max()), np.abs(values).max(axis=(1, 2)) / 4) * 2.0**-10
-        found: npt.NDArray[np.float64] = np.maximum(np.maximum(spread, least), SMALLEST_UNIT)
-        return found
+        return tuple(np.maximum(np.maximum(spread, least), SMALLEST_UNIT).tolist())
     if len(units) != len(latents) or not all(0 < unit < float("inf") for unit in units):
         raise TensorError(f"the units are {units}; {len(latents)} positive numbers are needed, one for each channel")
-    return np.array(units, np.float64)
+    return units
 
 
 def _loaded(model: "Autoencoder | str") -> "Autoencoder":

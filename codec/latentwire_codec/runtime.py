@@ -138,6 +138,10 @@ class Runtime:
                 )
             return result
 
+    def run_with_gradients(self, call: Call, batch: Tensor) -> tuple[Tensor, ...]:
+        """Map a batch that is on the device to the outputs of `call`, in float32; gradients flow back to the batch."""
+        return call(self._network(torch.float32), batch)
+
     def _forward(self, call: Call, batch: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
         placed = batch.to(self.placement.device, dtype, memory_format=self._memory_format(dtype))
         return tuple(output.float() for output in call(self._network(dtype), placed))
@@ -145,13 +149,15 @@ class Runtime:
     def _network(self, dtype: torch.dtype) -> Any:
         """Return what runs in `dtype` at the device; float32 beside a half is made at the first retry."""
         if dtype not in self._prepared:
-            module = self._master
-            if (self.placement.device.type, dtype) != ("cpu", torch.float32):
-                module = copy.deepcopy(module)
-            # nn.Module.to on purpose: a diffusers model's own warns about keeping layers in float32.
-            nn.Module.to(module, self.placement.device, dtype)
-            nn.Module.to(module, memory_format=self._memory_format(dtype))  # type: ignore[call-overload]
-            self._prepared[dtype] = self._prepare(module)
+            # Weights made in inference mode would never let a gradient through.
+            with torch.inference_mode(False), torch.no_grad():
+                module = self._master
+                if (self.placement.device.type, dtype) != ("cpu", torch.float32):
+                    module = copy.deepcopy(module)
+                # nn.Module.to on purpose: a diffusers model's own warns about keeping layers in float32.
+                nn.Module.to(module, self.placement.device, dtype)
+                nn.Module.to(module, memory_format=self._memory_format(dtype))  # type: ignore[call-overload]
+                self._prepared[dtype] = self._prepare(module)
         return self._prepared[dtype]
 
     def _memory_format(self, dtype: torch.dtype) -> torch.memory_format:

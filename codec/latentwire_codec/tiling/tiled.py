@@ -17,7 +17,6 @@ from torch import Tensor
 
 from latentwire_codec.errors import ImageTooLarge
 from latentwire_codec.face import Face
-from latentwire_codec.runtime import Call
 from latentwire_codec.tiling.footprint import Footprint, Half, held_bytes
 from latentwire_codec.tiling.sweep import Sweep
 
@@ -90,17 +89,20 @@ class Tiled:
         Raises:
             ImageTooLarge: the activations of one image don't fit, and its class cannot be tiled.
         """
-        whole = getattr(self._face, half)
         if (self._always or not self._fits(half, batch.shape)) and self._strips is not None:
             sweep = Sweep(self._device, self._dtype, self._budget_bytes, pause)
             one_by_one = partial(getattr(self._strips, half), sweep=sweep)
         elif self._fits(half, batch.shape):
-            results: tuple[Tensor, ...] = whole(self._module, batch)
-            return results
+            return self.run_whole(half, batch)
         else:
-            one_by_one = partial(self._in_tiles, whole, half)
+            one_by_one = partial(self._in_tiles, half)
         outputs = [one_by_one(one) for one in batch.split(1)]
         return tuple(torch.cat(parts) for parts in zip(*outputs, strict=True))
+
+    def run_whole(self, half: Half, batch: Tensor) -> tuple[Tensor, ...]:
+        """Map a batch as `run` does, by the class's own arithmetic and at once, whatever memory that takes."""
+        results: tuple[Tensor, ...] = getattr(self._face, half)(self._module, batch)
+        return results
 
     def approximates(self, half: Half, shape: Sequence[int]) -> bool:
         """Tell whether an image, or latents, of a shape (B,C,H,W) are computed by the class's own tiling."""
@@ -129,9 +131,9 @@ class Tiled:
         places = shape[0] * shape[2] * shape[3]
         return for_each_place * places * int(self._dtype.itemsize)
 
-    def _in_tiles(self, whole: Call, half: Half, one: Tensor) -> tuple[Tensor, ...]:
+    def _in_tiles(self, half: Half, one: Tensor) -> tuple[Tensor, ...]:
         if not self.approximates(half, one.shape):
-            return whole(self._module, one)
+            return self.run_whole(half, one)
         try:
             self._module.enable_tiling()
         except (AttributeError, NotImplementedError) as error:
@@ -142,6 +144,6 @@ class Tiled:
                 "a smaller image, or raise the limit"
             ) from error
         try:
-            return whole(self._module, one)
+            return self.run_whole(half, one)
         finally:
             self._module.disable_tiling()

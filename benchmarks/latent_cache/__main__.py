@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from benchmarks.latent_cache import page as parts
-from benchmarks.latent_cache.caching import Plan, as_quality
+from benchmarks.latent_cache.caching import Plan, Quality
 from benchmarks.report.folder import ImageFile
 from benchmarks.report.measuring import Measured
 from benchmarks.report.model import Model
@@ -54,13 +54,17 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure a folder."""
     made = parser(__doc__, BENCHMARK)
     made.add_argument(
-        "--quality", nargs="+", default=list(QUALITIES), help="names, or steps in units (default all names)"
+        "--quality",
+        nargs="+",
+        default=list(QUALITIES),
+        help="names, or steps in units (default all names); with +N behind it, of latents fitted to their image "
+        "by N iterations, with +NxW at W times the weight of bits",
     )
     options = made.parse_args(arguments)
     plan = Plan(sources(options), tuple(quality for quality in options.quality if quality != LOSSLESS))
     try:
         for quality in plan.qualities:
-            step_multiple(as_quality(quality))
+            step_multiple(Quality.parse(quality).fineness)
         models = [source.load() for source in plan.sources]
     except (ModelError, TensorError) as error:
         made.error(str(error))

@@ -2,6 +2,7 @@
 """An image and VAEs -> its row: bytes and decoded PSNR of its latents in every form, and what others would take."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,12 +16,44 @@ from benchmarks.report.model import Latents, Model, Source
 from benchmarks.report.rows import Row
 from benchmarks.report.scores import CAP_DB
 from latentwire_codec import bitstream, entropy, metrics
-from latentwire_codec.codec import LOSSLESS, compress_latents, decompress_latents
+from latentwire_codec.codec import LOSSLESS, compress, compress_latents, decompress_latents
+from latentwire_codec.errors import TensorError
 from latentwire_codec.fitted_prior import common_prior
 from latentwire_codec.geometry import Pixels
 from latentwire_codec.prediction import Prediction
 from latentwire_codec.quantizer import round_to
+from latentwire_codec.refinement import Refinement
 from latentwire_codec.steps import Steps
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How `.lat` is made.
+
+    Attributes:
+        fineness: a name, or steps in units.
+        refinement: how far latents are fitted to their image; None: they are as encoded.
+    """
+
+    fineness: str | float
+    refinement: Refinement | None
+
+    @classmethod
+    def parse(cls, text: str) -> "Quality":
+        """Map `NAME` or `STEPS`, with `+ITERATIONS` or `+ITERATIONSxWEIGHT` behind it, to a quality.
+
+        Raises:
+            TensorError: it is none.
+        """
+        fineness, plus, refinement = text.partition("+")
+        iterations, times, weight = refinement.partition("x")
+        try:
+            fitted = Refinement(int(iterations), float(weight) if times else 1.0) if plus else None
+        except ValueError as error:
+            raise TensorError(f"{text!r} is no quality such as high, 0.25, high+30 or high+30x2") from error
+        with suppress(ValueError):
+            return cls(float(fineness), fitted)
+        return cls(fineness, fitted)
 
 
 @dataclass(frozen=True)
@@ -29,7 +62,7 @@ class Plan:
 
     Attributes:
         sources: VAEs.
-        qualities: of `.lat`, names or steps in units.
+        qualities: of `.lat`, as texts: see `Quality`.
     """
 
     sources: Sequence[Source]
@@ -72,9 +105,15 @@ def measure_model(model: Model, qualities: Sequence[str], image: Pixels) -> dict
     forms[lat_name(LOSSLESS)] = kept(Packed(len(whole), decompress_latents(whole)[0].astype(np.float32)))
     coded = {}
     for quality in qualities:
-        payload = compress_latents(latents, as_quality(quality), units=units, origin=origin)
+        wanted = Quality.parse(quality)
+        if wanted.refinement is None:
+            payload = compress_latents(latents, wanted.fineness, units=units, origin=origin)
+        else:
+            payload = compress(
+                framed, model=model.autoencoder, quality=wanted.fineness, refinement=wanted.refinement, name=model.name
+            )
         forms[lat_name(quality)] = kept(Packed(len(payload), decompress_latents(payload)[0]))
-        coded[quality] = compare(payload, latents)
+        coded[quality] = compare(payload, latents, wanted.refinement is None)
     return {
         "shape": list(latents.shape),
         "width": framed.shape[1],
@@ -84,10 +123,17 @@ def measure_model(model: Model, qualities: Sequence[str], image: Pixels) -> dict
     }
 
 
-def compare(payload: bytes, latents: Latents) -> dict[str, Any]:
-    """Map a `.lat` payload and the latents it was made of to what other coders would take at the same steps."""
+def compare(payload: bytes, latents: Latents, as_encoded: bool) -> dict[str, Any]:
+    """Map a `.lat` payload to what other coders would take at the same steps.
+
+    Args:
+        payload: of one image.
+        latents: as they were encoded.
+        as_encoded: whether the payload was made of these; else of what they became when they were fitted to the image.
+    """
     header, sections = bitstream.unpack(payload)
     integers, steps = integers_of(header, sections)
+    reals = latents if as_encoded else integers * steps.sizes[:, None, None]
     # int8 where they fit, as anyone would who stored them.
     fits = np.abs(integers).max() < 128
     return {
@@ -95,8 +141,8 @@ def compare(payload: bytes, latents: Latents) -> dict[str, Any]:
         "coded_bytes": sum(len(getattr(sections, name)) for name in bitstream.SECTION_NAMES),
         "zstd_bytes": zstd(integers.astype(np.int8 if fits else np.int32).tobytes()),
         "own_tables_bits": own_tables_bits(integers),
-        "rounded_own_tables_bits": own_tables_bits(round_to(latents, steps)),
-        "channels": describe(integers, latents / steps.sizes[:, None, None]),
+        "rounded_own_tables_bits": own_tables_bits(round_to(reals, steps)),
+        "channels": describe(integers, reals / steps.sizes[:, None, None]),
     }
 
 
@@ -105,14 +151,6 @@ def integers_of(header: bitstream.Header, sections: bitstream.Sections) -> tuple
     prior = common_prior().prior(Prediction.from_bytes(sections.weights, header.shape[0]))
     coded = entropy.Coded(sections.symbols, sections.escapes, sections.low_bits)
     return entropy.decode(coded, header.shape, prior)[0], Steps(header.numerators, header.exponent)
-
-
-def as_quality(quality: str) -> str | float:
-    """Map a quality as a text to a name or to steps in units."""
-    try:
-        return float(quality)
-    except ValueError:
-        return quality
 
 
 def lat_name(quality: str) -> str:

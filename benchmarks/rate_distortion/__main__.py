@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Quality against bytes: latentwire beside JPEG, WebP, AVIF, JPEG XL and JPEG 2000 on a folder, in one run.
 
-    python -m benchmarks.rate_distortion FOLDER [--model f8c4 ...] [--workers N] [--compressai FILE ...] [-o OUT]
+    python -m benchmarks.rate_distortion FOLDER [--model f8c4 ...] [--workers N] [--compressai FILE ...]
+        [--refine ITERATIONS] [-o OUT]
 
 Writes rows.jsonl while it runs (a run that was interrupted goes on from there), then run.json and report.html, and
 prints the tables. Every byte of a file counts.
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.rate_distortion import page as parts
-from benchmarks.rate_distortion.codecs import FILE_CODECS, LatentCodec
+from benchmarks.rate_distortion.codecs import FILE_CODECS
 from benchmarks.rate_distortion.compressai import read_curve
 from benchmarks.rate_distortion.curves import Curve, averaged, mean_scores
 from benchmarks.rate_distortion.points import Plan
@@ -22,7 +23,8 @@ from benchmarks.report.model import Model
 from benchmarks.report.page import Lines, Page, Strips
 from benchmarks.report.run import parser, run, sources
 from benchmarks.report.scores import NAMES, Metric, Wanted
-from latentwire_codec.errors import ModelError
+from latentwire_codec.errors import ModelError, TensorError
+from latentwire_codec.refinement import Refinement
 
 BENCHMARK = "rate_distortion"
 STRIP_RATE, STRIP_COUNT = 0.15, 3
@@ -42,7 +44,7 @@ def show(
     own = averaged(measured.rows)
     curves = own | {curve.codec: curve for curve in read_curves}
     codecs = plan.codecs(models)
-    names = [LatentCodec(model).name for model in models]
+    names = [codec.name for codec in plan.latent_codecs(models)]
     limits = {name: mean_scores([row["unquantized"][name] for row in measured.rows]) for name in names}
     found = {name: parts.differences(name, curves, metrics) for name in names}
     images = {name: parts.per_image(name, measured.rows, metrics) for name in names}
@@ -120,13 +122,21 @@ def main(arguments: list[str] | None = None) -> None:
     made.add_argument(
         "--compressai", nargs="+", type=Path, default=[], metavar="FILE", help="curves of others, as JSON"
     )
+    made.add_argument(
+        "--refine",
+        type=int,
+        metavar="ITERATIONS",
+        help="also latents that are fitted to their image, at named qualities",
+    )
     made.add_argument("--strips", type=int, default=STRIP_COUNT, help=f"images shown (default {STRIP_COUNT})")
     options = made.parse_args(arguments)
-    plan = Plan(sources(options), Wanted(tuple(options.metrics), options.lpips_weights), tuple(options.codecs))
+    wanted = Wanted(tuple(options.metrics), options.lpips_weights)
     try:
+        refinement = None if options.refine is None else Refinement(options.refine)
+        plan = Plan(sources(options), wanted, tuple(options.codecs), refinement)
         curves = [read_curve(path) for path in options.compressai]
         models = [source.load() for source in plan.sources]
-    except (ModelError, OSError, ValueError) as error:
+    except (ModelError, TensorError, OSError, ValueError) as error:
         made.error(str(error))
     fixed = [model.name for model in models if model.autoencoder.spec.fixed_size is not None]
     if fixed:

@@ -11,8 +11,9 @@ import pillow_jxl  # noqa: F401  # tells Pillow of JPEG XL
 from PIL import Image
 
 from benchmarks.report.model import Model
-from latentwire_codec.codec import QUALITIES, compress_latents, decompress_latents
+from latentwire_codec.codec import QUALITIES, compress, compress_latents, decompress_latents
 from latentwire_codec.geometry import Pixels
+from latentwire_codec.refinement import Refinement
 
 STEPS = (0.1, 0.16, 0.35, 1.1, 2.2)
 """Of latentwire, in units, between and beyond those of its named qualities."""
@@ -73,28 +74,50 @@ class FileCodec:
 
 @dataclass(frozen=True)
 class LatentCodec:
-    """`.lat` files of a VAE; what they hold is byte for byte what `latentwire_codec.compress` gives."""
+    """`.lat` files of a VAE; what they hold is byte for byte what `latentwire_codec.compress` gives.
+
+    Attributes:
+        model: the VAE.
+        refinement: how far latents are fitted to their image; None: they are as encoded.
+    """
 
     model: Model
+    refinement: Refinement | None = None
 
     @property
     def name(self) -> str:
         """As in tables."""
-        return f"latentwire {self.model.name}"
+        refined = "" if self.refinement is None else f", refined {self.refinement.iterations}"
+        return f"latentwire {self.model.name}{refined}"
 
     @property
     def settings(self) -> tuple[str, ...]:
-        """Steps in units, the named qualities among them."""
-        return tuple(f"{step:g}" for step in sorted({*STEPS, *QUALITIES.values()}))
+        """Steps in units: the named qualities, and others among them where that takes no longer."""
+        others = STEPS if self.refinement is None else ()
+        return tuple(f"{step:g}" for step in sorted({*others, *QUALITIES.values()}))
 
     @property
     def counted(self) -> str:
         """Which bytes count, and how it is set."""
         names = ", ".join(f"{name} = {step:g}" for name, step in QUALITIES.items())
-        return f"the whole .lat file, at steps in units ({names}); not the model's weights, which both sides have"
+        fitted = ""
+        if self.refinement is not None:
+            fitted = f"; latents fitted to each image by {self.refinement.iterations} iterations"
+        return (
+            f"the whole .lat file, at steps in units ({names}){fitted}; not the model's weights, which both sides have"
+        )
 
     def encode(self, image: Pixels, settings: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-        """Give each of the settings with the file that an image becomes; the model encodes it once."""
+        """Give each of the settings with the file that an image becomes."""
+        if self.refinement is not None:
+            model, name = self.model.autoencoder, self.model.name
+            for setting in settings:
+                yield (
+                    setting,
+                    compress(image, model=model, quality=float(setting), refinement=self.refinement, name=name),
+                )
+            return
+        # The model encodes it once.
         latents = self.model.encode(image)
         units, origin = self.model.autoencoder.spec.latent_units, self.model.origin(image)
         for setting in settings:

@@ -12,6 +12,7 @@ from benchmarks.report.rows import Row
 from benchmarks.report.scores import Scorer, Wanted
 from latentwire_codec import metrics
 from latentwire_codec.geometry import Pixels
+from latentwire_codec.refinement import Refinement
 
 
 @dataclass(frozen=True)
@@ -22,23 +23,30 @@ class Plan:
         sources: VAEs.
         wanted: metrics.
         files: names of the formats that are measured beside them.
+        refinement: of latents that are fitted to their image, beside those that are not; None: only the latter.
     """
 
     sources: Sequence[Source]
     wanted: Wanted
     files: Sequence[str] = tuple(codec.name for codec in FILE_CODECS)
+    refinement: Refinement | None = None
+
+    def latent_codecs(self, models: Sequence[Model]) -> list[LatentCodec]:
+        """Return the codecs of the VAEs."""
+        ways = [None] if self.refinement is None else [None, self.refinement]
+        return [LatentCodec(model, way) for model in models for way in ways]
 
     def codecs(self, models: Sequence[Model]) -> list[Codec]:
         """Return all codecs, in the order of tables."""
-        return [*map(LatentCodec, models), *(codec for codec in FILE_CODECS if codec.name in self.files)]
+        return [*self.latent_codecs(models), *(codec for codec in FILE_CODECS if codec.name in self.files)]
 
     def prepare(self) -> Measure:
         """Load models and metrics."""
         models = [source.load() for source in self.sources]
-        return partial(measure, self.codecs(models), models, self.wanted.scorer())
+        return partial(measure, self.codecs(models), self.wanted.scorer())
 
 
-def measure(codecs: Sequence[Codec], models: Sequence[Model], scorer: Scorer, image: Pixels) -> Row:
+def measure(codecs: Sequence[Codec], scorer: Scorer, image: Pixels) -> Row:
     """Map an image to its row."""
     height, width = image.shape[:2]
     points = []
@@ -53,5 +61,9 @@ def measure(codecs: Sequence[Codec], models: Sequence[Model], scorer: Scorer, im
                     "scores": scorer(image, codec.decode(payload, image)),
                 }
             )
-    unquantized = {LatentCodec(model).name: scorer(image, model.decode(model.encode(image), image)) for model in models}
+    unquantized = {
+        codec.name: scorer(image, codec.model.decode(codec.model.encode(image), image))
+        for codec in codecs
+        if isinstance(codec, LatentCodec)
+    }
     return {"width": width, "height": height, "points": points, "unquantized": unquantized}

@@ -8,12 +8,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from skimage import data
 
-from benchmarks.latent_cache.caching import compare, integers_of
+from benchmarks.latent_cache.caching import Quality, compare, integers_of, lat_name, measure_model
 from benchmarks.latent_cache.entropies import describe, entropy, gaussian_bits, over_images, own_tables_bits
 from benchmarks.latent_cache.forms import FORMS, levels, zstd
+from benchmarks.report.model import Source
 from latentwire_codec import bitstream
 from latentwire_codec.codec import compress_latents, decompress_latents
+from latentwire_codec.errors import TensorError
+from latentwire_codec.refinement import Refinement
 
 Latents = npt.NDArray[np.float32]
 
@@ -21,6 +25,39 @@ Latents = npt.NDArray[np.float32]
 def random_latents(channels: int = 4, height: int = 24, width: int = 20, seed: int = 0) -> Latents:
     drawn = np.random.default_rng(seed).normal(0, 2, (channels, height, width))
     return drawn.astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("text", "fineness", "refinement"),
+    [
+        ("high", "high", None),
+        ("0.25", 0.25, None),
+        ("high+30", "high", Refinement(30)),
+        ("0.25+20x1.5", 0.25, Refinement(20, 1.5)),
+    ],
+)
+def test_a_quality_says_how_far_latents_are_fitted(
+    text: str, fineness: str | float, refinement: Refinement | None
+) -> None:
+    assert Quality.parse(text) == Quality(fineness, refinement)
+
+
+@pytest.mark.parametrize("text", ["high+", "high+x2", "high+two", "high+0", "high+3x", "high+3x-1"])
+def test_a_refinement_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(TensorError):
+        Quality.parse(text)
+
+
+def test_refined_latents_are_kept_as_they_were_chosen() -> None:
+    model = Source("f8c4", device="cpu").load()
+    image = np.ascontiguousarray(data.astronaut()[20:84, 150:230])
+    measured = measure_model(model, ["high", "high+4"], image)
+    plain, refined = (measured["forms"][lat_name(quality)] for quality in ("high", "high+4"))
+    assert refined["psnr_db"] > plain["psnr_db"]
+    assert refined["bytes"] == measured["coded"]["high+4"]["lat_bytes"]
+    # Chosen as integers, they are the nearest ones, too.
+    coded = measured["coded"]["high+4"]
+    assert coded["own_tables_bits"] == coded["rounded_own_tables_bits"]
 
 
 @pytest.mark.parametrize("channels", [1, 4, 16])

@@ -15,9 +15,10 @@ from benchmarks.rate_distortion.codecs import FILE_CODECS, FileCodec, LatentCode
 from benchmarks.rate_distortion.compressai import read_curve
 from benchmarks.rate_distortion.curves import Curve, averaged, bd_rate
 from benchmarks.rate_distortion.page import NOT_REACHABLE, RATES, rate_tables
+from benchmarks.rate_distortion.points import Plan
 from benchmarks.report.model import Source
-from benchmarks.report.scores import METRICS
-from latentwire_codec import compress, decompress, read_image
+from benchmarks.report.scores import METRICS, Wanted
+from latentwire_codec import Refinement, compress, decompress, read_image
 
 Pixels = npt.NDArray[np.uint8]
 PSNR = METRICS[0]
@@ -146,6 +147,18 @@ def test_a_latent_file_is_what_compress_gives(astronaut: Pixels) -> None:
     ((_, payload),) = codec.encode(image, ["0.5"])
     assert payload == compress(image, quality=0.5)
     assert (codec.decode(payload, image) == decompress(payload)).all()
+
+
+def test_refined_files_are_named_and_made_as_such(astronaut: Pixels) -> None:
+    model = Source("f8c4", device="cpu").load()
+    plan = Plan((), Wanted(("psnr_db",)), (), Refinement(2))
+    plain, refined = plan.codecs([model])
+    assert (plain.name, refined.name) == ("latentwire f8c4", "latentwire f8c4, refined 2")
+    assert refined.settings == ("0.17", "0.35", "0.6", "1.2")
+    assert "fitted to each image by 2 iterations" in refined.counted
+    image = np.ascontiguousarray(astronaut[:50, 200:277])
+    ((setting, payload),) = refined.encode(image, ["0.35"])
+    assert (setting, payload) == ("0.35", compress(image, quality="high", refinement=Refinement(2)))
 
 
 def test_every_byte_of_a_file_counts(rate_distortion_run: Path, photographs: Path) -> None:

@@ -118,10 +118,11 @@ def compress_latents(
 
 def _payload(latents: Latents, nearest: Integers, header: Header, prediction: Prediction, remainders: bytes) -> bytes:
     prior = common_prior().prior(prediction)
-    integers, pull = nearest, 0
     if header.kind is Kind.QUANTIZED:
-        integers, pull = quantize(latents, Steps(header.numerators, header.exponent), prior)
-    coded = entropy.encode(integers, prior)
+        walked, pull = quantize(latents, Steps(header.numerators, header.exponent), prior)
+        coded = entropy.write(walked, prior)
+    else:
+        coded, pull = entropy.encode(nearest, prior), 0
     sections = Sections(prediction.to_bytes(), coded.symbols, coded.escapes, coded.low_bits, remainders)
     return bitstream.pack(replace(header, pull=pull), sections)
 

@@ -41,16 +41,35 @@ class Coded:
     low_bits: bytes
 
 
-def walk(shape: tuple[int, int, int], prior: Prior, choose: Choose) -> Surroundings:
+@dataclass(frozen=True)
+class Walked:
+    """The integers of one image's latents, and what was expected of them.
+
+    Attributes:
+        integers: (C,h,w).
+        means: (C,h,w), in sixteenths of a step.
+        coded: integers, means and scales in coding order, (n,) each.
+    """
+
+    integers: Integers
+    means: Integers
+    coded: tuple[Integers, Integers, Integers]
+
+
+def walk(shape: tuple[int, int, int], prior: Prior, choose: Choose) -> Walked:
     """Go through all places of (C,h,w) in coding order and put there what `choose` says."""
     found = Surroundings(shape, prior)
     plan = phases(*shape[1:])
+    coded = []
     for channel in range(shape[0]):
         found.begin(channel)
         for phase in plan:
             mean, scale = found.expect(channel, phase)
-            found.put(channel, phase.places, choose(channel, phase, mean, scale), mean)
-    return found
+            chosen = choose(channel, phase, mean, scale)
+            found.put(channel, phase.places, chosen, mean)
+            coded.append((chosen, mean, scale))
+    integers, means, scales = (np.concatenate(each) for each in zip(*coded, strict=True))
+    return Walked(found.values.reshape(shape), found.means.reshape(shape), (integers, means, scales))
 
 
 def symbols(integers: Integers, context: Contexts) -> tuple[Integers, Integers]:
@@ -202,15 +221,17 @@ def encode(integers: Integers, prior: Prior) -> Coded:
     if integers.size and np.abs(integers).max() >= LIMIT:
         raise TensorError(f"an integer is {np.abs(integers).max()}; the largest is {LIMIT - 1}: take larger steps")
     flat = integers.reshape(len(integers), -1)
-    everything: list[tuple[Integers, Integers, Integers]] = []
 
     def choose(channel: int, phase: Phase, mean: Integers, scale: Integers) -> Integers:
         chosen: Integers = flat[channel].take(phase.places)
-        everything.append((chosen, mean, scale))
         return chosen
 
-    walk(shape_of(integers), prior, choose)
-    chosen, mean, scale = (np.concatenate(each) for each in zip(*everything, strict=True))
+    return write(walk(shape_of(integers), prior, choose), prior)
+
+
+def write(walked: Walked, prior: Prior) -> Coded:
+    """Map integers, and what the same prior expected of them, to bytes."""
+    chosen, mean, scale = walked.coded
     writer = Writer(prior)
     writer.write(chosen, contexts(mean, scale))
     return writer.finish()
@@ -230,4 +251,4 @@ def decode(coded: Coded, shape: tuple[int, int, int], prior: Prior) -> tuple[Int
     reader = Reader(coded, prior)
     found = walk(shape, prior, lambda channel, phase, mean, scale: reader.read(contexts(mean, scale)))
     reader.finish()
-    return found.values.reshape(shape), found.means.reshape(shape)
+    return found.integers, found.means

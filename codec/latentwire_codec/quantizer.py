@@ -26,7 +26,7 @@ def round_to(latents: Latents, steps: Steps) -> Integers:
     return np.rint(_in_steps(latents, steps)).astype(np.int64)
 
 
-def quantize(latents: Latents, steps: Steps, prior: Prior, trade: float = TRADE) -> tuple[Integers, int]:
+def quantize(latents: Latents, steps: Steps, prior: Prior, trade: float = TRADE) -> tuple[entropy.Walked, int]:
     """Map latents to the integers that are the best compromise of error and bits, and to the pull that fits them.
 
     Of the two integers next to a latent the one is taken with the smaller sum of squared error and `trade` times its
@@ -39,7 +39,7 @@ def quantize(latents: Latents, steps: Steps, prior: Prior, trade: float = TRADE)
         trade: 0 rounds to the nearest integer.
 
     Returns:
-        integers (C,h,w), and the pull for `dequantize`, 0..255.
+        integers (C,h,w) with what was expected of them, for `entropy.write`; and the pull for `dequantize`, 0..255.
 
     Raises:
         TensorError: a latent is not finite, or too large for its step.
@@ -61,12 +61,11 @@ def quantize(latents: Latents, steps: Steps, prior: Prior, trade: float = TRADE)
         chosen: Integers = np.where(better, other, nearest)
         return chosen
 
-    found = entropy.walk(entropy.shape_of(latents), prior, choose)
-    integers = found.values
-    away = _away(integers, found.means)
+    walked = entropy.walk(entropy.shape_of(latents), prior, choose)
+    away = _away(walked.integers, walked.means)
     energy = float((away**2).sum())
-    pull = float((away * (integers - flat)).sum()) / energy if energy else 0.0
-    return integers.reshape(latents.shape), int(np.clip(round(pull * (1 << PULL_BITS)), 0, LARGEST_PULL))
+    pull = float((away * (walked.integers - real)).sum()) / energy if energy else 0.0
+    return walked, int(np.clip(round(pull * (1 << PULL_BITS)), 0, LARGEST_PULL))
 
 
 def dequantize(integers: Integers, means: Integers, steps: Steps, pull: int) -> Latents:

@@ -36,7 +36,8 @@ def test_each_integer_is_one_of_the_two_next_to_its_latent(
     shape: tuple[int, int, int], seed: int, trade: float
 ) -> None:
     latents, steps, prior = drawn(shape, seed)
-    integers, pull = quantize(latents, steps, prior, trade)
+    walked, pull = quantize(latents, steps, prior, trade)
+    integers = walked.integers
     exact = latents / steps.sizes[:, None, None]
     assert integers.shape == shape
     assert (np.abs(integers - exact) <= 1).all()
@@ -50,7 +51,8 @@ def test_fewer_bits_are_bought_with_error() -> None:
     latents, steps, prior = drawn((4, 32, 32), 0)
     sizes, errors = [], []
     for trade in (0.0, TRADE, 0.5):
-        integers, _ = quantize(latents, steps, prior, trade)
+        walked, _ = quantize(latents, steps, prior, trade)
+        integers = walked.integers
         coded = entropy.encode(integers, prior)
         sizes.append(sum(len(part) for part in vars(coded).values()))
         errors.append(float(((integers - latents / steps.sizes[:, None, None]) ** 2).mean()))
@@ -59,9 +61,16 @@ def test_fewer_bits_are_bought_with_error() -> None:
     assert sizes[0] > sizes[-1]
 
 
+def test_what_the_quantizer_went_through_is_written_as_if_it_was_encoded() -> None:
+    latents, steps, prior = drawn((4, 20, 33), 5)
+    walked, _ = quantize(latents, steps, prior)
+    assert entropy.write(walked, prior) == entropy.encode(walked.integers, prior)
+
+
 def test_the_pull_lowers_the_error() -> None:
     latents, steps, prior = drawn((4, 32, 32), 3)
-    integers, pull = quantize(latents, steps, prior)
+    walked, pull = quantize(latents, steps, prior)
+    integers = walked.integers
     _, means = entropy.decode(entropy.encode(integers, prior), (4, 32, 32), prior)
     with_pull, without = (
         float(((dequantize(integers, means, steps, each) - latents) ** 2).mean()) for each in (pull, 0)
@@ -93,7 +102,8 @@ def test_a_latent_is_the_exact_value_rounded_once(
 @given(shapes, st.integers(0, 99), st.integers(0, LARGEST_PULL))
 def test_what_comes_back_is_within_two_steps(shape: tuple[int, int, int], seed: int, pull: int) -> None:
     latents, steps, prior = drawn(shape, seed)
-    integers, _ = quantize(latents, steps, prior)
+    walked, _ = quantize(latents, steps, prior)
+    integers = walked.integers
     _, means = entropy.decode(entropy.encode(integers, prior), shape, prior)
     allowed = 2 * steps.sizes[:, None, None] + np.abs(latents) * 2.0**-20
     assert (np.abs(dequantize(integers, means, steps, pull) - latents) <= allowed).all()
@@ -109,5 +119,6 @@ def test_a_latent_of_too_many_steps_is_refused(value: float) -> None:
 def test_the_most_steps_that_a_latent_may_have_can_be_coded() -> None:
     latents, steps = np.full((1, 2, 2), LIMIT - 2.0, np.float32), Steps((1,), 0)
     prior = common_prior().prior(Prediction.fit(round_to(latents, steps)))
-    integers, _ = quantize(latents, steps, prior)
+    walked, _ = quantize(latents, steps, prior)
+    integers = walked.integers
     assert np.array_equal(entropy.decode(entropy.encode(integers, prior), (1, 2, 2), prior)[0], integers)

@@ -142,7 +142,7 @@ def _non_negative(features: npt.NDArray[np.floating], targets: npt.NDArray[np.fl
 def _count(counts: Reals, latents: Latents, steps: Steps, prior: FittedPrior, trade: float) -> None:
     """Add the symbols of one image at each table."""
     image = prior.prior(Prediction.fit(round_to(latents, steps)))
-    integers = quantize(latents, steps, image, trade)[0].reshape(len(latents), -1)
+    integers = quantize(latents, steps, image, trade)[0].integers.reshape(len(latents), -1)
 
     def choose(channel: int, phase: Phase, mean: Integers, scale: Integers) -> Integers:
         chosen: Integers = integers[channel, phase.places]

@@ -495,9 +495,9 @@ def test_what_a_server_says_of_itself_becomes_plain_values() -> None:
         config_json='{"act_fn": "silu"}', has_logvar=True, loaded=True,
     )  # fmt: skip
     fixed = pb.ModelInfo(fixed_size=pb.ImageSize(height=32, width=64))
-    limits = pb.Limits(max_message_bytes=1, max_image_side=2, max_image_pixels=3, stream_window=4)
+    limits = pb.Limits(max_message_bytes=1, max_image_side=2, max_image_pixels=3, max_refinement=4)
     info = from_info(pb.GetServerInfoResponse(version="1.2.3", limits=limits, models=[model, fixed]))
-    assert (info.version, info.limits.max_image_pixels, info.limits.stream_window) == ("1.2.3", 3, 4)
+    assert (info.version, info.limits.max_image_pixels, info.limits.max_refinement) == ("1.2.3", 3, 4)
     one, other = info.models
     assert (one.name, one.scale, one.shift, one.dtype, one.fixed_size) == ("m", (0.5,), (0.25,), "bfloat16", None)
     assert one.config == {"act_fn": "silu"}

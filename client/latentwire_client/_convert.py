@@ -98,10 +98,10 @@ def _to_lat_output(quality: str | float, refinement: int) -> pb.LatOutput:
     """Map a quality's name, or steps in units, and a number of iterations to the wanted form of payloads.
 
     Raises:
-        ValueError: the quality is neither, or the number negative.
+        ValueError: the quality is neither, or the number out of range.
     """
     if not 0 <= refinement <= MAX_UINT32:
-        raise ValueError(f"refinement is {refinement}; it must be a number of iterations, or 0 for none")
+        raise ValueError(f"refinement is {refinement}; it must be in 0..2^32-1 iterations, 0 for none")
     if isinstance(quality, str) and quality in QUALITIES:
         return pb.LatOutput(quality=QUALITIES[quality], refinement=refinement)
     if isinstance(quality, str) or not 0 < quality < math.inf:

@@ -87,7 +87,8 @@ def test_more_iterations_than_the_server_does_are_refused(client: Client, face: 
     assert client.info().limits.max_refinement == MOST
     with pytest.raises(InvalidRequest) as caught:
         client.compress(Image.fromarray(face), refinement=MOST + 1)
-    for words in ("lat.refinement", "13 iterations", "at most 12", "serve --max-refinement"):
+    assert caught.value.fields.keys() == {"lat.refinement"}
+    for words in ("13 iterations", "at most 12", "serve --max-refinement"):
         assert words in str(caught.value)
 
 
@@ -113,11 +114,11 @@ def test_the_command_passes_the_iterations_on(run: Run, photo: Path, refining: s
 
 def test_every_try_of_a_search_is_refined(run: Run, photo: Path, refining: str, client: Client, face: Pixels) -> None:
     found = []
-    for count in ("0", str(MOST)):
-        arguments = ("--bytes", "400", "--refine", count, "--server", refining, "--overwrite")
+    for count in ("0", "8"):
+        arguments = ("--bytes", "190", "--refine", count, "--server", refining, "--overwrite")
         assert run("compress", str(photo), "-o", "lat", *arguments)[0] == 0
         found.append(Path("lat/face.lat").read_bytes())
-    assert all(0.93 * 400 <= len(payload) <= 400 for payload in found)
+    assert all(0.93 * 190 <= len(payload) <= 190 for payload in found)
     plain, refined = (psnr_of(client, payload, face) for payload in found)
     assert refined > plain
 

@@ -50,8 +50,8 @@ def compress(
         int,
         option(
             text="Fit the latents to each image by so many iterations of gradient descent: 30 give about half a "
-            "decibel in as many bytes. Each takes as long as encoding and decoding the image twice; with --bpp, --bytes "
-            "and --psnr every request of the search takes them all.",
+            "decibel in as many bytes. Each takes as long as encoding and decoding the image twice; with --bpp, "
+            "--bytes and --psnr every request of the search takes them all.",
             default="0",
             metavar="ITERATIONS",
             min=0,

@@ -37,6 +37,7 @@ QUALITIES = {
     "medium": pb.LAT_QUALITY_MEDIUM,
     "low": pb.LAT_QUALITY_LOW,
 }
+MAX_UINT32 = 2**32 - 1
 PIXELS = pb.ImageTensorOutput(layout=pb.IMAGE_LAYOUT_UINT8_NHWC)
 
 
@@ -81,7 +82,8 @@ def compress_without_image(options: CompressOptions, default_model: str) -> pb.E
     """Map options to a request that lacks its image; raises TypeError or ValueError as `to_compress_request`."""
     _refuse_unknown(options, CompressOptions.__optional_keys__)
     request = pb.EncodeRequest(
-        model=options.get("model") or default_model, lat=_to_lat_output(options.get("quality", "cache"))
+        model=options.get("model") or default_model,
+        lat=_to_lat_output(options.get("quality", "cache"), options.get("refinement", 0)),
     )
     return _with_size(request, options.get("size"))
 
@@ -92,18 +94,20 @@ def _refuse_unknown(options: Mapping[str, object], known: Collection[str]) -> No
         raise TypeError(f"there is no option {unknown[0]!r}; the options are {', '.join(sorted(known))}")
 
 
-def _to_lat_output(quality: str | float) -> pb.LatOutput:
-    """Map a quality's name, or steps in units, to the wanted form of payloads.
+def _to_lat_output(quality: str | float, refinement: int) -> pb.LatOutput:
+    """Map a quality's name, or steps in units, and a number of iterations to the wanted form of payloads.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: the quality is neither, or the number out of range.
     """
+    if not 0 <= refinement <= MAX_UINT32:
+        raise ValueError(f"refinement is {refinement}; it must be in 0..2^32-1 iterations, 0 for none")
     if isinstance(quality, str) and quality in QUALITIES:
-        return pb.LatOutput(quality=QUALITIES[quality])
+        return pb.LatOutput(quality=QUALITIES[quality], refinement=refinement)
     if isinstance(quality, str) or not 0 < quality < math.inf:
         names = ", ".join(QUALITIES)
         raise ValueError(f"quality is {quality!r}; it must be {names}, or steps in units, a number above 0")
-    return pb.LatOutput(step=quality)
+    return pb.LatOutput(step=quality, refinement=refinement)
 
 
 def _with_size(request: pb.EncodeRequest, size: tuple[int, int] | None) -> pb.EncodeRequest:
@@ -245,6 +249,7 @@ def from_info(message: pb.GetServerInfoResponse) -> ServerInfo:
             max_batch_images=limits.max_batch_images,
             max_queue_images=limits.max_queue_images,
             stream_window=limits.stream_window,
+            max_refinement=limits.max_refinement,
         ),
         models=tuple(_from_model(model) for model in message.models),
     )

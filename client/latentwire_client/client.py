@@ -124,7 +124,7 @@ class Client:
 
         Args:
             image: see `ImageInput`, of one image; of a list, the first failure is raised (`compress_stream` goes on).
-            options: quality, size, model; see `CompressOptions`.
+            options: quality, refinement, size, model; see `CompressOptions`.
         """
         if isinstance(image, list | tuple):
             with closing(self.compress_stream(image, **options)) as stream:

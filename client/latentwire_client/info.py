@@ -16,6 +16,7 @@ class ServerLimits:
     max_batch_images: int
     max_queue_images: int
     stream_window: int
+    max_refinement: int
 
 
 @dataclass(frozen=True)

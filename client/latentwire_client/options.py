@@ -31,10 +31,14 @@ class CompressOptions(TypedDict, total=False):
 
     quality: `cache` (the default), `high`, `medium`, `low`, `lossless` (float16 latents, bit for bit), or the
         quantizer's step in units, above 0: smaller is finer.
+    refinement: iterations of gradient descent by which the latents are fitted to the image, so that it decodes closer
+        in as many bytes; default: 0, none; at most `client.info().limits.max_refinement`. Each takes about as long as
+        encoding and decoding the image twice: a call may need a longer `Timeout.call_s`.
     size: (height, width) to scale and crop an image file to; default: its own.
     model: a served name; default: the client's, else the server's.
     """
 
     quality: str | float
+    refinement: int
     size: tuple[int, int] | None
     model: str

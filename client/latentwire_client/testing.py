@@ -59,6 +59,7 @@ LIMITS = pb.Limits(
     max_batch_images=64,
     max_queue_images=256,
     stream_window=16,
+    max_refinement=100,
 )
 
 

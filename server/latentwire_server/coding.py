@@ -30,10 +30,11 @@ MESSAGE_OVERHEAD = 1024
 
 @dataclass(frozen=True)
 class EncodedLatents:
-    """Latents (B,C,h,w) as the job asked for them, contiguous."""
+    """Latents (B,C,h,w) as the job asked for them, contiguous; units of each image where they were fitted to it."""
 
     values: Tensor
     logvar: Tensor | None
+    units: tuple[tuple[float, ...], ...] | None = None
 
 
 def prepare_encode(job: EncodeJob, spec: AutoencoderSpec, config: ServerConfig) -> tuple[Tensor, tuple[int, int]]:
@@ -45,6 +46,12 @@ def prepare_encode(job: EncodeJob, spec: AutoencoderSpec, config: ServerConfig) 
     Raises:
         ImageError, TensorError, NonFiniteError, RequestTooLarge, InvalidRequest: as their names say.
     """
+    if job.refinement > config.max_refinement:
+        raise InvalidRequest(
+            "lat.refinement",
+            f"refinement is {job.refinement} iterations; at most {config.max_refinement} are accepted "
+            "(serve --max-refinement)",
+        )
     f = spec.downsample_factor
     images = 1 if isinstance(job.image, bytes) else len(job.image)
     if job.kind is LatentKind.SAMPLE and len(job.seeds) != images:
@@ -75,13 +82,21 @@ def prepare_encode(job: EncodeJob, spec: AutoencoderSpec, config: ServerConfig) 
     return batch, (int(size[0]), int(size[1]))
 
 
-def finish_encode(job: EncodeJob, model: Autoencoder, moments: list[tuple[Tensor, ...]]) -> EncodedLatents:
+def finish_encode(job: EncodeJob, model: Autoencoder, outputs: list[tuple[Tensor, ...]]) -> EncodedLatents:
     """Map each image's moments to the view of the posterior that the job asked for.
+
+    Args:
+        job: what was asked for.
+        model: that did it.
+        outputs: of each image, as `Computed` has them: its moments, or fitted latents and their units.
 
     Raises:
         NonFiniteError: a number is beyond the range of the dtype that was asked for.
     """
-    means, *logvars = (torch.cat(parts) for parts in zip(*moments, strict=True))
+    first, *others = (torch.cat(parts) for parts in zip(*outputs, strict=True))
+    if job.refinement:
+        return EncodedLatents(first, None, tuple(tuple(row) for row in others[0].tolist()))
+    means, logvars = first, others
     posterior = Posterior(means, logvars[0] if logvars else None)
     values = posterior.sample(job.seeds) if job.kind is LatentKind.SAMPLE else posterior.mode()
     if job.scaled:
@@ -91,13 +106,18 @@ def finish_encode(job: EncodeJob, model: Autoencoder, moments: list[tuple[Tensor
 
 
 def compress(
-    quality: str | float, values: Tensor, size: tuple[int, int], name: str, spec: AutoencoderSpec, config: ServerConfig
+    quality: str | float,
+    latents: EncodedLatents,
+    size: tuple[int, int],
+    name: str,
+    spec: AutoencoderSpec,
+    config: ServerConfig,
 ) -> list[bytes]:
     """Map latents to a `.lat` payload for each image.
 
     Args:
         quality: as `compress_latents` takes it.
-        values: raw, float32 (B,C,h,w).
+        latents: raw, float32 (B,C,h,w).
         size: (height, width) of the images before padding.
         name: the model's, as it is served.
         spec: of that model.
@@ -108,8 +128,11 @@ def compress(
         RequestTooLarge: the payloads don't fit into one message.
     """
     origin = Origin(name, spec.latent_space, spec.weights_digest, size)
-    kept = values.half() if quality == LOSSLESS else values
-    payloads = [compress_latents(one.numpy(), quality, units=spec.latent_units, origin=origin) for one in kept]
+    kept = latents.values.half() if quality == LOSSLESS else latents.values
+    payloads = [
+        compress_latents(one.numpy(), quality, units=units, origin=origin)
+        for one, units in zip(kept, latents.units or (spec.latent_units,) * len(kept), strict=True)
+    ]
     _check_answer(sum(map(len, payloads)), "a lower quality", config)
     return payloads
 

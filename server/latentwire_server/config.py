@@ -11,6 +11,7 @@ from latentwire_codec.images import ImageLimits
 from latentwire_server.errors import ServerError
 
 MIB = 2**20
+MOST_ITERATIONS = 1_000_000
 LAST_PORT = 65535
 # What is no part of a model's name where its source is a file.
 WEIGHT_SUFFIXES = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin")
@@ -127,6 +128,7 @@ class ServerConfig:
         max_message_mib: MiB of one message, either way; an image may have a third as many pixels as this has bytes.
         max_side: pixels along each side of an image.
         stream_window: items of one stream in flight.
+        max_refinement: iterations by which latents are fitted to one image; 0: none.
         drain_timeout_s: how long accepted requests may take after SIGTERM.
         token: what clients must send; None: no token is asked for.
         tls_cert: PEM file of the certificate chain; with tls_key, the server speaks TLS.
@@ -156,6 +158,7 @@ class ServerConfig:
     max_message_mib: int = 64
     max_side: int = 8192
     stream_window: int = 16
+    max_refinement: int = 100
     drain_timeout_s: float = 60.0
     token: str | None = field(default=None, repr=False)
     tls_cert: Path | None = None
@@ -182,6 +185,7 @@ class ServerConfig:
             ("--max-message-mib", self.max_message_mib, 1, 2047),  # protobuf's own limit is 2 GiB
             ("--max-side", self.max_side, 8, 2**20 - 1),
             ("--stream-window", self.stream_window, 1, 4096),
+            ("--max-refinement", self.max_refinement, 0, MOST_ITERATIONS),
             ("--drain-timeout-s", self.drain_timeout_s, 0, 86_400),
         ):
             if not least <= value <= most:

@@ -109,6 +109,7 @@ def to_encode_job(request: pb.EncodeRequest) -> EncodeJob:
         dtype=_known(output.dtype or pb.DTYPE_FLOAT16, FLOATS, "latents.dtype", pb.DType),
         seeds=tuple(output.seeds),
         lat_quality=lat_quality,
+        refinement=0 if lat_quality is None else request.lat.refinement,
     )
 
 
@@ -139,7 +140,14 @@ def to_decode_job(request: pb.DecodeRequest) -> DecodeJob | PayloadJob:
 def _to_quality(output: pb.LatOutput) -> str | float:
     """Map how finely latents shall be kept to a quality as `compress_latents` takes it."""
     if output.WhichOneof("fineness") != "step":
-        return _known(output.quality, QUALITIES, "lat.quality", pb.LatQuality)
+        quality = _known(output.quality, QUALITIES, "lat.quality", pb.LatQuality)
+        if output.refinement and quality == LOSSLESS:
+            raise InvalidRequest(
+                "lat.refinement",
+                f"refinement is {output.refinement}, but LOSSLESS keeps latents as they are; "
+                "leave it out, or take another quality",
+            )
+        return quality
     if not 0 < output.step < math.inf:
         raise InvalidRequest("lat.step", f"step is {output.step}; it must be a finite number above 0")
     return output.step
@@ -209,6 +217,7 @@ def from_limits(config: ServerConfig) -> pb.Limits:
         max_batch_images=most_images(config),
         max_queue_images=config.max_queue,
         stream_window=config.stream_window,
+        max_refinement=config.max_refinement,
     )
 
 

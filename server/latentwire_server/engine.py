@@ -3,7 +3,8 @@
 
 A job's image is read in a thread pool, waits in the batcher, runs in the device's one thread, and its answer is
 written in the pool again; the event loop only passes things on. A long batch pauses between the strips that it is
-computed in: small ones run meanwhile, and it ends there if nobody waits for it any more.
+computed in, or the iterations of a refinement: small ones run meanwhile, and it ends there if nobody waits for it any
+more.
 
     job ── admission ── model in memory ── prepare (pool) ── batcher ── device thread ── finish (pool) ── result
 
@@ -26,6 +27,7 @@ from torch import Tensor
 
 from latentwire_codec.autoencoder import Autoencoder, load_autoencoder
 from latentwire_codec.errors import UnknownModel
+from latentwire_codec.refinement import Refinement
 from latentwire_codec.runtime import Placement
 from latentwire_server import coding
 from latentwire_server.admission import Admission
@@ -45,7 +47,7 @@ from latentwire_server.jobs import (
 from latentwire_server.lane import BatchLimits
 from latentwire_server.models import Held, ModelStore
 from latentwire_server.statistics import Stages
-from latentwire_server.task import Computed, Task, compute, warm_up
+from latentwire_server.task import Computed, Fit, Task, compute, warm_up
 from latentwire_server.telemetry import Metrics
 
 log = logging.getLogger("latentwire")
@@ -174,7 +176,10 @@ class Engine:
             model = held.model
             prepared, prepare_ns = await self._code(partial(coding.prepare_encode, job, model.spec, self._config))
             batch, size = prepared
-            task = Task(name, model, "encode", tuple(batch.shape[1:]), batch.dtype)
+            fit = None
+            if job.lat_quality is not None and job.refinement:
+                fit = Fit(Refinement(job.refinement), job.lat_quality, size)
+            task = Task(name, model, "encode", tuple(batch.shape[1:]), batch.dtype, fit)
             height, width = coding.sides(batch)
             run = await self._compute(task, batch, height * width, caller)
             latents, finish_ns = await self._code(
@@ -183,7 +188,7 @@ class Engine:
             payloads, compress_ns = None, 0
             if job.lat_quality is not None:
                 payloads, compress_ns = await self._code(
-                    partial(coding.compress, job.lat_quality, latents.values, size, name, model.spec, self._config)
+                    partial(coding.compress, job.lat_quality, latents, size, name, model.spec, self._config)
                 )
         return EncodeResult(
             values=latents.values,
@@ -236,10 +241,13 @@ class Engine:
         return await self._code(partial(coding.decompress, job, model, self._config))
 
     async def _compute(self, task: Task, batch: Tensor, image_pixels: int, caller: Caller) -> Run:
-        """Queue each image of a batch; the first failure takes the others out of the queue."""
+        """Queue each image of a batch; the first failure takes the others out of the queue.
+
+        Work of many passes waits among the large images: small ones run in its pauses.
+        """
         enqueued_ns = time.monotonic_ns()
         submissions = [
-            asyncio.create_task(self._batcher.submit(one, key=task, pixels=image_pixels, caller=caller))
+            asyncio.create_task(self._batcher.submit(one, key=task, pixels=image_pixels * task.passes, caller=caller))
             for one in batch.split(1)
         ]
         try:

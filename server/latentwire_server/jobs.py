@@ -75,6 +75,7 @@ class EncodeJob:
         dtype: of the answer; a float.
         seeds: for SAMPLE, one for each image.
         lat_quality: of a `.lat` payload for each image, as `compress_latents` takes it; None: the answer is a tensor.
+        refinement: iterations by which the latents of a payload are fitted to their image; 0: none.
         scale: of scaled latents; None: the model's own.
         shift: of scaled latents; None: the model's own.
     """
@@ -87,6 +88,7 @@ class EncodeJob:
     dtype: torch.dtype
     seeds: tuple[int, ...]
     lat_quality: str | float | None = None
+    refinement: int = 0
     scale: float | None = None
     shift: float | None = None
 

@@ -9,10 +9,25 @@ from torch import Tensor
 
 from latentwire_codec import pixels
 from latentwire_codec.autoencoder import Autoencoder
+from latentwire_codec.codec import refine_latents
 from latentwire_codec.errors import NonFiniteError
+from latentwire_codec.refinement import Refinement
 from latentwire_codec.tiling.footprint import Half
 
 WARM_UP_SIDE = 64
+PASSES_PER_ITERATION = 3
+"""An iteration decodes, and goes the same way back for the gradient, which takes twice as long."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How encoded latents are fitted to their images before they become payloads."""
+
+    refinement: Refinement
+    quality: str | float
+    """Of the payloads, not lossless."""
+    image_size: tuple[int, int]
+    """Height and width before padding."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +41,21 @@ class Task:
     shape: tuple[int, ...]
     dtype: torch.dtype
     """Of the input for encode, of the output for decode: uint8 or a float."""
+    fit: Fit | None = None
+    """For encode."""
+
+    @property
+    def passes(self) -> int:
+        """How much work it is: in so many times that of encoding or decoding once."""
+        return 1 if self.fit is None else 1 + PASSES_PER_ITERATION * self.fit.refinement.iterations
 
 
 @dataclass(frozen=True)
 class Computed:
-    """What the model gave for one image: moments for encode, one image for decode; each with B = 1."""
+    """What the model gave for one image: moments for encode, one image for decode; each with B = 1.
+
+    An encode with a fit gives the fitted latents (1,C,h,w) and the units (1,C), float64, to compress them with.
+    """
 
     tensors: tuple[Tensor, ...]
     float32_retry: bool
@@ -46,7 +71,7 @@ def compute(task: Task, payloads: list[Tensor], pause: Callable[[], None]) -> li
     Args:
         task: of all of them.
         payloads: at least one.
-        pause: called between the strips of a long batch; what it raises ends the batch.
+        pause: called between the strips, or the iterations, of a long batch; what it raises ends the batch.
     """
     retried: set[int] = set()
     try:
@@ -81,6 +106,23 @@ def _forward(
     if task.dtype == torch.uint8:
         batch = pixels.to_float(batch.to(model.spec.device))
     posterior = model.encode(batch, on_retry, pause)
+    if task.fit is not None:
+        return _fitted(task.fit, model, posterior.mode(), batch, pause)
     if posterior.logvar is None:
         return (posterior.mean,)
     return posterior.mean, posterior.logvar
+
+
+def _fitted(
+    fit: Fit, model: Autoencoder, latents: Tensor, padded: Tensor, pause: Callable[[], None]
+) -> tuple[Tensor, Tensor]:
+    """Map latents (B,C,h,w) and their images, float (B,3,H,W), to the fitted latents and their units (B,C)."""
+    height, width = fit.image_size
+    fitted, units = zip(
+        *(
+            refine_latents(one, image, fit.quality, fit.refinement, model=model, pause=pause)
+            for one, image in zip(latents.split(1), padded[:, :, :height, :width].split(1), strict=True)
+        ),
+        strict=True,
+    )
+    return torch.stack([torch.from_numpy(one) for one in fitted]), torch.tensor(units, dtype=torch.float64)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from inspect import signature
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
@@ -28,7 +28,10 @@ from latentwire_client.cli.picture import AMPLIFICATION, GAP, side_by_side
 from latentwire_client.cli.report import Batch, byte_count, make_table, name_cell, print_table
 from latentwire_client.cli.serve import serve as serve_command
 from latentwire_client.errors import Unavailable
+from latentwire_client.testing import FakeServer
+from latentwire_codec.codec import Origin, compress_latents
 from latentwire_proto import __version__
+from latentwire_proto.v1 import latent_codec_pb2 as pb
 from latentwire_server.config import ModelSource, ServerConfig
 from latentwire_server.ports import Ports
 
@@ -97,6 +100,7 @@ def test_without_a_command_it_shows_its_help(capsys: pytest.CaptureFixture[str])
         (["encode", "a.png", "-o", "out", "--kind", "sample", "--seed", "-1"], "0..2^64-1"),
         (["encode", "a.png", "-o", "out", "--scaled"], "moments are always raw"),
         (["encode", "a.png", "-o", "out", "--timeout", "0"], "must be above 0"),
+        (["compress", "a.png", "-o", "out", "--refine", "-1"], "--refine"),
         (["encode", "a.png", "-o", "out", "--local", "--server", "host:1"], "leave out --server"),
         (["decode", "a.safetensors", "-o", "out", "--quality", "90"], "PNG is lossless"),
         (["decode", "a.safetensors", "-o", "out", "--format", "webp", "--quality", "101"], "101 is not in 1..100"),
@@ -124,6 +128,39 @@ def test_wrong_arguments_are_one_line(
     monkeypatch.chdir(tmp_path)
     assert main(arguments) in (1, 2)
     assert words in error_line(capsys)
+
+
+class Watched(FakeServer):
+    """A server that remembers how long each image is waited for, seconds, and answers with a payload of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits_s: list[float | None] = []
+
+    def Encode(self, request: pb.EncodeRequest, context: Any) -> pb.EncodeResponse:
+        self.waits_s.append(context.time_remaining())
+        payload = compress_latents(np.zeros((4, 1, 1), np.float32), origin=Origin(image_size=(8, 8)))
+        return pb.EncodeResponse(lat=pb.LatPayloads(payloads=[payload]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "least_s", "most_s"),
+    [([], 100, 120), (["--refine", "1"], None, None), (["--refine", "1", "--timeout", "1000"], 900, 1000)],
+)
+def test_a_refinement_is_waited_for_as_long_as_it_takes_or_is_said(
+    arguments: list[str], least_s: float | None, most_s: float | None, tmp_path: Path
+) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    with Watched() as server:
+        target = ["--server", server.target]
+        assert main(["compress", str(tmp_path / "a.png"), "-o", str(tmp_path / "lat"), *target, *arguments]) == 0
+    (wait_s,) = server.waits_s
+    if least_s is None or most_s is None:
+        # What gRPC says where there is no deadline differs from version to version.
+        assert wait_s is None or wait_s > 10**6
+    else:
+        assert wait_s is not None
+        assert least_s < wait_s <= most_s
 
 
 def test_serve_has_a_flag_for_every_field_of_the_configuration() -> None:

@@ -21,6 +21,7 @@ from latentwire_client._convert import (
     from_latents,
     report,
     single,
+    to_compress_request,
     to_decode_request,
     to_encode_request,
     to_file_output,
@@ -495,10 +496,22 @@ def test_what_a_server_says_of_itself_becomes_plain_values() -> None:
         config_json='{"act_fn": "silu"}', has_logvar=True, loaded=True,
     )  # fmt: skip
     fixed = pb.ModelInfo(fixed_size=pb.ImageSize(height=32, width=64))
-    limits = pb.Limits(max_message_bytes=1, max_image_side=2, max_image_pixels=3, stream_window=4)
+    limits = pb.Limits(max_message_bytes=1, max_image_side=2, max_image_pixels=3, max_refinement=4)
     info = from_info(pb.GetServerInfoResponse(version="1.2.3", limits=limits, models=[model, fixed]))
-    assert (info.version, info.limits.max_image_pixels, info.limits.stream_window) == ("1.2.3", 3, 4)
+    assert (info.version, info.limits.max_image_pixels, info.limits.max_refinement) == ("1.2.3", 3, 4)
     one, other = info.models
     assert (one.name, one.scale, one.shift, one.dtype, one.fixed_size) == ("m", (0.5,), (0.25,), "bfloat16", None)
     assert one.config == {"act_fn": "silu"}
     assert (other.fixed_size, other.config) == ((32, 64), {})
+
+
+def test_the_iterations_of_a_refinement_are_asked_for_whatever_names_the_quality() -> None:
+    for quality in ("low", 0.5):
+        assert to_compress_request(b"file", {"quality": quality, "refinement": 30}, "").lat.refinement == 30
+    assert to_compress_request(b"file", {}, "").lat.refinement == 0
+
+
+@pytest.mark.parametrize("refinement", [-1, 2**32])
+def test_a_refinement_that_is_no_number_of_iterations_is_refused(refinement: int) -> None:
+    with pytest.raises(ValueError, match=f"refinement is {refinement}; it must be in"):
+        to_compress_request(b"file", {"refinement": refinement}, "")

@@ -99,6 +99,7 @@ RANGES = {
     "max_message_mib": (1, 2047),
     "max_side": (8, 2**20 - 1),
     "stream_window": (1, 4096),
+    "max_refinement": (0, 1_000_000),
     "drain_timeout_s": (0, 86_400),
 }
 

@@ -522,7 +522,7 @@ def test_decoded_files_keep_their_order() -> None:
 
 
 def test_limits_are_the_configurations() -> None:
-    config = ServerConfig(max_message_mib=3, max_side=100, max_batch=5, max_queue=9, stream_window=7)
+    config = ServerConfig(max_message_mib=3, max_side=100, max_batch=5, max_queue=9, stream_window=7, max_refinement=3)
     assert from_limits(config) == pb.Limits(
         max_message_bytes=3 * 2**20,
         max_image_side=100,
@@ -530,6 +530,7 @@ def test_limits_are_the_configurations() -> None:
         max_batch_images=5,
         max_queue_images=9,
         stream_window=7,
+        max_refinement=3,
     )
 
 
@@ -606,6 +607,20 @@ def test_an_unknown_lat_quality_is_refused_by_name() -> None:
     field, text = refused_encode(pb.EncodeRequest(image_file=b"file", lat=output))
     assert field == "lat.quality"
     assert "LAT_QUALITY_CACHE" in text
+
+
+@pytest.mark.parametrize("output", [pb.LatOutput(refinement=30), pb.LatOutput(step=0.5, refinement=30)])
+def test_the_iterations_of_a_refinement_are_taken_over(output: pb.LatOutput) -> None:
+    assert to_encode_job(pb.EncodeRequest(image_file=b"file", lat=output)).refinement == 30
+    assert to_encode_job(pb.EncodeRequest(image_file=b"file", lat=pb.LatOutput())).refinement == 0
+    assert to_encode_job(file_request()).refinement == 0
+
+
+def test_a_refinement_of_what_is_kept_as_it_is_is_refused() -> None:
+    output = pb.LatOutput(quality=pb.LAT_QUALITY_LOSSLESS, refinement=30)
+    field, text = refused_encode(pb.EncodeRequest(image_file=b"file", lat=output))
+    assert field == "lat.refinement"
+    assert "refinement is 30, but LOSSLESS keeps latents as they are" in text
 
 
 def test_payloads_go_both_ways_as_they_are() -> None:

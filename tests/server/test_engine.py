@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from latentwire_codec import pixels
 from latentwire_codec.autoencoder import Autoencoder
+from latentwire_codec.codec import refine_latents
 from latentwire_codec.errors import (
     CodecError,
     ImageError,
@@ -30,13 +32,14 @@ from latentwire_codec.errors import (
 )
 from latentwire_codec.images import ImageFormat, read_image, write_image
 from latentwire_codec.posterior import seeded_noise
+from latentwire_codec.refinement import Refinement
 from latentwire_server import coding
 from latentwire_server import engine as engine_module
 from latentwire_server.config import ModelSource, ServerConfig
 from latentwire_server.engine import Engine
 from latentwire_server.errors import DeadlineExceeded, InvalidRequest, QueueFull, RequestError, RequestTooLarge
 from latentwire_server.jobs import Caller, DecodeJob, EncodeJob, FileOutput, LatentKind
-from latentwire_server.task import Computed, Task
+from latentwire_server.task import Computed, Fit, Task
 from latentwire_server.telemetry import Metrics
 
 T = TypeVar("T")
@@ -623,3 +626,81 @@ async def test_only_the_model_is_computed_on_several_cores(tiny: str, monkeypatc
     finally:
         torch.set_num_threads(before)
     assert seen == {"load_autoencoder": {1}, "compute": {3}, "prepare_encode": {1}, "finish_encode": {1}}
+
+
+# Refinement
+
+# So many iterations that it never ends by itself while a test lasts.
+ENDLESS = 10**6
+REFINED = replace(ENCODE, image=png(31, 47), lat_quality="high", refinement=ENDLESS)
+
+
+@asynccontextmanager
+async def refining(tiny: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Running, "asyncio.Task[Any]"]]:
+    """An engine with an endless refinement at work, and that."""
+    begun = threading.Event()
+    async with running(tiny, max_refinement=ENDLESS) as engine:
+        decode = engine.model.decode_with_gradients
+
+        def watched(latents: Tensor) -> Tensor:
+            begun.set()
+            return decode(latents)
+
+        monkeypatch.setattr(engine.model, "decode_with_gradients", watched)
+        job = asyncio.create_task(engine.encode(REFINED, CALLER))
+        assert await asyncio.to_thread(begun.wait, 60)
+        yield engine, job
+
+
+async def test_small_jobs_are_answered_while_latents_are_refined(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with refining(tiny, monkeypatch) as (engine, job):
+        decoded = await engine.decode(SMALL, Caller("other"))
+        encoded = await engine.encode(ENCODE, CALLER)
+        assert not job.done()
+        job.cancel()
+        await asyncio.gather(job, return_exceptions=True)
+    async with running(tiny) as engine:
+        assert torch.equal(encoded.values, (await engine.encode(ENCODE, CALLER)).values)
+        alone = await engine.decode(SMALL, CALLER)
+    assert isinstance(decoded.images, Tensor)
+    assert isinstance(alone.images, Tensor)
+    assert torch.equal(decoded.images, alone.images)
+
+
+async def test_a_refinement_that_nobody_waits_for_ends(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with refining(tiny, monkeypatch) as (engine, job):
+        stay = engine.engine.models["tiny"].stay
+        assert stay is not None
+        job.cancel()
+        await asyncio.gather(job, return_exceptions=True)
+        await stay.idle.wait()
+        assert stay.holders == 0
+
+
+async def test_in_a_batch_each_image_is_refined_as_it_is_alone(tiny: str) -> None:
+    images = list(random_pixels(3, 8, 12, 3).split(1))
+    fit = Fit(Refinement(3), "high", (7, 11))
+    async with running(tiny) as engine:
+        run = partial(engine.engine._run_on_device, Task("tiny", engine.model, "encode", (8, 12, 3), torch.uint8, fit))
+        together, alone = run(images), [run([one])[0] for one in images]
+    for result, other in zip(together, alone, strict=True):
+        assert isinstance(result, Computed)
+        assert isinstance(other, Computed)
+        latents, units = result.tensors
+        assert (latents.shape, units.shape, units.dtype) == ((1, 4, 4, 6), (1, 4), torch.float64)
+        assert torch.equal(latents, other.tensors[0])
+        assert torch.equal(units, other.tensors[1])
+
+
+async def test_the_padding_of_an_image_is_not_fitted(tiny: str) -> None:
+    image = random_pixels(1, 8, 12, 3)
+    async with running(tiny) as engine:
+        model, fit = engine.model, Fit(Refinement(3), "high", (7, 11))
+        latents = model.encode(pixels.to_float(image)).mode()
+        task = Task("tiny", model, "encode", (8, 12, 3), torch.uint8, fit)
+        (result,) = engine.engine._run_on_device(task, [image])
+    cropped = pixels.to_float(image[:, :7, :11])
+    expected, units = refine_latents(latents, cropped, "high", fit.refinement, model=model)
+    assert isinstance(result, Computed)
+    assert torch.equal(result.tensors[0][0], torch.from_numpy(expected))
+    assert tuple(result.tensors[1][0].tolist()) == units

@@ -68,6 +68,7 @@ def _limits(found: ServerInfo) -> Table:
         ("images in a request", limits.max_batch_images),
         ("images in the queue", limits.max_queue_images),
         ("items of a stream in flight", limits.stream_window),
+        ("iterations of a refinement", limits.max_refinement),
     ):
         table.add_row(label, f"{value:,}")
     return table

@@ -52,11 +52,12 @@ def local_server(model: str) -> Iterator[str]:
     """
     require("server")
     from latentwire_server.app import background
-    from latentwire_server.config import ModelSource, ServerConfig
+    from latentwire_server.config import MOST_ITERATIONS, ModelSource, ServerConfig
 
     # It has no log here; its faults are printed all the same.
     logging.getLogger("latentwire").setLevel(logging.ERROR)
     models = (ModelSource.parse(model),) if model else ServerConfig.models
-    # Interrupted, there is nobody left to finish the accepted requests for.
-    with background(ServerConfig(port=0, models=models, drain_timeout_s=0)) as server:
+    # Interrupted, there is nobody left to finish the accepted requests for; nor does a refinement keep others waiting.
+    config = ServerConfig(port=0, models=models, max_refinement=MOST_ITERATIONS, drain_timeout_s=0)
+    with background(config) as server:
         yield f"127.0.0.1:{server.port}"

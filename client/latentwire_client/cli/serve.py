@@ -208,6 +208,16 @@ def serve(
     stream_window: Annotated[
         int | None, _option("--stream-window", LIMITS, "ITEMS", "Items of one stream in flight, 1..4096.", "16")
     ] = None,
+    max_refinement: Annotated[
+        int | None,
+        _option(
+            "--max-refinement",
+            LIMITS,
+            "ITERATIONS",
+            "Iterations by which latents may be fitted to an image (compress --refine), 0..1000000; 0 for none.",
+            "100",
+        ),
+    ] = None,
     drain_timeout_s: Annotated[
         float | None,
         _option(

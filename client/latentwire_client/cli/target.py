@@ -53,7 +53,7 @@ TimeoutS = Annotated[
     option(
         "--timeout",
         text="How long to wait for one answer, seconds, above 0.",
-        default="120; none for what `encode` sends",
+        default="120; none for what `encode` sends, nor with `compress --refine`",
         panel=PANEL,
         metavar="SECONDS",
     ),
@@ -70,9 +70,12 @@ def connect(
     *,
     local: bool = False,
     model: str = "",
+    takes_long: bool = False,
     on_execution: OnExecution | None = None,
 ) -> Iterator[Client]:
     """Map the options to a client, and with `local` to a server in this process.
+
+    With `takes_long` answers may take any time where no timeout says otherwise.
 
     Raises:
         Refusal: the options contradict each other or are out of range, or the server extra is missing.
@@ -80,7 +83,8 @@ def connect(
     """
     if timeout is not None and not timeout > 0:
         raise Refusal(f"--timeout is {timeout}; it must be above 0")
-    waiting = Timeout() if timeout is None else Timeout(call_s=timeout, stream_item_s=timeout)
+    default = timeout is None and not takes_long
+    waiting = Timeout() if default else Timeout(call_s=timeout, stream_item_s=timeout)
     if local and (server is not None or tls or tls_ca is not None):
         raise Refusal("--local runs the model in this process; leave out --server, --tls and --tls-ca")
     if not local:

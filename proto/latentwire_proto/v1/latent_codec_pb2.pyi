@@ -159,12 +159,14 @@ class LatentOutput(_message.Message):
     def __init__(self, kind: _Optional[_Union[LatentKind, str]] = ..., scale: _Optional[_Union[LatentScale, str]] = ..., dtype: _Optional[_Union[DType, str]] = ..., seeds: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class LatOutput(_message.Message):
-    __slots__ = ("quality", "step")
+    __slots__ = ("quality", "step", "refinement")
     QUALITY_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
+    REFINEMENT_FIELD_NUMBER: _ClassVar[int]
     quality: LatQuality
     step: float
-    def __init__(self, quality: _Optional[_Union[LatQuality, str]] = ..., step: _Optional[float] = ...) -> None: ...
+    refinement: int
+    def __init__(self, quality: _Optional[_Union[LatQuality, str]] = ..., step: _Optional[float] = ..., refinement: _Optional[int] = ...) -> None: ...
 
 class EncodeResponse(_message.Message):
     __slots__ = ("latents", "lat", "execution")
@@ -297,20 +299,22 @@ class GetServerInfoResponse(_message.Message):
     def __init__(self, version: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., models: _Optional[_Iterable[_Union[ModelInfo, _Mapping]]] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_message_bytes", "max_image_side", "max_image_pixels", "max_batch_images", "max_queue_images", "stream_window")
+    __slots__ = ("max_message_bytes", "max_image_side", "max_image_pixels", "max_batch_images", "max_queue_images", "stream_window", "max_refinement")
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_IMAGE_SIDE_FIELD_NUMBER: _ClassVar[int]
     MAX_IMAGE_PIXELS_FIELD_NUMBER: _ClassVar[int]
     MAX_BATCH_IMAGES_FIELD_NUMBER: _ClassVar[int]
     MAX_QUEUE_IMAGES_FIELD_NUMBER: _ClassVar[int]
     STREAM_WINDOW_FIELD_NUMBER: _ClassVar[int]
+    MAX_REFINEMENT_FIELD_NUMBER: _ClassVar[int]
     max_message_bytes: int
     max_image_side: int
     max_image_pixels: int
     max_batch_images: int
     max_queue_images: int
     stream_window: int
-    def __init__(self, max_message_bytes: _Optional[int] = ..., max_image_side: _Optional[int] = ..., max_image_pixels: _Optional[int] = ..., max_batch_images: _Optional[int] = ..., max_queue_images: _Optional[int] = ..., stream_window: _Optional[int] = ...) -> None: ...
+    max_refinement: int
+    def __init__(self, max_message_bytes: _Optional[int] = ..., max_image_side: _Optional[int] = ..., max_image_pixels: _Optional[int] = ..., max_batch_images: _Optional[int] = ..., max_queue_images: _Optional[int] = ..., stream_window: _Optional[int] = ..., max_refinement: _Optional[int] = ...) -> None: ...
 
 class ModelInfo(_message.Message):
     __slots__ = ("name", "class_name", "latent_space", "weights_digest", "file_sha256", "latent_channels", "downsample_factor", "scale", "shift", "has_logvar", "fixed_size", "parameters", "dtype", "device", "config_json", "loaded")

@@ -16,7 +16,7 @@ from benchmarks.report.model import Latents, Model, Source
 from benchmarks.report.rows import Row
 from benchmarks.report.scores import CAP_DB
 from latentwire_codec import bitstream, entropy, metrics
-from latentwire_codec.codec import LOSSLESS, compress, compress_latents, decompress_latents
+from latentwire_codec.codec import LOSSLESS, decompress_latents
 from latentwire_codec.errors import TensorError
 from latentwire_codec.fitted_prior import common_prior
 from latentwire_codec.geometry import Pixels
@@ -99,21 +99,17 @@ def measure_model(model: Model, qualities: Sequence[str], image: Pixels) -> dict
     def kept(packed: Packed) -> dict[str, Any]:
         return {"bytes": packed.num_bytes, "psnr_db": psnr(packed.latents)}
 
-    units, origin = model.autoencoder.spec.latent_units, model.origin(framed)
     forms = {form.name: kept(form.pack(latents)) for form in FORMS}
-    whole = compress_latents(latents.astype(np.float16), LOSSLESS, units=units, origin=origin)
+    whole = model.compress(framed, latents.astype(np.float16), LOSSLESS)
     forms[lat_name(LOSSLESS)] = kept(Packed(len(whole), decompress_latents(whole)[0].astype(np.float32)))
     coded = {}
     for quality in qualities:
         wanted = Quality.parse(quality)
-        if wanted.refinement is None:
-            payload = compress_latents(latents, wanted.fineness, units=units, origin=origin)
-        else:
-            payload = compress(
-                framed, model=model.autoencoder, quality=wanted.fineness, refinement=wanted.refinement, name=model.name
-            )
-        forms[lat_name(quality)] = kept(Packed(len(payload), decompress_latents(payload)[0]))
-        coded[quality] = compare(payload, latents, wanted.refinement is None)
+        payload = model.compress(framed, latents, wanted.fineness, wanted.refinement)
+        restored = decompress_latents(payload)[0]
+        forms[lat_name(quality)] = kept(Packed(len(payload), restored))
+        # Fitted latents are multiples of the steps: what they were is what comes back.
+        coded[quality] = compare(payload, latents if wanted.refinement is None else restored)
     return {
         "shape": list(latents.shape),
         "width": framed.shape[1],
@@ -123,17 +119,10 @@ def measure_model(model: Model, qualities: Sequence[str], image: Pixels) -> dict
     }
 
 
-def compare(payload: bytes, latents: Latents, as_encoded: bool) -> dict[str, Any]:
-    """Map a `.lat` payload to what other coders would take at the same steps.
-
-    Args:
-        payload: of one image.
-        latents: as they were encoded.
-        as_encoded: whether the payload was made of these; else of what they became when they were fitted to the image.
-    """
+def compare(payload: bytes, latents: Latents) -> dict[str, Any]:
+    """Map a `.lat` payload and the latents it was made of to what other coders would take at the same steps."""
     header, sections = bitstream.unpack(payload)
     integers, steps = integers_of(header, sections)
-    reals = latents if as_encoded else integers * steps.sizes[:, None, None]
     # int8 where they fit, as anyone would who stored them.
     fits = np.abs(integers).max() < 128
     return {
@@ -141,8 +130,8 @@ def compare(payload: bytes, latents: Latents, as_encoded: bool) -> dict[str, Any
         "coded_bytes": sum(len(getattr(sections, name)) for name in bitstream.SECTION_NAMES),
         "zstd_bytes": zstd(integers.astype(np.int8 if fits else np.int32).tobytes()),
         "own_tables_bits": own_tables_bits(integers),
-        "rounded_own_tables_bits": own_tables_bits(round_to(reals, steps)),
-        "channels": describe(integers, reals / steps.sizes[:, None, None]),
+        "rounded_own_tables_bits": own_tables_bits(round_to(latents, steps)),
+        "channels": describe(integers, latents / steps.sizes[:, None, None]),
     }
 
 

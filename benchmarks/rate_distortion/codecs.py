@@ -11,7 +11,7 @@ import pillow_jxl  # noqa: F401  # tells Pillow of JPEG XL
 from PIL import Image
 
 from benchmarks.report.model import Model
-from latentwire_codec.codec import QUALITIES, compress, compress_latents, decompress_latents
+from latentwire_codec.codec import QUALITIES, decompress_latents
 from latentwire_codec.geometry import Pixels
 from latentwire_codec.refinement import Refinement
 
@@ -108,20 +108,10 @@ class LatentCodec:
         )
 
     def encode(self, image: Pixels, settings: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-        """Give each of the settings with the file that an image becomes."""
-        if self.refinement is not None:
-            model, name = self.model.autoencoder, self.model.name
-            for setting in settings:
-                yield (
-                    setting,
-                    compress(image, model=model, quality=float(setting), refinement=self.refinement, name=name),
-                )
-            return
-        # The model encodes it once.
+        """Give each of the settings with the file that an image becomes; the model encodes it once."""
         latents = self.model.encode(image)
-        units, origin = self.model.autoencoder.spec.latent_units, self.model.origin(image)
         for setting in settings:
-            yield setting, compress_latents(latents, float(setting), units=units, origin=origin)
+            yield setting, self.model.compress(image, latents, float(setting), self.refinement)
 
     def decode(self, payload: bytes, image: Pixels) -> Pixels:
         """Map a `.lat` file to its image."""

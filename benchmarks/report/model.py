@@ -12,8 +12,9 @@ import torch
 
 from latentwire_codec import pixels
 from latentwire_codec.autoencoder import Autoencoder, load_autoencoder
-from latentwire_codec.codec import Origin
+from latentwire_codec.codec import Origin, compress_latents, refine_latents
 from latentwire_codec.geometry import Pixels, crop, pad_to_multiple, resize_to_cover
+from latentwire_codec.refinement import Refinement
 
 Latents = npt.NDArray[np.float32]
 
@@ -83,6 +84,21 @@ class Model:
         batch = pixels.to_float(torch.from_numpy(padded).unsqueeze(0))
         latents: Latents = self.autoencoder.encode(batch).mode()[0].numpy()
         return latents
+
+    def compress(
+        self,
+        image: Pixels,
+        latents: npt.NDArray[np.floating],
+        quality: str | float,
+        refinement: Refinement | None = None,
+    ) -> bytes:
+        """Map a framed image and its latents to the `.lat` payload that `latentwire_codec.compress` makes of it."""
+        units = self.autoencoder.spec.latent_units
+        if refinement is not None:
+            encoded = torch.from_numpy(latents).unsqueeze(0)
+            original = pixels.to_float(torch.tensor(image).unsqueeze(0))
+            latents, units = refine_latents(encoded, original, quality, refinement, model=self.autoencoder)
+        return compress_latents(latents, quality, units=units, origin=self.origin(image))
 
     def decode(self, latents: npt.NDArray[np.floating], image: Pixels) -> Pixels:
         """Map latents (C,h,w) to an image of the size of `image`."""

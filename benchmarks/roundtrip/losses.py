@@ -11,7 +11,7 @@ from benchmarks.report.model import Model, Source
 from benchmarks.report.rows import Row
 from benchmarks.report.scores import CAP_DB, Scorer, Wanted
 from latentwire_codec import metrics
-from latentwire_codec.codec import compress_latents, decompress_latents
+from latentwire_codec.codec import decompress_latents
 from latentwire_codec.geometry import Pixels
 
 QUALITY = "cache"
@@ -48,7 +48,7 @@ def measure_model(model: Model, scorer: Scorer, image: Pixels) -> dict[str, Any]
     """Map an image to what is measured of one VAE: scores with whole latents, PSNR also with those of a `.lat`."""
     framed = model.frame(image)
     latents = model.encode(framed)
-    payload = compress_latents(latents, QUALITY, units=model.autoencoder.spec.latent_units, origin=model.origin(framed))
+    payload = model.compress(framed, latents, QUALITY)
     restored = model.decode(decompress_latents(payload)[0], framed)
     height, width = framed.shape[:2]
     return {

@@ -49,7 +49,7 @@ class Refinement:
     """How far latents are fitted to their image.
 
     Attributes:
-        iterations: of gradient descent, at least 1; each takes as long as encoding and decoding a few times.
+        iterations: of gradient descent, at least 1; each takes about as long as encoding and decoding twice.
         rate_weight: 1 weighs bits as the quantizer's steps do: what a bit of finer steps would gain in PSNR. More gives
             up quality for bytes, 0 takes any number of bits.
 

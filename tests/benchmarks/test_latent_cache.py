@@ -118,7 +118,7 @@ def test_the_integers_of_a_payload_are_its_latents_in_steps(channels: int) -> No
     integers, steps = integers_of(*bitstream.unpack(payload))
     restored = decompress_latents(payload)[0] / steps.sizes[:, None, None]
     assert np.abs(restored - integers).max() <= 1
-    found = compare(payload, latents, as_encoded=True)
+    found = compare(payload, latents)
     assert found["lat_bytes"] == len(payload)
     assert found["zstd_bytes"] == zstd(integers.astype(np.int8).tobytes())
     assert 0 < found["coded_bytes"] < found["lat_bytes"]

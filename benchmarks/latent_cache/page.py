@@ -160,17 +160,29 @@ def coding_table(model: str, found: dict[str, Coding]) -> Table:
 
 
 def plots(found: dict[str, dict[str, Cost]]) -> Plots:
-    """Plot the loss over the bytes: a line for `.lat`, and a point for each other form, of every model."""
+    """Plot the loss over the bytes, of every model: lines for `.lat`, a point for each other form.
+
+    `.lat` has a line for latents as they were encoded, and one for each refinement.
+    """
     single = [lat_name(LOSSLESS), *(form.name for form in FORMS)]
+    graded = {form: _way(form) for forms in found.values() for form in forms if form not in single}
+    labels = list(dict.fromkeys([LAT, *single, *graded.values()]))
     svgs = []
     for model, forms in found.items():
-        graded = [cost for form, cost in forms.items() if form not in single]
-        lines = [_line(LAT, sorted(graded, key=lambda cost: cost.bytes_512), 0)]
-        lines += [_line(form, [forms[form]], colour) for colour, form in enumerate(single, 1)]
+        lines = []
+        for colour, label in enumerate(labels):
+            costs = [cost for form, cost in forms.items() if graded.get(form, form) == label]
+            lines.append(_line(label, sorted(costs, key=lambda cost: cost.bytes_512), colour))
         svgs.append(line_plot(lines, "kB per 512x512", f"{model}: decoded PSNR lost, dB", ticks=TICKS))
-    legend = [(name, colour, False) for colour, name in enumerate([LAT, *single])]
+    legend = [(label, colour, False) for colour, label in enumerate(labels)]
     note = f"Forms that lose more than {PLOTTED_LOSS_DB:g} dB are left out."
     return Plots("What is lost for how many bytes", svgs, legend, note)
+
+
+def _way(form: str) -> str:
+    """Map the name of a `.lat` form to that of its line."""
+    _, plus, refinement = form.partition("+")
+    return f"{LAT} {plus}{refinement}" if plus else LAT
 
 
 def _line(label: str, forms: Iterable[Cost], colour: int) -> Line:
@@ -178,7 +190,9 @@ def _line(label: str, forms: Iterable[Cost], colour: int) -> Line:
     return Line(label, [cost.bytes_512 / KILO for cost in shown], [cost.lost_db for cost in shown], colour)
 
 
-def counted(qualities: Iterable[str]) -> list[str]:
+def counted(qualities: Sequence[str]) -> list[str]:
     """List which bytes of each form count."""
     names = ", ".join(lat_name(quality) for quality in (LOSSLESS, *qualities))
-    return [*(f"{form.name}: {form.counted}" for form in FORMS), f"{names}: the whole file"]
+    refined = "; +NxW: latents fitted to their image by N iterations, with W times the weight of bits"
+    explained = refined if any("+" in quality for quality in qualities) else ""
+    return [*(f"{form.name}: {form.counted}" for form in FORMS), f"{names}: the whole file{explained}"]

@@ -45,7 +45,9 @@ def show(
     curves = own | {curve.codec: curve for curve in read_curves}
     codecs = plan.codecs(models)
     names = [codec.name for codec in plan.latent_codecs(models)]
-    limits = {name: mean_scores([row["unquantized"][name] for row in measured.rows]) for name in names}
+    # Of latents as they were encoded; fitted ones decode to more.
+    unquantized = [codec.name for codec in plan.latent_codecs(models) if codec.refinement is None]
+    limits = {name: mean_scores([row["unquantized"][name] for row in measured.rows]) for name in unquantized}
     found = {name: parts.differences(name, curves, metrics) for name in names}
     images = {name: parts.per_image(name, measured.rows, metrics) for name in names}
     absent = plan.wanted.absent()

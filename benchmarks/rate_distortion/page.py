@@ -143,7 +143,8 @@ def plots(
         svgs.append(line_plot(lines, "bits per pixel", metric.label, ticks=TICKS, y_limits=(bottom, None)))
     legend = [(name, colours[name], name in dashed) for name in curves]
     note = (
-        "Averaged curves. A dashed level line is what latents that are not quantized decode to: more bits do not help."
+        "Averaged curves. A dashed level line is what latents decode to as they were encoded, not quantized: more bits "
+        "do not help them."
     )
     return Plots("Quality over rate", svgs, legend, note + (" Dashed curves were read from files." if dashed else ""))
 

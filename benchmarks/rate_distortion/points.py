@@ -64,6 +64,6 @@ def measure(codecs: Sequence[Codec], scorer: Scorer, image: Pixels) -> Row:
     unquantized = {
         codec.name: scorer(image, codec.model.decode(codec.model.encode(image), image))
         for codec in codecs
-        if isinstance(codec, LatentCodec)
+        if isinstance(codec, LatentCodec) and codec.refinement is None
     }
     return {"width": width, "height": height, "points": points, "unquantized": unquantized}

@@ -15,7 +15,7 @@ from benchmarks.rate_distortion.codecs import FILE_CODECS, FileCodec, LatentCode
 from benchmarks.rate_distortion.compressai import read_curve
 from benchmarks.rate_distortion.curves import Curve, averaged, bd_rate
 from benchmarks.rate_distortion.page import NOT_REACHABLE, RATES, rate_tables
-from benchmarks.rate_distortion.points import Plan
+from benchmarks.rate_distortion.points import Plan, measure
 from benchmarks.report.model import Source
 from benchmarks.report.scores import METRICS, Wanted
 from latentwire_codec import Refinement, compress, decompress, read_image
@@ -159,6 +159,14 @@ def test_refined_files_are_named_and_made_as_such(astronaut: Pixels) -> None:
     image = np.ascontiguousarray(astronaut[:50, 200:277])
     ((setting, payload),) = refined.encode(image, ["0.35"])
     assert (setting, payload) == ("0.35", compress(image, quality="high", refinement=Refinement(2)))
+
+
+def test_fitted_latents_are_not_limited_by_what_was_encoded(astronaut: Pixels) -> None:
+    model = Source("f8c4", device="cpu").load()
+    plan = Plan((), Wanted(("psnr_db",)), (), Refinement(1))
+    row = measure(plan.codecs([model]), plan.wanted.scorer(), np.ascontiguousarray(astronaut[:40, 200:240]))
+    assert {point["codec"] for point in row["points"]} == {"latentwire f8c4", "latentwire f8c4, refined 1"}
+    assert list(row["unquantized"]) == ["latentwire f8c4"]
 
 
 def test_every_byte_of_a_file_counts(rate_distortion_run: Path, photographs: Path) -> None:

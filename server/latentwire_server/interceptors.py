@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Around every RPC: the request id, the token, the state of the server, errors -> statuses, metrics and the log."""
 
+import asyncio
 import logging
 import time
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import grpc
@@ -94,20 +97,37 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
             raise  # a response could not be written: the client is gone
         except Exception as error:
             code = status_code(error)
-            status = rpc_status.to_status(to_status(error, identity))
-            pushback = error.retry_after_s * 1000 if isinstance(error, QueueFull) else -1
-            trailing = (
-                *status.trailing_metadata,
-                (REQUEST_ID, identity),
-                # gRPC's own retries obey this: a request that is over a limit stays so.
-                *(
-                    [("grpc-retry-pushback-ms", str(round(pushback)))]
-                    if code is grpc.StatusCode.RESOURCE_EXHAUSTED
-                    else []
-                ),
-            )
-            await context.abort(status.code, status.details, trailing)
+            await _abort(context, error, identity)
         finally:
             self._metrics.ended(method, code.name)
             milliseconds = (time.monotonic() - started) * 1000
             log.info("%s %s in %.1f ms from %s", method, code.name, milliseconds, peer)
+
+
+async def _abort(context: Any, error: Exception, identity: str) -> None:
+    """End an RPC with the status of an error."""
+    status = rpc_status.to_status(to_status(error, identity))
+    trailing = [*status.trailing_metadata, (REQUEST_ID, identity)]
+    if status.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        # gRPC's own retries obey this: a request that is over a limit stays so.
+        pushback = error.retry_after_s * 1000 if isinstance(error, QueueFull) else -1
+        trailing.append(("grpc-retry-pushback-ms", str(round(pushback))))
+    task = asyncio.current_task()
+    try:
+        await context.abort(status.code, status.details, tuple(trailing))
+    except grpc.aio.AbortError as aborted:
+        if task is not None:
+            task.add_done_callback(partial(_let_go, aborted))
+        raise
+
+
+def _let_go(aborted: BaseException, _: object) -> None:
+    """Empty the frames that an abort passed.
+
+    gRPC keeps the abort with the call, and the frames refer to the call: a circle that would keep the request, an image
+    perhaps, until the garbage collector comes by.
+    """
+    error: BaseException | None = aborted
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__

@@ -30,7 +30,7 @@ async def serve_stream(
         NotServing: after the last answer, when draining ended the reading before the client did.
     """
     pending: set[asyncio.Task[S]] = set()
-    reader: asyncio.Task[Q] | None = None
+    reader: asyncio.Task[Q | None] | None = None
     drain = asyncio.create_task(draining.wait())
     exhausted = False
     try:
@@ -39,15 +39,15 @@ async def serve_stream(
                 reader = asyncio.create_task(_next(requests))
             if reader is None and not pending:
                 break
-            watched: set[asyncio.Task[S] | asyncio.Task[Q] | asyncio.Task[bool]] = {*pending}
+            watched: set[asyncio.Task[S] | asyncio.Task[Q | None] | asyncio.Task[bool]] = {*pending}
             if reader is not None:
                 watched |= {reader, drain}
             done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
             if reader is not None and reader.done():
-                try:
-                    pending.add(asyncio.create_task(_call(answer, reader.result())))
-                except StopAsyncIteration:
-                    exhausted = True
+                request = reader.result()
+                exhausted = request is None
+                if request is not None:
+                    pending.add(asyncio.create_task(_call(answer, request)))
                 reader = None
             elif reader is not None and drain.done():
                 reader.cancel()
@@ -65,8 +65,9 @@ async def serve_stream(
             task.cancel()
 
 
-async def _next(requests: AsyncIterator[Q]) -> Q:
-    return await anext(requests)
+async def _next(requests: AsyncIterator[Q]) -> Q | None:
+    """Return the next item; None after the last. Its exception would refer, in a circle, to the frame that read it."""
+    return await anext(requests, None)
 
 
 async def _call(answer: Callable[[Q], Awaitable[S]], request: Q) -> S:

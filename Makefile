@@ -17,8 +17,9 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all]' --group dev
 	touch $@
 
+# A process for each core, and in it one thread for a model: more of them only wait for each other.
 test: lint types arrows proto-drift
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow

@@ -174,7 +174,7 @@ def refine_latents(
         quality: see `compress_latents`.
         refinement: how far they are fitted.
         model: that decodes them.
-        pause: called now and then; what it raises ends it.
+        pause: called again and again, as in `refine`; what it raises ends it.
 
     Returns:
         float32 (C,h,w), and the units that `compress_latents` is to take with them.

@@ -86,7 +86,7 @@ def refine(
         latents: float32 (1,C,h,w), raw, as they were encoded.
         steps: of the quantizer that comes after.
         refinement: how far.
-        pause: called between the iterations; what it raises ends them.
+        pause: called before each window of each iteration; what it raises ends them.
 
     Returns:
         float32 (C,h,w), raw.
@@ -95,9 +95,8 @@ def refine(
         NonFiniteError: what the latents decode to is not finite.
     """
     with torch.inference_mode(False), torch.enable_grad():
-        descent = _Descent(autoencoder, image, latents, steps, refinement)
+        descent = _Descent(autoencoder, image, latents, steps, refinement, pause)
         for iteration in range(refinement.iterations):
-            pause()
             descent.go(iteration)
         return descent.latents
 
@@ -106,9 +105,16 @@ class _Descent:
     """The latents of one image on their way."""
 
     def __init__(
-        self, autoencoder: Autoencoder, image: Tensor, latents: Tensor, steps: Steps, refinement: Refinement
+        self,
+        autoencoder: Autoencoder,
+        image: Tensor,
+        latents: Tensor,
+        steps: Steps,
+        refinement: Refinement,
+        pause: Callable[[], None],
     ) -> None:
         self._autoencoder, self._steps, self._iterations = autoencoder, steps, refinement.iterations
+        self._pause = pause
         device = torch.device(autoencoder.spec.device)
         self._image = image.float().to(device)
         self._sizes = torch.from_numpy(steps.sizes).float().view(-1, 1, 1).to(device)
@@ -151,7 +157,7 @@ class _Descent:
         return max(0.0, 1 - encoded / rounded) if rounded else 0.0
 
     def _decoded(self, values: Tensor) -> Tensor:
-        images = self._autoencoder.decode((values * self._sizes).unsqueeze(0))
+        images = self._autoencoder.decode((values * self._sizes).unsqueeze(0), pause=self._pause)
         return images[..., : self._image.shape[2], : self._image.shape[3]].clamp(-1, 1)
 
     def _fit_bits(self) -> ExpectedBits:
@@ -183,6 +189,7 @@ class _Descent:
         (height, width), f = values.shape[1:], self._autoencoder.spec.downsample_factor
         total, gradient = 0.0, torch.zeros_like(values)
         for (top, bottom, above, below), (left, right, before, after) in product(_windows(height), _windows(width)):
+            self._pause()
             seen = self._sizes * values[:, above:below, before:after]
             decoded = self._autoencoder.decode_with_gradients(seen.unsqueeze(0))
             image = self._image[..., top * f : bottom * f, left * f : right * f]

@@ -36,7 +36,7 @@ class Admission:
         self._held: Counter[str] = Counter()
         self._waiters: deque[tuple[asyncio.Future[None], str, int]] = deque()
         self.seconds_per_image = 0.1
-        """A running mean that the engine keeps up to date; the advice to come back later rests on it."""
+        """To encode or decode one: a running mean that the engine keeps; the advice to come back later rests on it."""
 
     @property
     def held(self) -> int:

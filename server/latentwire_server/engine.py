@@ -263,7 +263,7 @@ class Engine:
         with self.models.at_work(key.model):
             results, compute_ns = await self._device.run(partial(self._run_on_device, key, payloads))
         self._metrics.computed(key.name, key.operation, len(payloads), compute_ns / 1e9)
-        each_s = compute_ns / 1e9 / len(payloads)
+        each_s = compute_ns / 1e9 / len(payloads) / key.passes
         self._admission.seconds_per_image += 0.1 * (each_s - self._admission.seconds_per_image)
         retries = sum(isinstance(result, Computed) and result.float32_retry for result in results)
         if retries:

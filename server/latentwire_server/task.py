@@ -71,7 +71,7 @@ def compute(task: Task, payloads: list[Tensor], pause: Callable[[], None]) -> li
     Args:
         task: of all of them.
         payloads: at least one.
-        pause: called between the strips, or the iterations, of a long batch; what it raises ends the batch.
+        pause: called between the strips, or a refinement's windows, of a long batch; what it raises ends the batch.
     """
     retried: set[int] = set()
     try:

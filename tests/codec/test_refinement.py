@@ -167,6 +167,20 @@ def test_it_ends_where_a_pause_raises(photograph: Pixels, model: Autoencoder) ->
     assert pauses == 3
 
 
+def test_it_pauses_before_each_window_of_each_iteration(
+    photograph: Pixels, model: Autoencoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latents, image = encoded(photograph[:64, :64], model)
+    monkeypatch.setattr(refinement, "WINDOW", 4)
+
+    def pauses(iterations: int) -> int:
+        calls: list[None] = []
+        refine_latents(latents, image, "high", Refinement(iterations), model=model, pause=lambda: calls.append(None))
+        return len(calls)
+
+    assert pauses(3) - pauses(1) == 2 * 4
+
+
 def test_what_does_not_decode_to_numbers_is_refused(build_kl: Callable[..., Any]) -> None:
     module = build_kl()
     model = wrap(module)

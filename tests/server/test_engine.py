@@ -677,6 +677,23 @@ async def test_a_refinement_that_nobody_waits_for_ends(tiny: str, monkeypatch: p
         assert stay.holders == 0
 
 
+async def test_the_advice_to_come_back_later_counts_a_refinement_as_the_work_it_is(
+    tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tiny, max_refinement=33) as engine:
+
+        async def hundred_seconds(work: object) -> tuple[list[Computed], int]:
+            return [Computed((torch.zeros(1), torch.ones(1)), False)], 100 * 10**9
+
+        monkeypatch.setattr(engine.engine._device, "run", hundred_seconds)
+        before = engine.engine._admission.seconds_per_image
+        fit = Fit(Refinement(33), "high", (8, 12))
+        task = Task("tiny", engine.model, "encode", (8, 12, 3), torch.uint8, fit)
+        await engine.engine._run_batch(task, [torch.zeros(1)])
+        # An encode, and 33 decodes with gradients of three times the work each: 1 s for each of them.
+        assert engine.engine._admission.seconds_per_image == pytest.approx(0.9 * before + 0.1 * 1)
+
+
 async def test_in_a_batch_each_image_is_refined_as_it_is_alone(tiny: str) -> None:
     images = list(random_pixels(3, 8, 12, 3).split(1))
     fit = Fit(Refinement(3), "high", (7, 11))

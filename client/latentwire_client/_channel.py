@@ -34,7 +34,15 @@ class Address:
     tls: bool | str | os.PathLike[str]
 
     def __post_init__(self) -> None:
-        """Check that the token can travel; gRPC would say no more than "invalid metadata"."""
+        """Check what gRPC would answer with no more than "invalid metadata" or "misformatted domain name".
+
+        Raises:
+            ValueError: the token cannot travel, or the target is an URL.
+        """
+        if self.target.startswith(("http://", "https://")):
+            without = self.target.partition("://")[2].rstrip("/")
+            secure = ", and tls=True or --tls" if self.target.startswith("https") else ""
+            raise ValueError(f"the server is {self.target!r}; gRPC takes HOST:PORT: give {without!r}{secure}")
         if self.token is not None and not (self.token.isascii() and self.token.isprintable()):
             raise ValueError("the token has a character other than printable ASCII; is there a line break at its end?")
 
@@ -43,7 +51,7 @@ class Address:
         """Fill in what is not given: `$LATENTWIRE_SERVER` or localhost:50051, and `$LATENTWIRE_TOKEN`.
 
         Raises:
-            ValueError: the token cannot be sent.
+            ValueError: the token cannot be sent, or the target is an URL.
         """
         return cls(
             target=target or os.environ.get(SERVER_VARIABLE) or DEFAULT_TARGET,

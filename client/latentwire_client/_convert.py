@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from numbers import Integral
 from typing import cast
 
 import numpy as np
@@ -100,8 +101,8 @@ def _to_lat_output(quality: str | float, refinement: int) -> pb.LatOutput:
     Raises:
         ValueError: the quality is neither, or the number out of range.
     """
-    if not 0 <= refinement <= MAX_UINT32:
-        raise ValueError(f"refinement is {refinement}; it must be in 0..2^32-1 iterations, 0 for none")
+    if not isinstance(refinement, Integral) or not 0 <= refinement <= MAX_UINT32:
+        raise ValueError(f"refinement is {refinement!r}; it must be a number of iterations in 0..2^32-1, 0 for none")
     if isinstance(quality, str) and quality in QUALITIES:
         return pb.LatOutput(quality=QUALITIES[quality], refinement=refinement)
     if isinstance(quality, str) or not 0 < quality < math.inf:
@@ -141,7 +142,10 @@ def to_decode_request(
     elif isinstance(latents, bytes):
         request.lat.payloads.append(latents)
     else:
-        raise TypeError(f"latents are Latents, or the bytes of a .lat payload, not {type(latents).__name__}")
+        raise TypeError(
+            f"latents are a {type(latents).__name__}; Latents (`Latents.load(path)`), the bytes of a .lat payload "
+            "(`path.read_bytes()`), or a list of them can be decoded"
+        )
     if isinstance(output, pb.ImageFileOutput):
         request.image_files.CopyFrom(output)
     else:

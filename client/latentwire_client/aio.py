@@ -20,7 +20,7 @@ from latentwire_client import _convert, _outboxes
 from latentwire_client._channel import SERVICE, Address
 from latentwire_client._images import ImageInput
 from latentwire_client._outbox import Outbox, StreamItem, T
-from latentwire_client.config import Limits, Retry, Timeout
+from latentwire_client.config import Limits, Retry, Timeout, check_settings
 from latentwire_client.errors import Cancelled, ServerFault, Unavailable, from_rpc_error
 from latentwire_client.info import OnExecution, ServerInfo
 from latentwire_client.latents import Latents
@@ -49,6 +49,7 @@ class AsyncClient:
         tls: bool | str | os.PathLike[str] = False,
         on_execution: OnExecution | None = None,
     ) -> None:
+        check_settings(timeout, retry, limits)
         self._address = Address.choose(target, token, tls)
         self._model = model
         self._timeout = timeout
@@ -123,9 +124,10 @@ class AsyncClient:
         self, latents: Latents | bytes | Sequence[Latents | bytes], *, model: str = ""
     ) -> Image.Image | list[Image.Image]:
         """Map the latents or payload of one image, or each of a list, to PIL images; see `Client.decode`."""
-        if isinstance(latents, Latents | bytes):
-            return _convert.single(await self.decode_array(latents, model=model), latents)
-        return await _results(self.decode_stream(latents, model=model))
+        if isinstance(latents, list | tuple):
+            return await _results(self.decode_stream(latents, model=model))
+        one = cast(Latents | bytes, latents)
+        return _convert.single(await self.decode_array(one, model=model), one)
 
     async def decode_array(
         self, latents: Latents | bytes, *, dtype: str = "uint8", model: str = ""

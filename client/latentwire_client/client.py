@@ -19,7 +19,7 @@ from latentwire_client import _convert, _outboxes
 from latentwire_client._channel import SERVICE, Address
 from latentwire_client._images import ImageInput
 from latentwire_client._outbox import Outbox, StreamItem, T
-from latentwire_client.config import Limits, Retry, Timeout
+from latentwire_client.config import Limits, Retry, Timeout, check_settings
 from latentwire_client.errors import Cancelled, Unavailable, from_rpc_error
 from latentwire_client.info import OnExecution, ServerInfo
 from latentwire_client.latents import Latents
@@ -57,6 +57,7 @@ class Client:
         tls: bool | str | os.PathLike[str] = False,
         on_execution: OnExecution | None = None,
     ) -> None:
+        check_settings(timeout, retry, limits)
         self._address = Address.choose(target, token, tls)
         self._model = model
         self._timeout = timeout
@@ -154,10 +155,11 @@ class Client:
         Raises:
             ValueError: latents of several images; see `Latents.split` and `decode_array`.
         """
-        if isinstance(latents, Latents | bytes):
-            return _convert.single(self.decode_array(latents, model=model), latents)
-        with closing(self.decode_stream(latents, model=model)) as stream:
-            return [item.get() for item in stream.ordered()]
+        if isinstance(latents, list | tuple):
+            with closing(self.decode_stream(latents, model=model)) as stream:
+                return [item.get() for item in stream.ordered()]
+        one = cast(Latents | bytes, latents)
+        return _convert.single(self.decode_array(one, model=model), one)
 
     def decode_array(self, latents: Latents | bytes, *, dtype: str = "uint8", model: str = "") -> npt.NDArray[Any]:
         """Map latents to raw images: uint8 (B,H,W,3), or for a float dtype (B,3,H,W), about [-1,1], not clamped."""
@@ -334,7 +336,8 @@ def _connection(client: Client, method: str, outbox: Outbox[T]) -> Iterator[Stre
             try:
                 response = next(call, None)
             except grpc.RpcError as error:
-                raise from_rpc_error(error, client.target) from error
+                # The error is the call itself: with a traceback it would refer, in a circle, to this frame.
+                raise from_rpc_error(error, client.target) from error.with_traceback(None)
             if response is None:
                 # The server ended the call in good order with items unanswered: as good as gone.
                 raise Unavailable(grpc.StatusCode.UNAVAILABLE, f"{client.target} ended the stream early")

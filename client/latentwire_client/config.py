@@ -2,7 +2,7 @@
 """How a client behaves: timeouts, retries, limits; small values, checked when they are built."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True)
@@ -88,3 +88,15 @@ class Limits:
             raise ValueError(f"max_message_bytes is {self.max_message_bytes}; it must be in 1..2^31-1")
         if not self.in_flight >= 1:
             raise ValueError(f"in_flight is {self.in_flight}; it must be at least 1")
+
+
+def check_settings(timeout: Timeout, retry: Retry, limits: Limits) -> None:
+    """Check what a client is given, which it uses only later.
+
+    Raises:
+        TypeError: one is something else, such as a number of seconds.
+    """
+    for name, value, kind in (("timeout", timeout, Timeout), ("retry", retry, Retry), ("limits", limits, Limits)):
+        if not isinstance(value, kind):
+            field = fields(kind)[0].name
+            raise TypeError(f"{name} is {value!r}; it must be a {kind.__name__}, such as {kind.__name__}({field}=...)")

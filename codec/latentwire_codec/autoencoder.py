@@ -250,7 +250,7 @@ class Autoencoder:
         self.spec.check_latents(scaled.shape)
         return scaled / _factors(scale, self.spec.scale) + _factors(shift, self.spec.shift)
 
-    def check_latent_space(self, latent_space: str, weights_digest: str = "") -> None:
+    def check_latent_space(self, latent_space: str, weights_digest: str = "", made_by: str = "") -> None:
         """Refuse latents of another space; those of unknown origin are let through.
 
         Names decide. Where one has none, the weights stand for the space: they must be the same.
@@ -258,6 +258,7 @@ class Autoencoder:
         Args:
             latent_space: the name of the latents' space; empty: unnamed or unknown.
             weights_digest: of the weights that made them, or how it begins; empty: unknown.
+            made_by: the name of the model that made them, where a payload says so.
 
         Raises:
             LatentSpaceMismatch: the latents come from elsewhere, by name or by weights.
@@ -271,10 +272,11 @@ class Autoencoder:
             fits = not latent_space
         if not fits:
             theirs = repr(latent_space) if latent_space else f"unnamed, of weights {weights_digest[:12]}"
+            remedy = f", {made_by!r}" if made_by else ", or leave their origin empty if you know that they fit"
             raise LatentSpaceMismatch(
                 f"the latents' space is {theirs}; the model's is "
                 f"{repr(ours) if ours else f'unnamed, of weights {self.spec.weights_digest[:12]}'}; decode them with "
-                "the model that made them, or leave their origin empty if you know that they fit"
+                f"the model that made them{remedy}"
             )
 
     def approximates(self, half: Half, shape: Sequence[int]) -> bool:

@@ -260,7 +260,7 @@ def decompress(payload: bytes, *, model: "Autoencoder | str" = "f8c4") -> Pixels
 
     latents, header = decompress_latents(payload)
     autoencoder = _loaded(model)
-    autoencoder.check_latent_space(header.latent_space, header.weights_digest)
+    autoencoder.check_latent_space(header.latent_space, header.weights_digest, header.model)
     decoded = autoencoder.decode(torch.from_numpy(latents.astype(np.float32)).unsqueeze(0), pixels.to_uint8)[0].numpy()
     if header.image_size == (0, 0):
         return decoded

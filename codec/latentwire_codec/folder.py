@@ -107,7 +107,7 @@ def _cached_snapshot(source: str) -> Path:
     except LocalEntryNotFoundError as error:
         raise UnknownModel(
             f"no model {source!r}: it is neither a folder nor a file, nor in the local Hugging Face cache; "
-            f"download it with `hf download {source}`"
+            f"correct the path, or download it with `hf download {source}`"
         ) from error
     except HFValidationError as error:
         raise UnknownModel(f"no model {source!r}: it is not a folder, and cannot be a hub id: {error}") from error

@@ -26,4 +26,7 @@ def check_token(token: str | None, authorization: str) -> None:
     if token is None:
         return
     if not hmac.compare_digest(authorization.encode(), f"Bearer {token}".encode()):
-        raise Unauthenticated("the token is missing or wrong; send `authorization: Bearer TOKEN` (Client(token=...))")
+        raise Unauthenticated(
+            "the token is missing or wrong; send `authorization: Bearer TOKEN` "
+            "(Client(token=...), --token or $LATENTWIRE_TOKEN)"
+        )

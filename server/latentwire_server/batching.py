@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from latentwire_server.errors import DeadlineExceeded
+from latentwire_server.errors import DeadlineExceeded, forget_frames
 from latentwire_server.jobs import Caller
 from latentwire_server.lane import BatchLimits, Entry, Lane
 
@@ -89,17 +89,24 @@ class Batcher(Generic[P, R]):
     async def serve(self) -> None:
         """Cut batches and run them, for ever; to be run as a task and cancelled."""
         while True:
-            plans = [(lane, lane.plan()) for lane in self._lanes]
-            waits_s = [lane.wait_s(batch) for lane, batch in plans]
-            ready = [plan for plan, wait_s in zip(plans, waits_s, strict=True) if wait_s <= 0]
-            if not ready:
-                await self._change(min(waits_s))
-                continue
-            lane, batch = ready[0]
-            self._lanes.sort(key=lambda other: other is lane)
-            lane.take(batch)
-            self._pausing = batch if lane is self._large else []
+            await self._serve_next()
+
+    async def _serve_next(self) -> None:
+        """Run the next batch, or wait; nothing of a batch, nor its model, is held any longer."""
+        plans = [(lane, lane.plan()) for lane in self._lanes]
+        waits_s = [lane.wait_s(batch) for lane, batch in plans]
+        ready = [plan for plan, wait_s in zip(plans, waits_s, strict=True) if wait_s <= 0]
+        if not ready:
+            await self._change(min(waits_s))
+            return
+        lane, batch = ready[0]
+        self._lanes.sort(key=lambda other: other is lane)
+        lane.take(batch)
+        self._pausing = batch if lane is self._large else []
+        try:
             await self._carry_out(batch)
+        finally:
+            self._pausing = []
 
     @property
     def wants_in(self) -> bool:
@@ -142,7 +149,10 @@ class Batcher(Generic[P, R]):
         except Exception as error:
             answered = [(entry, error) for entry in batch]
         ended_ns = time.monotonic_ns()
+        abandoned = all(entry.future.done() for entry in batch)
         for entry, result in answered:
+            if abandoned and isinstance(result, Exception):  # nobody else will
+                forget_frames(result)
             if entry.future.done():  # cancelled meanwhile
                 continue
             if isinstance(result, Exception):

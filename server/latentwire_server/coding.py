@@ -146,7 +146,7 @@ def decompress(job: PayloadJob, model: Autoencoder, config: ServerConfig) -> Dec
     """
     headers = [read_header(payload) for payload in job.payloads]
     for index, header in enumerate(headers):
-        model.check_latent_space(header.latent_space, header.weights_digest)
+        model.check_latent_space(header.latent_space, header.weights_digest, header.model)
         if (header.shape, header.image_size) != (headers[0].shape, headers[0].image_size):
             raise InvalidRequest(
                 "lat.payloads",

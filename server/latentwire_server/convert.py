@@ -99,7 +99,7 @@ def to_encode_job(request: pb.EncodeRequest) -> EncodeJob:
     if kind is LatentKind.MOMENTS and scaled:
         raise InvalidRequest("latents.scale", "moments are always raw; ask for RAW, or for the mode")
     if output.seeds and kind is not LatentKind.SAMPLE:
-        raise InvalidRequest("latents.seeds", f"seeds are for SAMPLE, not for {kind.name}")
+        raise InvalidRequest("latents.seeds", f"seeds are for a sample, not for {kind.name.lower()}")
     return EncodeJob(
         model=request.model,
         image=image,
@@ -144,7 +144,7 @@ def _to_quality(output: pb.LatOutput) -> str | float:
         if output.refinement and quality == LOSSLESS:
             raise InvalidRequest(
                 "lat.refinement",
-                f"refinement is {output.refinement}, but LOSSLESS keeps latents as they are; "
+                f"refinement is {output.refinement}, but lossless keeps latents as they are; "
                 "leave it out, or take another quality",
             )
         return quality

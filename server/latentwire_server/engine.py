@@ -35,6 +35,7 @@ from latentwire_server.batching import Batcher, Outcome
 from latentwire_server.config import ModelSource, ServerConfig
 from latentwire_server.cores import use_cores
 from latentwire_server.device import Device
+from latentwire_server.errors import forget_frames
 from latentwire_server.jobs import (
     Caller,
     DecodeJob,
@@ -252,10 +253,12 @@ class Engine:
         ]
         try:
             return Run(enqueued_ns, await asyncio.gather(*submissions))
-        except BaseException:
+        except BaseException as error:
             for submission in submissions:
                 submission.cancel()
-            await asyncio.gather(*submissions, return_exceptions=True)
+            for outcome in await asyncio.gather(*submissions, return_exceptions=True):
+                if isinstance(outcome, BaseException) and outcome is not error:  # that is for the caller
+                    forget_frames(outcome)
             raise
 
     async def _run_batch(self, key: Hashable, payloads: list[Tensor]) -> list[Computed | Exception]:

@@ -178,3 +178,15 @@ def to_status(error: Exception, request_id: str) -> status_pb2.Status:
         packed.append(any_pb2.Any())
         packed[-1].Pack(detail)  # type: ignore[arg-type]
     return status_pb2.Status(code=code.value[0], message=message, details=packed)
+
+
+def forget_frames(error: BaseException) -> None:
+    """Cut an exception off from the frames that it passed, when its caller has been told.
+
+    These hold the request, an image perhaps, and refer by tasks and futures to the exception: a circle that would keep
+    all of it until the garbage collector comes by.
+    """
+    passed: BaseException | None = error
+    while passed is not None:
+        passed.__traceback__ = None
+        passed = passed.__cause__ or passed.__context__

@@ -4,7 +4,6 @@
 import asyncio
 import logging
 import time
-import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
@@ -16,7 +15,7 @@ from grpc_status import rpc_status
 
 from latentwire_proto.v1 import latent_codec_pb2 as pb
 from latentwire_server.access import REQUEST_ID, check_token, choose_request_id
-from latentwire_server.errors import QueueFull, status_code, to_status
+from latentwire_server.errors import QueueFull, forget_frames, status_code, to_status
 from latentwire_server.gateway import oip_messages
 from latentwire_server.lifecycle import Lifecycle
 from latentwire_server.telemetry import Metrics, request_id
@@ -113,21 +112,14 @@ async def _abort(context: Any, error: Exception, identity: str) -> None:
         pushback = error.retry_after_s * 1000 if isinstance(error, QueueFull) else -1
         trailing.append(("grpc-retry-pushback-ms", str(round(pushback))))
     task = asyncio.current_task()
+    assert task is not None  # gRPC runs an RPC as one
     try:
         await context.abort(status.code, status.details, tuple(trailing))
-    except grpc.aio.AbortError as aborted:
-        if task is not None:
-            task.add_done_callback(partial(_let_go, aborted))
+    except BaseException as end:
+        # gRPC keeps it with the call, and the frames that it still has to pass refer to the call.
+        task.add_done_callback(partial(_forget, end))
         raise
 
 
-def _let_go(aborted: BaseException, _: object) -> None:
-    """Empty the frames that an abort passed.
-
-    gRPC keeps the abort with the call, and the frames refer to the call: a circle that would keep the request, an image
-    perhaps, until the garbage collector comes by.
-    """
-    error: BaseException | None = aborted
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__context__
+def _forget(error: BaseException, _: object) -> None:
+    forget_frames(error)

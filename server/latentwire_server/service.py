@@ -14,7 +14,7 @@ from latentwire_proto.v1.latent_codec_pb2_grpc import LatentCodecServiceServicer
 from latentwire_server import convert
 from latentwire_server.config import ServerConfig
 from latentwire_server.engine import Engine
-from latentwire_server.errors import status_code, to_status
+from latentwire_server.errors import forget_frames, status_code, to_status
 from latentwire_server.jobs import Caller
 from latentwire_server.lifecycle import Lifecycle
 from latentwire_server.streams import serve_stream
@@ -84,6 +84,7 @@ class LatentCodecService(LatentCodecServiceServicer):
             except Exception as error:
                 code = status_code(error)
                 response = response_type(id=item.id, error=to_status(error, request_id.get()))
+                forget_frames(error)
             self._metrics.ended(f"{method}/item", code.name)
             return response
 

@@ -387,8 +387,8 @@ def test_a_folder_without_images_is_refused(tmp_path: Path, capsys: pytest.Captu
 
 def test_an_output_that_cannot_be_a_folder_is_one_line(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = photos / "notes.txt"
-    assert main(["encode", str(photos / "a.jpg"), "-o", str(output)]) == 1
-    assert error_line(capsys) == f"error: {output}: File exists\n"
+    assert main(["encode", str(photos / "a.jpg"), "-o", str(output)]) == 2
+    assert error_line(capsys) == f"error: {output} is a file; -o names the folder to write to\n"
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 import pytest
+from google.protobuf.message import Message
 from PIL import Image
 
 from latentwire_client import (
@@ -245,6 +246,53 @@ def test_the_time_for_a_stream_s_item_travels_with_it() -> None:
 def test_a_setting_out_of_its_range_is_refused_when_it_is_made(build: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_a_stream_that_fails_leaves_nothing_to_the_garbage_collector() -> None:
+    def fail() -> None:
+        with Client("127.0.0.1:1", retry=FAST) as client, pytest.raises(Unavailable):
+            list(client.encode_stream([image()] * 3))
+
+    fail()
+    gc.collect()
+    gc.disable()
+    try:
+        fail()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        assert not [each for each in gc.garbage if isinstance(each, Message)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"timeout": 5}, r"timeout is 5; it must be a Timeout, such as Timeout\(call_s=\.\.\.\)"),
+        ({"retry": 3}, r"retry is 3; it must be a Retry, such as Retry\(attempts=\.\.\.\)"),
+        ({"limits": None}, "limits is None; it must be a Limits"),
+    ],
+)
+def test_a_setting_of_another_type_is_refused_before_any_call(kind: Any, settings: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        kind(**settings)
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize(
+    ("target", "remedy"),
+    [
+        ("http://localhost:50051", "give 'localhost:50051'"),
+        ("https://vae.example:443/", "give 'vae.example:443', and tls=True or --tls"),
+    ],
+)
+def test_an_url_is_refused_with_the_address_to_give(kind: Any, target: str, remedy: str) -> None:
+    with pytest.raises(ValueError, match="gRPC takes HOST:PORT") as caught:
+        kind(target)
+    assert str(caught.value).endswith(remedy)
 
 
 def test_waits_grow_up_to_their_limit() -> None:

@@ -513,5 +513,5 @@ def test_the_iterations_of_a_refinement_are_asked_for_whatever_names_the_quality
 
 @pytest.mark.parametrize("refinement", [-1, 2**32])
 def test_a_refinement_that_is_no_number_of_iterations_is_refused(refinement: int) -> None:
-    with pytest.raises(ValueError, match=f"refinement is {refinement}; it must be in"):
+    with pytest.raises(ValueError, match=f"refinement is {refinement}; it must be a number of iterations in"):
         to_compress_request(b"file", {"refinement": refinement}, "")

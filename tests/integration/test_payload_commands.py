@@ -40,11 +40,25 @@ def pixels_of(path: str | Path) -> Pixels:
         return np.asarray(image.convert("RGB"))
 
 
-def test_decode_names_the_command_for_payloads(run: Run, photos: Path) -> None:
+def test_a_file_of_another_kind_is_refused_with_the_command_for_it(run: Run, photos: Path) -> None:
     assert run("compress", str(photos / "face.png"), "-o", "lat", "--model", "tiny")[0] == 0
     status, _, err = run("decode", "lat/face.lat", "-o", "images", "--model", "tiny")
     assert status == 1
-    assert "it is a .lat payload; `latentwire decompress` decodes it" in err
+    assert "face.lat: it is a .lat payload; `latentwire decompress` decodes it" in err
+    status, _, err = run("decode", str(photos / "face.png"), "-o", "images", "--model", "tiny")
+    assert status == 1
+    assert "face.png: it is an image; `latentwire encode` makes latents of it" in err
+    Path("face.safetensors").write_bytes(b"")
+    status, _, err = run("decompress", "face.safetensors", "-o", "images", "--model", "tiny")
+    assert status == 1
+    assert "face.safetensors: it holds latents as they are; `latentwire decode` decodes them" in err
+
+
+def test_a_server_that_is_an_url_is_refused_with_the_address_to_give(run: Run, photos: Path) -> None:
+    status, _, err = run("compress", str(photos / "face.png"), "-o", "lat", "--server", "http://localhost:1")
+    assert (status, err) == (
+        2, "error: the server is 'http://localhost:1'; gRPC takes HOST:PORT: give 'localhost:1'\n",
+    )  # fmt: skip
 
 
 # Compressing

@@ -208,7 +208,7 @@ def test_a_broken_image_among_good_ones_has_no_payload(client: Client, face: Pix
 
 
 def test_a_payload_of_another_space_is_refused(client: Client, target: str, payload: bytes) -> None:
-    with pytest.raises(LatentSpaceMismatch, match="unnamed, of weights"):
+    with pytest.raises(LatentSpaceMismatch, match=r"unnamed, of weights.* the model that made them, 'tiny'"):
         client.decompress(payload, model="f8c4")
     named = compress_latents(np.zeros((4, 2, 2), np.float32), origin=Origin(latent_space="sd1"))
     with pytest.raises(LatentSpaceMismatch, match="'sd1'"):
@@ -256,10 +256,15 @@ def test_an_array_of_several_images_is_no_image_to_compress(client: Client) -> N
 def test_what_is_no_payload_is_refused_before_it_is_sent(client: Client) -> None:
     with pytest.raises(TypeError, match="no option 'kind'"):
         client.compress(b"", kind="mode")  # type: ignore[call-overload]
-    with pytest.raises(TypeError, match="not ndarray"):
+    with pytest.raises(TypeError, match="latents are a ndarray; Latents"):
         client.decode_array(np.zeros(3))  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="not one str"):
+    with pytest.raises(TypeError, match=r"latents are a str; .*, the bytes of a \.lat payload"):
         client.decompress("photo.lat")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="not one str"):
+        client.decode_stream("photo.lat")  # type: ignore[arg-type]
+    for iterations in (2.5, "3", -1):
+        with pytest.raises(ValueError, match=f"refinement is {iterations!r}; it must be a number of iterations"):
+            client.compress(b"", refinement=iterations)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="not one bytes"):
         client.decode_stream(b"one payload")  # type: ignore[arg-type]
 

@@ -93,7 +93,7 @@ def test_more_iterations_than_the_server_does_are_refused(client: Client, face: 
 
 
 def test_a_lossless_payload_is_not_refined(client: Client, face: Pixels) -> None:
-    with pytest.raises(InvalidRequest, match="LOSSLESS keeps latents as they are"):
+    with pytest.raises(InvalidRequest, match="lossless keeps latents as they are"):
         client.compress(Image.fromarray(face), quality="lossless", refinement=1)
 
 

@@ -3,6 +3,7 @@
 
 import asyncio
 import time
+import weakref
 from collections import defaultdict
 from collections.abc import AsyncIterator, Hashable, Sequence
 from contextlib import asynccontextmanager
@@ -508,3 +509,24 @@ def test_whatever_comes_every_entry_ends_once_and_limits_hold(
         assert all(indices == sorted(indices) for indices in order.values())
 
     asyncio.run(scenario())
+
+
+class Image:
+    """What takes memory."""
+
+
+@pytest.mark.parametrize("pixels", [1, LARGEST_SMALL + 1])
+async def test_nothing_of_the_last_batch_is_held_while_the_next_is_awaited(pixels: int) -> None:
+    held: list[weakref.ref[object]] = []
+
+    async def run(key: Hashable, payloads: list[Image]) -> Sequence[Image | Exception]:
+        results = [Image() for _ in payloads]
+        held.extend(weakref.ref(each) for each in (key, *payloads, *results))
+        return results
+
+    batcher: Batcher[Image, Image] = Batcher(run, BatchLimits(images=4, pixels=PLENTY, delay_s=0.0))
+    server = asyncio.create_task(batcher.serve())
+    await batcher.submit(Image(), key=Image(), pixels=pixels, caller=Caller("client"))
+    await asyncio.sleep(0)
+    assert [each() for each in held] == [None, None, None]
+    server.cancel()

@@ -293,7 +293,7 @@ def test_scaled_moments_are_refused() -> None:
 def test_seeds_for_anything_but_a_sample_are_refused(kind: "pb.LatentKind") -> None:
     field, message = refused_encode(file_request(kind=kind, seeds=[1]))
     assert field == "latents.seeds"
-    assert message.startswith("seeds are for SAMPLE, not for M")
+    assert message.startswith("seeds are for a sample, not for m")
 
 
 @pytest.mark.parametrize("size", [(0, 5), (5, 0), (0, 0)])
@@ -620,7 +620,7 @@ def test_a_refinement_of_what_is_kept_as_it_is_is_refused() -> None:
     output = pb.LatOutput(quality=pb.LAT_QUALITY_LOSSLESS, refinement=30)
     field, text = refused_encode(pb.EncodeRequest(image_file=b"file", lat=output))
     assert field == "lat.refinement"
-    assert "refinement is 30, but LOSSLESS keeps latents as they are" in text
+    assert "refinement is 30, but lossless keeps latents as they are" in text
 
 
 def test_payloads_go_both_ways_as_they_are() -> None:

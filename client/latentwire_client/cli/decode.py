@@ -8,7 +8,7 @@ import typer
 
 from latentwire_client.cli import target
 from latentwire_client.cli.decoding import Format, Quality, decode_files, suffix_of
-from latentwire_client.cli.files import LATENT_SUFFIXES, PAYLOAD_SUFFIXES, Json, Output, Overwrite, plan
+from latentwire_client.cli.files import IMAGE_SUFFIXES, LATENT_SUFFIXES, PAYLOAD_SUFFIXES, Json, Output, Overwrite, plan
 from latentwire_client.latents import Latents
 
 
@@ -46,4 +46,6 @@ def decode(
 def _load(path: Path) -> Latents:
     if path.suffix.lower() in PAYLOAD_SUFFIXES:
         raise ValueError("it is a .lat payload; `latentwire decompress` decodes it")
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        raise ValueError("it is an image; `latentwire encode` makes latents of it")
     return Latents.load(path)

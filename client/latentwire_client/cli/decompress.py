@@ -8,7 +8,7 @@ import typer
 
 from latentwire_client.cli import target
 from latentwire_client.cli.decoding import Format, Quality, decode_files, suffix_of
-from latentwire_client.cli.files import PAYLOAD_SUFFIXES, Json, Output, Overwrite, plan
+from latentwire_client.cli.files import LATENT_SUFFIXES, PAYLOAD_SUFFIXES, Json, Output, Overwrite, plan
 
 
 def decompress(
@@ -38,4 +38,10 @@ def decompress(
     suffix = suffix_of(image_format, quality)
     jobs = plan(files, PAYLOAD_SUFFIXES, output, suffix, overwrite)
     connection = target.connect(server, token, tls, tls_ca, timeout, local=local, model=model)
-    decode_files(connection, jobs, Path.read_bytes, "payload", output, image_format, quality, overwrite, as_json)
+    decode_files(connection, jobs, _read, "payload", output, image_format, quality, overwrite, as_json)
+
+
+def _read(path: Path) -> bytes:
+    if path.suffix.lower() in LATENT_SUFFIXES:
+        raise ValueError("it holds latents as they are; `latentwire decode` decodes them")
+    return path.read_bytes()

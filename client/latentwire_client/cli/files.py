@@ -64,7 +64,7 @@ def plan(
     How many `skip_existing` leaves out is said on standard error.
 
     Raises:
-        Refusal: two inputs would be written to one file, a file exists, or a folder holds no such file.
+        Refusal: two inputs would be written to one file, a file exists, a folder holds no such file, or is a file.
         OSError: the folder cannot be made.
     """
     jobs: dict[Path, Job] = {}
@@ -86,6 +86,8 @@ def plan(
     if taken:
         more = f" (and {len(taken) - 1} more)" if len(taken) > 1 else ""
         raise Refusal(f"{taken[0]}{more} exists; --overwrite replaces it, or write to another folder with -o")
+    if folder.exists() and not folder.is_dir():
+        raise Refusal(f"{folder} is a file; -o names the folder to write to")
     folder.mkdir(parents=True, exist_ok=True)
     return list(jobs.values())
 

@@ -53,7 +53,7 @@ TimeoutS = Annotated[
     option(
         "--timeout",
         text="How long to wait for one answer, seconds, above 0.",
-        default="120; none for what `encode` sends, nor with `compress --refine`",
+        default="120; as long as it takes for what `encode` sends and for `compress --refine`",
         panel=PANEL,
         metavar="SECONDS",
     ),
@@ -78,7 +78,7 @@ def connect(
     With `takes_long` answers may take any time where no timeout says otherwise.
 
     Raises:
-        Refusal: the options contradict each other or are out of range, or the server extra is missing.
+        Refusal: the options contradict each other or cannot be, or the server extra is missing.
         ModelError, ServerError: the local model cannot be served.
     """
     if timeout is not None and not timeout > 0:
@@ -88,10 +88,14 @@ def connect(
     if local and (server is not None or tls or tls_ca is not None):
         raise Refusal("--local runs the model in this process; leave out --server, --tls and --tls-ca")
     if not local:
-        with Client(
-            server, model=model, timeout=waiting, limits=NO_LIMIT, token=token, tls=tls_ca or tls,
-            on_execution=on_execution,
-        ) as client:  # fmt: skip
+        try:
+            client = Client(
+                server, model=model, timeout=waiting, limits=NO_LIMIT, token=token, tls=tls_ca or tls,
+                on_execution=on_execution,
+            )  # fmt: skip
+        except ValueError as error:
+            raise Refusal(str(error)) from error
+        with client:
             yield client
         return
     serving = local_server(model)

@@ -17,6 +17,8 @@ from latentwire_codec.training.data import DataError
 from latentwire_codec.training.files import write_whole
 
 STATE, RUN = "state.pt", "run.json"
+LONGEST_VALUE = 40
+"""Characters of a value in a message."""
 # What may differ when a run goes on: it changes neither the samples nor what is computed from them.
 FREE = ("log_every", "evaluate_every", "save_every", "workers", "cache_mib")
 
@@ -86,4 +88,10 @@ def _differences(old: Any, new: Any, name: str = "") -> list[str]:
             if key not in FREE and (name or key != "torch"):
                 found += _differences(old.get(key), new.get(key), f"{name}.{key}".removeprefix("."))
         return found
-    return [] if old == new else [f"{name} ({old} there, {new} here)"]
+    return [] if old == new else [f"{name} ({_short(old)} there, {_short(new)} here)"]
+
+
+def _short(value: Any) -> str:
+    """Write a value, a long one (the digest of all images, say) no further than it takes to tell it from another."""
+    text = str(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."

@@ -39,6 +39,7 @@ from latentwire_server.errors import (
     RequestTooLarge,
     ServerError,
     Unauthenticated,
+    forget_frames,
     http_status,
     status_code,
     to_status,
@@ -171,17 +172,15 @@ class RemoteVaeGateway:
         """Read the body; refuse a larger one than a message before it is in memory."""
         limit = self._config.max_message_bytes
         announced = request.headers.get("content-length", "")
-        too_large = RequestTooLarge(
-            f"the body has {announced or 'more'} bytes; {limit} are accepted (serve --max-message-mib)"
-        )
+        too_large = f"the body has {announced or 'more'} bytes; {limit} are accepted (serve --max-message-mib)"
         if int(announced or 0) > limit:
-            raise too_large
+            raise RequestTooLarge(too_large)
         body = bytearray()
         async with aclosing(request.stream()) as stream:
             async for chunk in stream:
                 body += chunk
                 if len(body) > limit:
-                    raise too_large
+                    raise RequestTooLarge(too_large)
         return body
 
     async def _answer(self, method: str, request: Request, work: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -198,6 +197,7 @@ class RemoteVaeGateway:
         except Exception as error:
             code = status_code(error)
             response = _to_response(error)
+            forget_frames(error)
         finally:
             self._ended(method, code, request, started)
         response.headers[REQUEST_ID] = identity

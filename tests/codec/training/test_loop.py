@@ -182,6 +182,8 @@ def test_a_folder_of_another_run_is_refused_by_name(tiny: Tiny, photos: Path, tm
     other = dataclasses.replace(config, schedule=dataclasses.replace(config.schedule, learning_rate=0.5))
     with pytest.raises(DataError, match=r"config\.schedule\.learning_rate \(0\.001 there, 0\.5 here\)"):
         train(other, photos, tmp_path / "run", watcher)
+    with pytest.raises(DataError, match=r"data_digest \([0-9a-f]{40}\.\.\. there, [0-9a-f]{40}\.\.\. here\)"):
+        train(config, photos / "a", tmp_path / "run", watcher)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("precious")
     with pytest.raises(DataError, match="not empty"):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What tests of several folders share: photographs that packages ship, small models, a server."""
 
+import gc
 import logging
 import os
 import signal
@@ -52,6 +53,23 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
         return status, captured.out, captured.err
 
     return run
+
+
+@contextmanager
+def left_to_the_collector() -> Iterator[list[object]]:
+    """Give a list that holds, when the block has ended, what it left to the garbage collector."""
+    left: list[object] = []
+    gc.collect()
+    gc.disable()
+    try:
+        yield left
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        left += gc.garbage
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
 
 
 def files(folder: str) -> set[str]:

@@ -3,10 +3,11 @@
 
 import json
 import math
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from numbers import Integral
-from typing import cast
+from typing import TypeGuard, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -126,6 +127,11 @@ def with_image(common: pb.EncodeRequest, image: ImageInput) -> pb.EncodeRequest:
     else:
         request.image_file = to_file(image)
     return request
+
+
+def is_single(latents: object) -> TypeGuard[Latents | bytes]:
+    """Tell what is to be decoded at once from many; a path, which could be iterated over too, is refused as one."""
+    return isinstance(latents, Latents | bytes | str | os.PathLike)
 
 
 def to_decode_request(

@@ -124,10 +124,9 @@ class AsyncClient:
         self, latents: Latents | bytes | Sequence[Latents | bytes], *, model: str = ""
     ) -> Image.Image | list[Image.Image]:
         """Map the latents or payload of one image, or each of a list, to PIL images; see `Client.decode`."""
-        if isinstance(latents, list | tuple):
-            return await _results(self.decode_stream(latents, model=model))
-        one = cast(Latents | bytes, latents)
-        return _convert.single(await self.decode_array(one, model=model), one)
+        if _convert.is_single(latents):
+            return _convert.single(await self.decode_array(latents, model=model), latents)
+        return await _results(self.decode_stream(cast(Sequence[Latents | bytes], latents), model=model))
 
     async def decode_array(
         self, latents: Latents | bytes, *, dtype: str = "uint8", model: str = ""

@@ -155,11 +155,10 @@ class Client:
         Raises:
             ValueError: latents of several images; see `Latents.split` and `decode_array`.
         """
-        if isinstance(latents, list | tuple):
-            with closing(self.decode_stream(latents, model=model)) as stream:
-                return [item.get() for item in stream.ordered()]
-        one = cast(Latents | bytes, latents)
-        return _convert.single(self.decode_array(one, model=model), one)
+        if _convert.is_single(latents):
+            return _convert.single(self.decode_array(latents, model=model), latents)
+        with closing(self.decode_stream(cast(Sequence[Latents | bytes], latents), model=model)) as stream:
+            return [item.get() for item in stream.ordered()]
 
     def decode_array(self, latents: Latents | bytes, *, dtype: str = "uint8", model: str = "") -> npt.NDArray[Any]:
         """Map latents to raw images: uint8 (B,H,W,3), or for a float dtype (B,3,H,W), about [-1,1], not clamped."""

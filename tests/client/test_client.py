@@ -39,6 +39,7 @@ from latentwire_client.testing import FakeServer
 from latentwire_proto.v1 import latent_codec_pb2 as pb
 from latentwire_server.app import background
 from latentwire_server.config import ModelSource, ServerConfig
+from tests.conftest import left_to_the_collector
 
 FAST = Retry(initial_backoff_s=0.01, max_backoff_s=0.02)
 PATIENCE_S = 20.0
@@ -253,18 +254,10 @@ def test_a_stream_that_fails_leaves_nothing_to_the_garbage_collector() -> None:
         with Client("127.0.0.1:1", retry=FAST) as client, pytest.raises(Unavailable):
             list(client.encode_stream([image()] * 3))
 
-    fail()
-    gc.collect()
-    gc.disable()
-    try:
+    fail()  # what is made once
+    with left_to_the_collector() as left:
         fail()
-        gc.set_debug(gc.DEBUG_SAVEALL)
-        gc.collect()
-        assert not [each for each in gc.garbage if isinstance(each, Message)]
-    finally:
-        gc.set_debug(0)
-        gc.garbage.clear()
-        gc.enable()
+    assert not [each for each in left if isinstance(each, Message)]
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])

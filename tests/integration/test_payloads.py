@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`.lat` payloads through a server: the same bytes as in this process, and every fault of theirs by its name."""
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import grpc
@@ -15,6 +16,7 @@ from latentwire_client import (
     DataLoss,
     Execution,
     InvalidRequest,
+    Latents,
     LatentSpaceMismatch,
     LatentwireError,
     UnsupportedVersion,
@@ -253,11 +255,23 @@ def test_an_array_of_several_images_is_no_image_to_compress(client: Client) -> N
     assert client.compress(images[:1]) == client.compress(images[0])
 
 
+async def test_any_sequence_of_payloads_is_decoded_in_its_order(client: Client, target: str, payload: bytes) -> None:
+    latents = client.encode(Image.new("RGB", (24, 16)), model="tiny")
+    async with AsyncClient(target) as other:
+        sequences: list[Sequence[Latents | bytes]] = [deque([payload, latents]), (payload, latents)]
+        for many in sequences:
+            sizes = [image.size for image in client.decode(many, model="tiny")]
+            assert sizes[1] == (24, 16) != sizes[0]
+            assert [image.size for image in await other.decode(many, model="tiny")] == sizes
+
+
 def test_what_is_no_payload_is_refused_before_it_is_sent(client: Client) -> None:
     with pytest.raises(TypeError, match="no option 'kind'"):
         client.compress(b"", kind="mode")  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="latents are a ndarray; Latents"):
         client.decode_array(np.zeros(3))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"latents are a PosixPath;"):
+        client.decode(Path("photo.lat"))  # type: ignore[call-overload]
     with pytest.raises(TypeError, match=r"latents are a str; .*, the bytes of a \.lat payload"):
         client.decompress("photo.lat")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="not one str"):

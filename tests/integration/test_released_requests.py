@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A request that has ended, well or not, keeps no memory: nothing of it waits for the garbage collector."""
 
-import gc
 import http.client
 import io
 import time
@@ -19,6 +18,7 @@ from torch import Tensor
 from latentwire_client import Client, DeadlineExceeded, Latents, LatentwireError, Retry, Timeout, UnknownModel
 from latentwire_server.app import Server, background
 from latentwire_server.config import ModelSource, ServerConfig
+from tests.conftest import left_to_the_collector
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
 LARGEST_BODY = 1 << 20
@@ -96,24 +96,16 @@ def png() -> bytes:
 
 def left_behind(server: Server, use: Callable[[Server], None], *, times: int) -> list[str]:
     """Return what the server leaves to the collector: its frames, messages, images."""
-    gc.collect()
-    gc.disable()
-    try:
+    with left_to_the_collector() as left:
         for _ in range(times):
             use(server)
         wait_until_idle(server)
-        gc.set_debug(gc.DEBUG_SAVEALL)
-        gc.collect()
-        return [
-            each.f_code.co_qualname if isinstance(each, FrameType) else type(each).__name__
-            for each in gc.garbage
-            if (isinstance(each, FrameType) and "latentwire_server" in each.f_code.co_filename)
-            or isinstance(each, Message | Tensor)
-        ]
-    finally:
-        gc.set_debug(0)
-        gc.garbage.clear()
-        gc.enable()
+    return [
+        each.f_code.co_qualname if isinstance(each, FrameType) else type(each).__name__
+        for each in left
+        if (isinstance(each, FrameType) and "latentwire_server" in each.f_code.co_filename)
+        or isinstance(each, Message | Tensor)
+    ]
 
 
 def wait_until_idle(server: Server) -> None:

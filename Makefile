@@ -17,9 +17,11 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all]' --group dev
 	touch $@
 
-# A process for each core, and in it one thread for a model: more of them only wait for each other.
+# A process for each core, and in it one thread for a model: more of them only wait for each other. A test that hangs may
+# hang in what it leaves behind, too: its process ends, and with it the run, which names it.
 test: lint types arrows proto-drift
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile \
+		--timeout-method thread --max-worker-restart 0
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow

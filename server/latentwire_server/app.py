@@ -225,7 +225,7 @@ async def _run(config: ServerConfig, on_ready: Callable[[Ports], None], lifeline
         await asked
     log.info("draining")
     if not await server.stop():
-        os._exit(1)  # the batch on the device cannot be interrupted, and a thread keeps the process alive
+        os._exit(1)  # the batch on the device ends at its next pause, and its thread keeps the process alive
     log.info("stopped")
 
 

@@ -58,6 +58,7 @@ class Batcher(Generic[P, R]):
         self._batches = 0
         # The large batch at work, while a small one may run in its pauses.
         self._pausing: list[Entry[P, Outcome[R]]] = []
+        self._ended = False
 
     def __len__(self) -> int:
         """Return the number of entries that wait."""
@@ -87,9 +88,12 @@ class Batcher(Generic[P, R]):
             lane.discard(entry)
 
     async def serve(self) -> None:
-        """Cut batches and run them, for ever; to be run as a task and cancelled."""
-        while True:
-            await self._serve_next()
+        """Cut batches and run them, for ever; to be run as a task and cancelled, which abandons what is at work."""
+        try:
+            while True:
+                await self._serve_next()
+        finally:
+            self._ended = True
 
     async def _serve_next(self) -> None:
         """Run the next batch, or wait; nothing of a batch, nor its model, is held any longer."""
@@ -115,8 +119,8 @@ class Batcher(Generic[P, R]):
 
     @property
     def is_abandoned(self) -> bool:
-        """Whether the batch at work is a large one, and nobody waits for its results; any thread may ask."""
-        return bool(self._pausing) and all(entry.future.done() for entry in self._pausing)
+        """Whether nobody gets the results of the batch at work, a large one unless the end came; any thread may ask."""
+        return self._ended or (bool(self._pausing) and all(entry.future.done() for entry in self._pausing))
 
     async def let_in(self) -> None:
         """Run one small batch if one is ready: for a pause of the large batch at work."""

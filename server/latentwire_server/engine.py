@@ -142,7 +142,7 @@ class Engine:
         """Stop the batcher and the threads; jobs still queued never end, so drain first.
 
         Args:
-            wait: for the batch that is on the device, and a model that is being loaded; neither can be interrupted.
+            wait: for the batch that is on the device to end at its next pause, and for a model that is being loaded.
         """
         if self._loop_task is not None:
             self._loop_task.cancel()

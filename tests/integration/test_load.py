@@ -18,6 +18,7 @@ from subprocess import Popen
 import numpy as np
 import psutil
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from latentwire_client import AsyncClient, Client, LatentwireError, Limits, Overloaded, Retry, Unavailable
 from latentwire_server.app import background
@@ -29,6 +30,19 @@ ONCE = Retry(attempts=1)
 
 def image(side: int) -> "np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]":
     return np.random.default_rng(side).integers(0, 256, (side, side, 3), dtype=np.uint8)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+def accepted_encodes(port: int) -> float:
+    """Return how many images are in the queue, at work or answered."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as page:
+        samples = [s for family in text_string_to_metric_families(page.read().decode()) for s in family.samples]
+    answered = {"method": "Encode", "code": "OK"}
+    return sum(s.value for s in samples if s.name == "latentwire_queue_images" or s.labels == answered)
 
 
 def test_256_concurrent_requests_against_a_queue_of_32_end_as_ok_or_exhausted_and_memory_returns(
@@ -86,12 +100,14 @@ def test_one_client_s_flood_leaves_a_place_for_another(tiny_kl: Path) -> None:
 def test_a_signal_under_load_loses_no_accepted_request_and_exits_0(
     start_server: StartServer, number: signal.Signals
 ) -> None:
-    with start_server("--max-queue", "64") as (process, target):
+    port = free_port()
+    with start_server("--max-queue", "64", "--metrics-port", str(port)) as (process, target):
 
         async def load() -> list[object]:
             async with AsyncClient(target, retry=ONCE) as client:
                 requests = [asyncio.create_task(client.encode(image(256))) for _ in range(24)]
-                await requests[0]  # by now the others are in the queue
+                while await asyncio.to_thread(accepted_encodes, port) < len(requests):
+                    pass
                 process.send_signal(number)
                 late: list[object] = []
                 while process.poll() is None:
@@ -113,24 +129,18 @@ def test_a_signal_under_load_loses_no_accepted_request_and_exits_0(
 
 
 def test_a_drain_that_takes_too_long_ends_the_process_with_1(start_server: StartServer) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     with start_server("--drain-timeout-s", "0.1", "--metrics-port", str(port)) as (process, target):
-        # Seconds of work; the batch on the device cannot be interrupted.
+        # Seconds of work.
         pixels = np.zeros((2048, 2048, 3), np.uint8)
 
         async def load() -> object:
             async with AsyncClient(target, retry=ONCE) as client:
                 accepted = asyncio.create_task(client.encode(pixels))
-                while not await asyncio.to_thread(held):
+                while not await asyncio.to_thread(accepted_encodes, port):
                     pass
                 process.send_signal(signal.SIGTERM)
                 return (await asyncio.gather(accepted, return_exceptions=True))[0]
-
-        def held() -> bool:
-            """Whether the image is in the queue or at work."""
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as page:
-                return "latentwire_queue_images 1.0" in page.read().decode()
 
         outcome = asyncio.run(load())
         assert process.wait(60) == 1

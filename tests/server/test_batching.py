@@ -464,6 +464,16 @@ async def test_a_large_batch_is_abandoned_when_the_last_of_its_callers_has_gone(
     assert device.story == ["large a/0", "next"]
 
 
+async def test_a_batch_at_work_is_abandoned_when_the_batcher_ends() -> None:
+    async with pausing(9) as (_, queue):
+        waiting = queue.put("large", pixels=LARGE)
+        await settle()
+        assert not queue.batcher.is_abandoned
+    assert queue.batcher.is_abandoned
+    assert not waiting.done()
+    waiting.cancel()
+
+
 @settings(deadline=None, max_examples=60)
 @given(
     entries=st.lists(

@@ -677,6 +677,14 @@ async def test_a_refinement_that_nobody_waits_for_ends(tiny: str, monkeypatch: p
         assert stay.holders == 0
 
 
+async def test_an_engine_that_closes_ends_the_refinement_at_work(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with refining(tiny, monkeypatch) as (engine, job):
+        await engine.engine.close()
+        assert not job.done()
+        job.cancel()
+        await asyncio.gather(job, return_exceptions=True)
+
+
 async def test_the_advice_to_come_back_later_counts_a_refinement_as_the_work_it_is(
     tiny: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

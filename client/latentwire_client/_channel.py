@@ -92,7 +92,8 @@ def _options(limits: Limits, retry: Retry) -> Iterator[tuple[str, Any]]:
             "initialBackoff": f"{retry.initial_backoff_s:.9f}s",
             "maxBackoff": f"{retry.max_backoff_s:.9f}s",
             "backoffMultiplier": 2,
-            "retryableStatusCodes": ["UNAVAILABLE"],
+            # CANCELLED is what gRPC's server tells calls that meet its last moment.
+            "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
         }
         names = [{"service": SERVICE, "method": method} for method in UNARY_METHODS]
         yield "grpc.service_config", json.dumps({"methodConfig": [{"name": names, "retryPolicy": policy}]})

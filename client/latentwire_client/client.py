@@ -20,7 +20,7 @@ from latentwire_client._channel import SERVICE, Address
 from latentwire_client._images import ImageInput
 from latentwire_client._outbox import Outbox, StreamItem, T
 from latentwire_client.config import Limits, Retry, Timeout, check_settings
-from latentwire_client.errors import Cancelled, Unavailable, from_rpc_error
+from latentwire_client.errors import Cancelled, LatentwireError, Unavailable, from_rpc_error
 from latentwire_client.info import OnExecution, ServerInfo
 from latentwire_client.latents import Latents
 from latentwire_client.options import CompressOptions, EncodeOptions
@@ -238,13 +238,21 @@ class Client:
         try:
             yield connection
         except grpc.RpcError as error:
-            raise from_rpc_error(error, self.target) from error
+            raise self._failure(error, connection) from error
         except ValueError as error:
             # So gRPC answers a call on a channel that another thread has closed.
             if self._connections.get(os.getpid()) is connection:
                 raise
-            details = f"the channel to {self.target} was closed during the call"
-            raise Cancelled(grpc.StatusCode.CANCELLED, details) from error
+            raise self._closed() from error
+
+    def _failure(self, error: grpc.RpcError, connection: "_Connection") -> LatentwireError:
+        """Map what gRPC raised during a call to what the client raises."""
+        if error.code() is grpc.StatusCode.CANCELLED and self._connections.get(os.getpid()) is not connection:
+            return self._closed()
+        return from_rpc_error(error, self.target)
+
+    def _closed(self) -> Cancelled:
+        return Cancelled(grpc.StatusCode.CANCELLED, f"the channel to {self.target} was closed during the call")
 
     def _run(self, method: str, request: Any) -> Any:
         response = self._call(method, request)
@@ -255,10 +263,6 @@ class Client:
         with self._connected() as connection:
             call: Callable[..., Any] = getattr(connection.codec, method)
             return call(request, timeout=self._timeout.call_s, metadata=self._address.metadata)
-
-    def _open_stream(self, method: str, requests: Iterator[Any]) -> Any:
-        with self._connected() as connection:
-            return getattr(connection.codec, method)(requests, metadata=self._address.metadata)
 
 
 class _Connection:
@@ -326,7 +330,8 @@ def _items(client: Client, method: str, outbox: Outbox[T]) -> Generator[StreamIt
 def _connection(client: Client, method: str, outbox: Outbox[T]) -> Iterator[StreamItem[T]]:
     """Run one call: what has no answer yet goes first; each answer makes room for a further item."""
     requests: SimpleQueue[Any] = SimpleQueue()
-    call = client._open_stream(method, iter(requests.get, None))
+    with client._connected() as connection:
+        call = getattr(connection.codec, method)(iter(requests.get, None), metadata=client._address.metadata)
     try:
         for request in outbox.unanswered():
             requests.put(request)
@@ -336,7 +341,7 @@ def _connection(client: Client, method: str, outbox: Outbox[T]) -> Iterator[Stre
                 response = next(call, None)
             except grpc.RpcError as error:
                 # The error is the call itself: with a traceback it would refer, in a circle, to this frame.
-                raise from_rpc_error(error, client.target) from error.with_traceback(None)
+                raise client._failure(error, connection) from error.with_traceback(None)
             if response is None:
                 # The server ended the call in good order with items unanswered: as good as gone.
                 raise Unavailable(grpc.StatusCode.UNAVAILABLE, f"{client.target} ended the stream early")

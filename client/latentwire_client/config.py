@@ -31,7 +31,7 @@ class Timeout:
 
 @dataclass(frozen=True)
 class Retry:
-    """How a client tries again when the server cannot be reached or is not serving (UNAVAILABLE).
+    """How a client tries again when the server cannot be reached, is not serving or stops during a call.
 
     The waits are random, up to initial_backoff_s, and grow by the factor 2 up to max_backoff_s.
 

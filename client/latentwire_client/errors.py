@@ -10,10 +10,10 @@
     ├── TooLarge              the request or its answer is over a limit
     ├── Overloaded            the queue is full; `retry_after_s` says when to try again
     ├── DeadlineExceeded      no answer in time
-    ├── Unavailable           no server there, or it is warming up or draining
+    ├── Unavailable           no server there, or it is warming up, draining or at its end
     ├── Unauthenticated       the token is missing or wrong
     ├── DataLoss              a checksum did not match
-    ├── Cancelled             the call was cancelled
+    ├── Cancelled             the client was closed during the call
     └── ServerFault           a fault of the server; its log has the details under `request_id`
 
 A path that cannot be read raises OSError, an argument that cannot be sent TypeError or ValueError.
@@ -96,7 +96,7 @@ class DeadlineExceeded(LatentwireError):
 
 
 class Unavailable(LatentwireError):
-    """No server answers at the address, or it is warming up or draining."""
+    """No server answers at the address, or it is warming up, draining or at its end."""
 
 
 class Unauthenticated(LatentwireError):
@@ -108,7 +108,7 @@ class DataLoss(LatentwireError):
 
 
 class Cancelled(LatentwireError):
-    """The call was cancelled."""
+    """The client was closed during the call."""
 
 
 class ServerFault(LatentwireError):
@@ -161,7 +161,7 @@ def from_status(status: status_pb2.Status) -> LatentwireError:
 
 
 def from_rpc_error(error: Any, target: str) -> LatentwireError:
-    """Map a grpc.RpcError (of the sync or the asyncio API) to an exception.
+    """Map a grpc.RpcError (of the sync or the asyncio API) of a channel that is open to an exception.
 
     Args:
         error: what the call raised.
@@ -181,6 +181,8 @@ def from_rpc_error(error: Any, target: str) -> LatentwireError:
             f"no server answers at {target} ({message}); start one with `latentwire serve`, or check the address and "
             "whether it speaks TLS"
         )
+    elif code is grpc.StatusCode.CANCELLED:  # so it ends calls that meet a server's last moment
+        code, message = grpc.StatusCode.UNAVAILABLE, f"the server at {target} stopped during the call ({message})"
     elif code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         message = f"{message}; send less at once, or raise `serve --max-message-mib` and Limits.max_message_bytes"
     elif code is grpc.StatusCode.DEADLINE_EXCEEDED:

@@ -122,7 +122,15 @@ def test_each_status_is_its_exception_from_a_call_and_from_a_stream(code: grpc.S
         assert error.code is code
         assert error.details == str(error) == "what was wrong"
         assert error.request_id == ""
-    assert type(from_rpc_error(FakeRpcError(code, "what was wrong"), "host:1")) is EXPECTED[code]
+    if code is not grpc.StatusCode.CANCELLED:
+        assert type(from_rpc_error(FakeRpcError(code, "what was wrong"), "host:1")) is EXPECTED[code]
+
+
+def test_a_call_that_grpc_cancelled_met_the_end_of_the_server() -> None:
+    error = from_rpc_error(FakeRpcError(grpc.StatusCode.CANCELLED, "CANCELLED"), "host:1")
+    assert type(error) is Unavailable
+    assert error.code is grpc.StatusCode.UNAVAILABLE
+    assert error.details == "the server at host:1 stopped during the call (CANCELLED)"
 
 
 def test_an_invalid_request_names_its_fields_and_the_request() -> None:

@@ -17,7 +17,6 @@ from torch import Tensor
 from latentwire_client.client import Client
 from latentwire_client.config import Limits, Retry, Timeout
 from latentwire_client.errors import (
-    Cancelled,
     LatentSpaceMismatch,
     Overloaded,
     Unavailable,
@@ -187,7 +186,7 @@ class ServedModel:
         while True:
             try:
                 return call(part)
-            except (Cancelled, Overloaded, Unavailable) as error:  # gRPC cancels what meets a server's last moment
+            except (Overloaded, Unavailable) as error:
                 now = time.monotonic()
                 gone_since = now if gone_since is None else gone_since
                 failures += 1

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from latentwire_codec import pixels
 from latentwire_codec.metrics import psnr
+from latentwire_codec.similarity import ms_ssim_loss
 from latentwire_codec.training.families import Network
 from latentwire_codec.training.losses import (
     ReconstructionLoss,
     RunningMoments,
     kl_divergence,
-    ms_ssim_loss,
 )
 from latentwire_codec.training.views import View
 

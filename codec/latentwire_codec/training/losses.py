@@ -20,11 +20,11 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from latentwire_codec.errors import TensorError
+from latentwire_codec.pairs import as_float, float_pair
+from latentwire_codec.similarity import ms_ssim_loss
 from latentwire_codec.training.lpips import Lpips
 
 CHARBONNIER_EPS = 1e-3
-MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-WINDOW_SIDE, WINDOW_SIGMA = 11, 1.5
 
 # The latents
 
@@ -39,7 +39,7 @@ def reparameterize(mean: Tensor, logvar: Tensor, generator: Generator | None = N
 
     Source: Kingma and Welling, Auto-Encoding Variational Bayes (arXiv 1312.6114), section 2.4.
     """
-    mean, logvar = _pair(mean, logvar)
+    mean, logvar = float_pair(mean, logvar)
     epsilon = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
     return mean + (logvar / 2).exp() * epsilon
 
@@ -60,7 +60,7 @@ def kl_divergence(mean: Tensor, logvar: Tensor) -> Tensor:
 
     Source: arXiv 1312.6114, appendix B.
     """
-    mean, logvar = _pair(mean, logvar)
+    mean, logvar = float_pair(mean, logvar)
     return 0.5 * (mean.square() + torch.expm1(logvar) - logvar).flatten(1).sum(dim=1)
 
 
@@ -78,7 +78,7 @@ def quantization_noise(z_whitened: Tensor, step: float, generator: Generator | N
     """
     if not 0 <= step < math.inf:
         raise ValueError(f"the quantization step is {step}; it must be finite and >= 0, in standard deviations")
-    z = _full(z_whitened)
+    z = as_float(z_whitened)
     uniform = torch.rand(z.shape, generator=generator, device=z.device, dtype=z.dtype)
     return z + step * (uniform - 0.5)
 
@@ -123,11 +123,11 @@ class RunningMoments(nn.Module):
 
     def whiten(self, z: Tensor) -> Tensor:
         """Map raw latents (B,C,...) to (z - mean) / std."""
-        return (_full(z) - self._like(self.mean, z)) / self._like(self._std(), z)
+        return (as_float(z) - self._like(self.mean, z)) / self._like(self._std(), z)
 
     def unwhiten(self, z: Tensor) -> Tensor:
         """Map whitened latents (B,C,...) back: z * std + mean."""
-        return _full(z) * self._like(self._std(), z) + self._like(self.mean, z)
+        return as_float(z) * self._like(self._std(), z) + self._like(self.mean, z)
 
     def _std(self) -> Tensor:
         return self.variance.sqrt().clamp(min=1e-6)  # a collapsed channel is divided by something
@@ -142,12 +142,12 @@ class RunningMoments(nn.Module):
 
 def l1(prediction: Tensor, target: Tensor) -> Tensor:
     """Map two images to the mean of |difference|."""
-    return F.l1_loss(*_pair(prediction, target))
+    return F.l1_loss(*float_pair(prediction, target))
 
 
 def mse(prediction: Tensor, target: Tensor) -> Tensor:
     """Map two images to the mean of difference^2. PSNR in dB, before rounding, is 10 log10(4 / mse)."""
-    return F.mse_loss(*_pair(prediction, target))
+    return F.mse_loss(*float_pair(prediction, target))
 
 
 def charbonnier(prediction: Tensor, target: Tensor, eps: float = CHARBONNIER_EPS) -> Tensor:
@@ -162,7 +162,7 @@ def charbonnier(prediction: Tensor, target: Tensor, eps: float = CHARBONNIER_EPS
     Source: Charbonnier et al., Two deterministic half-quadratic regularization algorithms (ICIP 1994); as a loss
     LapSRN (arXiv 1710.01992), with eps = 1e-3.
     """
-    prediction, target = _pair(prediction, target)
+    prediction, target = float_pair(prediction, target)
     return _charbonnier(prediction - target, eps)
 
 
@@ -174,58 +174,6 @@ def _charbonnier(d: Tensor, eps: float) -> Tensor:
     # The same as sqrt(d^2 + eps^2) - eps, without subtracting two numbers that are nearly equal.
     square = d.square()
     return (square / ((square + eps * eps).sqrt() + eps)).mean()
-
-
-def ms_ssim_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """Map two images to 1 - MS-SSIM, 0..1; the mean over images and channels.
-
-    As `metrics.ms_ssim` (11x11 Gaussian, sigma 1.5), on images mapped to [0,1]. Five scales need a side over 160;
-    below, those that fit are used (sides over 80: four, over 40: three, over 20: two, else one) and the weights of
-    these scales divided by their sum. So a 64 px crop has 64, 32 and 16 px; its values compare only with crops that
-    have as many scales. A contrast or luminance below 1e-3 counts as 1e-3 (the root's gradient at 0 is infinite).
-
-    Raises:
-        TensorError: a side is below 11.
-
-    Source: Wang et al., Multi-scale structural similarity for image quality assessment (2003); as a loss Zhao et
-    al., Loss Functions for Image Restoration with Neural Networks (arXiv 1511.08861).
-    """
-    prediction, target = _pair(prediction, target)
-    height, width = prediction.shape[-2:]
-    if min(height, width) < WINDOW_SIDE:
-        raise TensorError(f"image is {width}x{height}; MS-SSIM needs each side >= {WINDOW_SIDE} (use another term)")
-    scales = 1
-    while scales < len(MS_SSIM_WEIGHTS) and min(height, width) > (WINDOW_SIDE - 1) * 2**scales:
-        scales += 1
-    # All five are taken as published, though their sum is 1.0001.
-    divisor = sum(MS_SSIM_WEIGHTS[:scales]) if scales < len(MS_SSIM_WEIGHTS) else 1.0
-    x, y = (prediction + 1) / 2, (target + 1) / 2
-    similarity = torch.ones((), device=x.device, dtype=x.dtype)
-    with torch.autocast(x.device.type, enabled=False):
-        for scale, weight in enumerate(MS_SSIM_WEIGHTS[:scales], start=1):
-            ssim, contrast = _ssim(x, y)
-            term = contrast if scale < scales else ssim
-            similarity = similarity * term.clamp(min=1e-3) ** (weight / divisor)
-            if scale < scales:
-                padding = [side % 2 for side in x.shape[-2:]]
-                x, y = (F.avg_pool2d(image, 2, padding=padding) for image in (x, y))
-    return 1 - similarity.mean()
-
-
-def _ssim(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Map two images in [0,1] to SSIM, and to its contrast and structure alone, each (B,C)."""
-    channels = x.shape[1]
-    offsets = torch.arange(WINDOW_SIDE, device=x.device, dtype=x.dtype) - WINDOW_SIDE // 2
-    window = torch.exp(-offsets.square() / (2 * WINDOW_SIGMA**2))
-    window = (window / window.sum()).repeat(5 * channels, 1, 1, 1)
-    # Variances are small differences of large numbers. In channels_last a GPU would round them to TF32 (10 bits).
-    maps = torch.cat([x, y, x * x, y * y, x * y], dim=1).contiguous()
-    maps = F.conv2d(F.conv2d(maps, window, groups=5 * channels), window.mT, groups=5 * channels)
-    mean_x, mean_y, square_x, square_y, product = maps.chunk(5, dim=1)
-    c1, c2 = 0.01**2, 0.03**2
-    contrast = (2 * (product - mean_x * mean_y) + c2) / (square_x - mean_x**2 + square_y - mean_y**2 + c2)
-    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
-    return (luminance * contrast).mean(dim=(2, 3)), contrast.mean(dim=(2, 3))
 
 
 def laplacian_bands(images: Tensor, levels: int) -> list[Tensor]:
@@ -263,7 +211,7 @@ def laplacian_pyramid(prediction: Tensor, target: Tensor, levels: int = 3) -> Te
 
     Source: Bojanowski et al., Optimizing the Latent Space of Generative Networks (arXiv 1707.05776).
     """
-    prediction, target = _pair(prediction, target)
+    prediction, target = float_pair(prediction, target)
     bands = laplacian_bands(prediction - target, levels)[:-1]  # the pyramid is linear
     return torch.stack([band.abs().mean() for band in bands]).mean()
 
@@ -296,7 +244,7 @@ def haar_wavelet(prediction: Tensor, target: Tensor, levels: int = 1, eps: float
 
     Source: LiteVAE (arXiv 2405.14477), section 4.3.
     """
-    prediction, target = _pair(prediction, target)
+    prediction, target = float_pair(prediction, target)
     low = prediction - target  # the transform is linear
     terms = []
     for _ in range(levels):
@@ -381,13 +329,3 @@ class ReconstructionLoss(nn.Module):
             terms["lpips"] = self.lpips(prediction, target)
         total = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
         return total, {name: term.detach() for name, term in terms.items()}
-
-
-def _full(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def _pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    if a.shape != b.shape:
-        raise TensorError(f"the tensors have shapes {tuple(a.shape)} and {tuple(b.shape)}; both must be equal")
-    return _full(a), _full(b)

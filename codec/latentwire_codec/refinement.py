@@ -33,8 +33,8 @@ Latents = npt.NDArray[np.floating[Any]]
 
 NOISE_SHARE = 0.3
 """Of the iterations; the others choose integers."""
-LEARNING_RATE = 0.15
-"""Steps of the quantizer that a latent moves in the first iterations."""
+LEARNING_RATE, SLOWEST = 0.15, 0.015
+"""What a latent moves in the first iterations: so many steps of the quantizer, at least so many standard deviations."""
 SOFTEST, HARDEST = 2.0, 20.0
 ITERATIONS_PER_FIT = 10
 """Of the prior's weights to the latents on their way."""
@@ -133,8 +133,10 @@ class _Descent:
         self._distortions = self._distortions_of(self._reals + self._uniform(self._reals.shape) - 0.5)
         quantization_share = 1 - (encoded / self._distortions)[0].item()
         self._db_per_bit = refinement.rate_weight * DB_PER_BIT * max(0.0, quantization_share)
+        # Where steps are fine, so many of them are no way to go.
+        self._learning_rate = max(LEARNING_RATE, SLOWEST * self._reals.std(correction=0).item())
         self._reals.requires_grad_()
-        self._optimizer = torch.optim.Adam([self._reals], LEARNING_RATE, betas=(0.9, 0.99))
+        self._optimizer = torch.optim.Adam([self._reals], self._learning_rate, betas=(0.9, 0.99))
         self._expected_bits = self._fit_bits()
 
     @property
@@ -148,7 +150,7 @@ class _Descent:
         if iteration and iteration % ITERATIONS_PER_FIT == 0:
             self._expected_bits = self._fit_bits()
         progress = iteration / self._iterations
-        self._optimizer.param_groups[0]["lr"] = LEARNING_RATE * (1 + math.cos(math.pi * progress)) / 2
+        self._optimizer.param_groups[0]["lr"] = self._learning_rate * (1 + math.cos(math.pi * progress)) / 2
         rounded = self._softly_rounded(progress)
         values = rounded.detach().requires_grad_()
         (of_bits,) = torch.autograd.grad(self._expected_bits(values), values)

@@ -73,6 +73,15 @@ def test_an_image_too_small_for_a_similarity_is_fitted_too(
     assert refined > plain
 
 
+def test_finer_steps_bring_it_no_less_close(photograph: Pixels, model: Autoencoder) -> None:
+    # A search for a PSNR or a number of bytes counts on it.
+    fine, finest = (
+        psnr_of(compress(photograph, model=model, quality=step, refinement=Refinement(12)), photograph, model)
+        for step in (0.17, 2.0**-6)
+    )
+    assert finest > fine - 0.05
+
+
 def test_more_weight_of_bits_takes_fewer_bytes(photograph: Pixels, model: Autoencoder) -> None:
     sizes = [
         len(compress(photograph, model=model, quality="high", refinement=Refinement(12, weight)))

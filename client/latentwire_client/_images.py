@@ -50,5 +50,7 @@ def _pil_to_file(image: Image.Image) -> bytes:
     keyed = "transparency" in upright.info and upright.mode in KEYED
     image_format = "PNG" if keyed else "TIFF"
     buffer = io.BytesIO()
-    upright.save(buffer, image_format, icc_profile=image.info.get("icc_profile"), compress_level=0)
+    profile = image.info.get("icc_profile")
+    # What is not given, Pillow takes from the file that the image came from: JPEG in TIFF, for one.
+    upright.save(buffer, image_format, icc_profile=profile, compression="raw", compress_level=0)
     return buffer.getvalue()

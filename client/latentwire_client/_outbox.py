@@ -4,13 +4,14 @@
 Without a transport, so that the sync and the asyncio client share it.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import grpc
 
-from latentwire_client.errors import ServerFault, from_status
+from latentwire_client.errors import LatentwireError, ServerFault, from_status
 
 T = TypeVar("T")
 
@@ -50,6 +51,7 @@ class Outbox(Generic[T]):
 
     Attributes:
         source_failed: whether `items` raised. It must not be read again: a generator would seem to be at its end.
+        answers: how many items have had an answer.
     """
 
     def __init__(
@@ -64,21 +66,42 @@ class Outbox(Generic[T]):
         self._parse = parse
         self._in_flight = in_flight
         self._pending: dict[int, tuple[Any, Any]] = {}
+        # Of the pending: to be sent again, oldest first.
+        self._unsent: deque[int] = deque()
+        # Of the pending: one of these makes calls fail.
+        self._suspects: set[int] = set()
         self._exhausted = False
         self.source_failed = False
+        self.answers = 0
 
     @property
     def finished(self) -> bool:
         """Whether every item has had its answer."""
         return self._exhausted and not self._pending
 
-    def unanswered(self) -> list[Any]:
-        """Return the requests that were made and have no answer, oldest first."""
-        return [request for _, request in self._pending.values()]
+    def check_finished(self) -> None:
+        """Check at the end of the stream that it is one.
+
+        Raises:
+            RuntimeError: items have no answer, or were not read.
+        """
+        if not self.finished:
+            raise RuntimeError(
+                f"this stream broke off after {self.answers} answers and goes no further; make another of the rest"
+            )
+
+    def begin(self) -> None:
+        """Begin a call: what was made and has no answer is to be sent in it, oldest first."""
+        self._unsent = deque(self._pending)
 
     def fill(self) -> Iterator[Any]:
         """Read items while there is room: yield a request for each, or the failure of one that makes none."""
-        while not self._exhausted and len(self._pending) < self._in_flight:
+        while self._sent < (1 if self._suspects else self._in_flight):
+            if self._unsent:
+                yield self._pending[self._unsent.popleft()][1]
+                continue
+            if self._exhausted:
+                return
             try:
                 number, item = next(self._items)
             except StopIteration:
@@ -104,10 +127,38 @@ class Outbox(Generic[T]):
         if response.id not in self._pending:
             problem = f"the server answered item {response.id} of a stream, which was not waiting for an answer"
             raise ServerFault(grpc.StatusCode.INTERNAL, problem)
-        item, _ = self._pending.pop(response.id)
+        item = self._take(response.id)
+        self.answers += 1
         if response.WhichOneof("outcome") == "error":
             return StreamItem(response.id, item, None, from_status(response.error))
         try:
             return StreamItem(response.id, item, self._parse(item, response.result), None)
         except (OSError, TypeError, ValueError) as error:
             return StreamItem(response.id, item, None, error)
+
+    def blame(self, error: LatentwireError) -> StreamItem[T] | None:
+        """Map an error that ended the call, but is of one item, to that item, which is then done.
+
+        Returns:
+            None where several are sent: in the next calls they go one by one, and the error comes again.
+
+        Raises:
+            LatentwireError: the error, where none is sent.
+        """
+        sent = self._pending.keys() - set(self._unsent)
+        if not sent:
+            raise error
+        if len(sent) > 1:
+            self._suspects |= sent
+            return None
+        (number,) = sent
+        return StreamItem(number, self._take(number), None, error)
+
+    @property
+    def _sent(self) -> int:
+        return len(self._pending) - len(self._unsent)
+
+    def _take(self, number: int) -> Any:
+        item, _ = self._pending.pop(number)
+        self._suspects.discard(number)
+        return item

@@ -3,8 +3,6 @@
 
 import asyncio
 import os
-import random
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from types import TracebackType
@@ -19,9 +17,10 @@ from PIL import Image
 from latentwire_client import _convert, _outboxes
 from latentwire_client._channel import SERVICE, Address
 from latentwire_client._images import ImageInput
+from latentwire_client._outage import Outage
 from latentwire_client._outbox import Outbox, StreamItem, T
 from latentwire_client.config import Limits, Retry, Timeout, check_settings
-from latentwire_client.errors import Cancelled, ServerFault, Unavailable, from_rpc_error
+from latentwire_client.errors import Cancelled, ServerFault, TooLarge, Unavailable, from_rpc_error
 from latentwire_client.info import OnExecution, ServerInfo
 from latentwire_client.latents import Latents
 from latentwire_client.options import CompressOptions, EncodeOptions
@@ -215,14 +214,22 @@ class AsyncStream(AsyncIterator[StreamItem[T]]):
     def __init__(self, client: AsyncClient, method: str, outbox: Outbox[T]) -> None:
         # The generator doesn't know the stream: without a cycle, a stream that is dropped ends at once.
         self._items = _items(client, method, outbox)
+        self._outbox = outbox
+        self._is_closed = False
 
     async def __anext__(self) -> StreamItem[T]:
         """Return the next item that is done.
 
         Raises:
             LatentwireError: the stream as a whole failed, and trying again did not help.
+            RuntimeError: it failed or was interrupted before; there is more that has no answer.
         """
-        return await anext(self._items)
+        try:
+            return await anext(self._items)
+        except StopAsyncIteration:
+            if not self._is_closed:
+                self._outbox.check_finished()
+            raise
 
     async def ordered(self) -> AsyncGenerator[StreamItem[T], None]:
         """Iterate in the order of the input; what is done early is held until its turn."""
@@ -236,6 +243,7 @@ class AsyncStream(AsyncIterator[StreamItem[T]]):
 
     async def close(self) -> None:
         """End the stream early; what is in flight is cancelled."""
+        self._is_closed = True
         await self._items.aclose()
 
 
@@ -271,22 +279,25 @@ def _mapped_errors(target: str) -> Iterator[None]:
 
 async def _items(client: AsyncClient, method: str, outbox: Outbox[T]) -> AsyncGenerator[StreamItem[T], None]:
     """Run calls until every item has its answer."""
-    failures = 0
-    last_answer_s: float | None = None
+    outage = Outage(client._retry)
     while not outbox.finished:
         try:
             async with aclosing(_connection(client, method, outbox)) as items:
                 async for item in items:
-                    failures, last_answer_s = 0, time.monotonic()
                     yield item
         except Unavailable:
             if outbox.finished:  # a draining server ends the call so even when nothing is left to answer
                 return
-            failures += 1
-            gone_s = time.monotonic() - (last_answer_s or 0)
-            if outbox.source_failed or client._retry.gives_up(failures, gone_s, last_answer_s is not None):
+            pause_s = outage.pause_s(outbox.answers)
+            if outbox.source_failed or pause_s is None:
                 raise
-            await asyncio.sleep(random.uniform(0, client._retry.backoff_s(failures)))
+            await asyncio.sleep(pause_s)
+        except TooLarge as error:  # gRPC ends the whole call for one message that is over a limit
+            if outbox.source_failed:
+                raise
+            blamed = outbox.blame(error)
+            if blamed is not None:
+                yield blamed
 
 
 async def _connection(client: AsyncClient, method: str, outbox: Outbox[T]) -> AsyncGenerator[StreamItem[T], None]:
@@ -299,8 +310,7 @@ async def _connection(client: AsyncClient, method: str, outbox: Outbox[T]) -> As
 
     call = client._open_stream(method, sending())
     try:
-        for request in outbox.unanswered():
-            requests.put_nowait(request)
+        outbox.begin()
         async with aclosing(_feed(outbox, requests)) as failed:
             async for item in failed:
                 yield item

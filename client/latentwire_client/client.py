@@ -2,7 +2,6 @@
 """The client: images -> `Latents` or `.lat` payloads -> images, over one gRPC channel, made when it is first needed."""
 
 import os
-import random
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -18,9 +17,10 @@ from PIL import Image
 from latentwire_client import _convert, _outboxes
 from latentwire_client._channel import SERVICE, Address
 from latentwire_client._images import ImageInput
+from latentwire_client._outage import Outage
 from latentwire_client._outbox import Outbox, StreamItem, T
 from latentwire_client.config import Limits, Retry, Timeout, check_settings
-from latentwire_client.errors import Cancelled, LatentwireError, Unavailable, from_rpc_error
+from latentwire_client.errors import Cancelled, LatentwireError, TooLarge, Unavailable, from_rpc_error
 from latentwire_client.info import OnExecution, ServerInfo
 from latentwire_client.latents import Latents
 from latentwire_client.options import CompressOptions, EncodeOptions
@@ -284,14 +284,22 @@ class Stream(Iterator[StreamItem[T]]):
     def __init__(self, client: Client, method: str, outbox: Outbox[T]) -> None:
         # The generator doesn't know the stream: without a cycle, a stream that is dropped ends at once.
         self._items = _items(client, method, outbox)
+        self._outbox = outbox
+        self._is_closed = False
 
     def __next__(self) -> StreamItem[T]:
         """Return the next item that is done.
 
         Raises:
             LatentwireError: the stream as a whole failed, and trying again did not help.
+            RuntimeError: it failed or was interrupted before; there is more that has no answer.
         """
-        return next(self._items)
+        try:
+            return next(self._items)
+        except StopIteration:
+            if not self._is_closed:
+                self._outbox.check_finished()
+            raise
 
     def ordered(self) -> Iterator[StreamItem[T]]:
         """Iterate in the order of the input; what is done early is held until its turn."""
@@ -305,26 +313,29 @@ class Stream(Iterator[StreamItem[T]]):
 
     def close(self) -> None:
         """End the stream early; what is in flight is cancelled."""
+        self._is_closed = True
         self._items.close()
 
 
 def _items(client: Client, method: str, outbox: Outbox[T]) -> Generator[StreamItem[T], None, None]:
     """Run calls until every item has its answer."""
-    failures = 0
-    last_answer_s: float | None = None
+    outage = Outage(client._retry)
     while not outbox.finished:
         try:
-            for item in _connection(client, method, outbox):
-                failures, last_answer_s = 0, time.monotonic()
-                yield item
+            yield from _connection(client, method, outbox)
         except Unavailable:
             if outbox.finished:  # a draining server ends the call so even when nothing is left to answer
                 return
-            failures += 1
-            gone_s = time.monotonic() - (last_answer_s or 0)
-            if outbox.source_failed or client._retry.gives_up(failures, gone_s, last_answer_s is not None):
+            pause_s = outage.pause_s(outbox.answers)
+            if outbox.source_failed or pause_s is None:
                 raise
-            time.sleep(random.uniform(0, client._retry.backoff_s(failures)))
+            time.sleep(pause_s)
+        except TooLarge as error:  # gRPC ends the whole call for one message that is over a limit
+            if outbox.source_failed:
+                raise
+            item = outbox.blame(error)
+            if item is not None:
+                yield item
 
 
 def _connection(client: Client, method: str, outbox: Outbox[T]) -> Iterator[StreamItem[T]]:
@@ -333,8 +344,7 @@ def _connection(client: Client, method: str, outbox: Outbox[T]) -> Iterator[Stre
     with client._connected() as connection:
         call = getattr(connection.codec, method)(iter(requests.get, None), metadata=client._address.metadata)
     try:
-        for request in outbox.unanswered():
-            requests.put(request)
+        outbox.begin()
         yield from _feed(outbox, requests)
         while not outbox.finished:
             try:

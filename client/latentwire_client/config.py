@@ -61,10 +61,6 @@ class Retry:
         if not 0 <= self.reconnect_s < math.inf:
             raise ValueError(f"reconnect_s is {self.reconnect_s}; it must be finite and at least 0")
 
-    def gives_up(self, failures: int, gone_s: float, had_answer: bool) -> bool:
-        """Decide whether a stream is over after this many failures in a row, the server being gone for so long."""
-        return failures >= self.attempts and not (had_answer and gone_s < self.reconnect_s)
-
     def backoff_s(self, failures: int) -> float:
         """Return the longest wait after this many failures in a row, 1 or more."""
         return min(self.max_backoff_s, self.initial_backoff_s * 2.0 ** (failures - 1))

@@ -27,11 +27,13 @@ from latentwire_client import (
     DeadlineExceeded,
     Execution,
     InvalidRequest,
+    Latents,
     LatentwireError,
     Limits,
     Retry,
     ServerFault,
     Timeout,
+    TooLarge,
     Unavailable,
 )
 from latentwire_client._channel import Address
@@ -664,6 +666,72 @@ async def test_a_source_that_raises_surfaces_as_it_is_from_an_async_stream(error
             assert server.calls["EncodeStream"] <= 1
             await assert_no_tasks()
             assert len(await client.encode([image()] * 2)) == 2
+
+
+SMALL, LARGE = (24, 16, 3), (1400, 1200, 3)  # gRPC takes 4 MiB where nothing else is said
+
+
+@pytest.mark.parametrize(
+    ("limits", "decodes"),
+    [
+        pytest.param(Limits(in_flight=3), False, id="the server's limit"),
+        pytest.param(Limits(2**20, in_flight=3), False, id="the client's, asking"),
+        pytest.param(Limits(2**20, in_flight=3), True, id="the client's, answered"),
+    ],
+)
+async def test_a_message_over_a_limit_fails_its_item_alone(limits: Limits, decodes: bool) -> None:
+    images = [np.zeros(LARGE if number in {2, 5} else SMALL, np.uint8) for number in range(8)]
+    latents = [Latents(np.zeros((1, 3, len(each) // 8, each.shape[1] // 8), np.float32)) for each in images]
+    with FakeServer() as server:
+        with Client(server.target, limits=limits, retry=FAST) as client:
+            stream = client.decode_stream(latents) if decodes else client.encode_stream(images)
+            ended: dict[int, Exception | None] = {item.index: item.error for item in stream}
+        assert ended.keys() == set(range(8))
+        assert {index for index, error in ended.items() if error is not None} == {2, 5}
+        assert isinstance(ended[2], TooLarge)
+        async with AsyncClient(server.target, limits=limits, retry=FAST) as other:
+            items = other.decode_stream(latents) if decodes else other.encode_stream(images)
+            again: dict[int, Exception | None] = {item.index: item.error async for item in items}
+        assert {index: type(error) for index, error in again.items()} == {
+            index: type(error) for index, error in ended.items()
+        }
+
+
+async def test_a_stream_that_broke_off_is_not_taken_for_one_that_is_at_its_end() -> None:
+    with FakeServer() as server:
+        with Client(server.target, retry=Retry(1, reconnect_s=0)) as client:
+            stream = client.encode_stream([image()] * 3)
+            server.fail_next(grpc.StatusCode.UNAVAILABLE)
+            with pytest.raises(Unavailable):
+                next(stream)
+            for _ in range(2):
+                with pytest.raises(RuntimeError, match="broke off after 0 answers"):
+                    next(stream)
+            stream.close()
+            assert list(stream) == []
+        async with AsyncClient(server.target, retry=Retry(1, reconnect_s=0)) as other:
+            items = other.encode_stream([image()] * 3)
+            server.fail_next(grpc.StatusCode.UNAVAILABLE)
+            with pytest.raises(Unavailable):
+                await anext(items)
+            with pytest.raises(RuntimeError, match="broke off after 0 answers"):
+                await anext(items)
+            await items.close()
+            assert [item async for item in items] == []
+
+
+def test_a_file_that_is_missing_is_no_answer_of_a_server_that_was_never_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    with FakeServer() as server, Client(server.target, retry=Retry(2, 0.01, 0.02, reconnect_s=5)) as client:
+        server.fail_next(grpc.StatusCode.UNAVAILABLE, times=10_000)
+        stream = client.encode_stream([tmp_path / "missing.png", image()])
+        assert isinstance(next(stream).error, FileNotFoundError)
+        with pytest.raises(Unavailable):
+            next(stream)
+    assert len(pauses) == 1
 
 
 async def test_two_streams_run_at_once_on_one_client() -> None:

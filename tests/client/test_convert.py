@@ -162,6 +162,14 @@ def test_floating_point_pixels_are_sent_and_refused_there() -> None:
         arrived(Image.new("F", (4, 4), 0.5))
 
 
+@pytest.mark.parametrize("compression", ["jpeg", "tiff_lzw", "group4"])
+def test_how_the_file_of_a_pil_image_was_compressed_does_not_matter(compression: str, pixels: Bytes) -> None:
+    mode = "1" if compression == "group4" else "RGB"
+    file = saved(Image.fromarray(pixels).convert(mode), "TIFF", compression=compression)
+    image = Image.open(io.BytesIO(file)).convert("RGB")
+    np.testing.assert_array_equal(arrived(image), np.asarray(image))
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("source", ["JPEG", "PNG", "TIFF", "memory"])
 def test_the_orientation_is_applied_once(orientation: int, source: str, pixels: Bytes) -> None:

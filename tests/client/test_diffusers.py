@@ -374,6 +374,15 @@ def test_a_model_that_is_not_there_or_has_no_spatial_latents_is_refused(
         RemoteAutoencoderKL.connect(server.target, latent_space=SPACE)
 
 
+@pytest.mark.parametrize("name", ["AutoencoderKLFlux2", "AutoencoderKLQwenImage", "AutoencoderKLWan"])
+def test_a_model_whose_pipelines_want_more_than_encoding_and_decoding_is_refused(
+    name: str, monkeypatch: pytest.MonkeyPatch, server: FakeServer
+) -> None:
+    served_as(monkeypatch, class_name=name)
+    with pytest.raises(ValueError, match=f"is of {name}, whose pipelines want more"):
+        RemoteAutoencoderKL.connect(server.target, latent_space=SPACE)
+
+
 def test_changed_weights_are_an_error_unless_allowed_and_another_space_always(
     monkeypatch: pytest.MonkeyPatch, vae: RemoteAutoencoderKL, server: FakeServer, images: torch.Tensor
 ) -> None:
@@ -452,6 +461,22 @@ def test_a_full_queue_is_waited_for_as_long_as_the_server_says(
     monkeypatch.setattr("latentwire_client.diffusers.served_model.time.sleep", pauses.append)
     assert vae.encode(images).latent_dist.mode().shape == (5, 3, 2, 3)
     assert pauses == [7.0, 7.0]
+
+
+def test_a_call_whose_connection_another_thread_closes_is_made_again(
+    vae: RemoteAutoencoderKL, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, closings = Client._call, [vae.close]
+
+    def call(self: Client, method: str, request: Any) -> Any:
+        if closings:
+            closings.pop()()
+            raise self._closed()
+        return real(self, method, request)
+
+    monkeypatch.setattr(Client, "_call", call)
+    assert vae.encode(images).latent_dist.mode().shape == (5, 3, 2, 3)
+    assert closings == []
 
 
 def test_a_server_that_stays_away_is_an_error_in_the_end(server: FakeServer, images: torch.Tensor) -> None:

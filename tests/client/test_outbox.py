@@ -11,7 +11,7 @@ from google.rpc import status_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latentwire_client import InvalidRequest, ServerFault, StreamItem, Unavailable
+from latentwire_client import InvalidRequest, ServerFault, StreamItem, TooLarge, Unavailable
 from latentwire_client._outbox import Outbox
 
 
@@ -106,12 +106,15 @@ def test_what_is_unanswered_is_kept_oldest_first_for_sending_again() -> None:
     box = outbox(Source(4), in_flight=4, make=counted)
     requests = list(box.fill())
     box.answer(Answer(1))
-    assert box.unanswered() == [requests[0], requests[2], requests[3]]
-    assert box.unanswered() == [requests[0], requests[2], requests[3]]
+    for _ in range(2):
+        assert list(box.fill()) == []
+        box.begin()
+        assert list(box.fill()) == [requests[0], requests[2], requests[3]]
     box.answer(Answer(0))
     box.answer(Answer(3))
     box.answer(Answer(2))
-    assert box.unanswered() == []
+    box.begin()
+    assert list(box.fill()) == []
     assert made == [0, 1, 2, 3]  # the same request again: a path is read once
 
 
@@ -124,7 +127,7 @@ def test_an_item_that_makes_no_request_fails_alone_and_takes_no_room(error: Exce
 
     box = outbox(Source(6), in_flight=2, make=odd_fail)
     assert list(box.fill()) == ["0: item 0", StreamItem(1, "item 1", None, error), "2: item 2"]
-    assert len(box.unanswered()) == 2
+    assert list(box.fill()) == []
 
 
 def test_a_fault_in_making_a_request_is_not_taken_for_a_bad_item() -> None:
@@ -162,7 +165,8 @@ def test_an_answer_that_cannot_be_read_fails_its_item_alone(error: Exception) ->
     box = Outbox(["image"], make, fail, 3)
     list(box.fill())
     assert box.answer(Answer(0)) == StreamItem(0, "image", None, error)
-    assert box.unanswered() == []
+    assert list(box.fill()) == []
+    assert box.finished
 
 
 @pytest.mark.parametrize("number", [0, 2, 99])
@@ -173,7 +177,8 @@ def test_an_answer_to_nothing_that_was_asked_is_a_fault_of_the_server(number: in
     with pytest.raises(ServerFault, match=f"answered item {number} of a stream") as caught:
         box.answer(Answer(number))
     assert caught.value.code is grpc.StatusCode.INTERNAL
-    assert box.unanswered() == ["1: item 1"]
+    box.begin()
+    assert list(box.fill()) == ["1: item 1"]
 
 
 @pytest.mark.parametrize("error", [RuntimeError("broken"), Unavailable(grpc.StatusCode.UNAVAILABLE, "broken")])
@@ -193,6 +198,41 @@ def test_a_source_that_raises_is_remembered_and_not_taken_for_exhausted(error: E
     assert not box.finished
 
 
+TOO_LARGE = TooLarge(grpc.StatusCode.RESOURCE_EXHAUSTED, "larger than max")
+
+
+@given(count=st.integers(1, 12), in_flight=st.integers(1, 5), data=st.data())
+def test_an_error_that_ends_calls_is_blamed_on_the_items_that_have_it_and_on_no_other(
+    count: int, in_flight: int, data: st.DataObject
+) -> None:
+    guilty = data.draw(st.sets(st.integers(0, count - 1)))
+    box = outbox(Source(count), in_flight)
+    done: list[StreamItem[str]] = []
+    while not box.finished:
+        box.begin()
+        sent: list[int] = []
+        while True:
+            sent += [int(request.split(":")[0]) for request in box.fill()]
+            assert len(sent) <= in_flight
+            if guilty & set(sent):
+                blamed = box.blame(TOO_LARGE)
+                done += [] if blamed is None else [blamed]
+                break
+            if not sent:
+                break
+            number = data.draw(st.sampled_from(sent))
+            sent.remove(number)
+            done.append(box.answer(Answer(number, str(number))))
+    assert sorted(item.index for item in done) == list(range(count))
+    assert {item.index for item in done if item.error is TOO_LARGE} == guilty
+
+
+def test_an_error_with_nothing_sent_is_the_stream_s_own() -> None:
+    box = outbox(Source(2))
+    with pytest.raises(TooLarge):
+        box.blame(TOO_LARGE)
+
+
 def test_a_result_that_is_false_is_a_result() -> None:
     assert StreamItem(0, "image", 0, None).get() == 0
     assert StreamItem(0, "image", "", None).get() == ""
@@ -208,7 +248,7 @@ def test_in_any_order_of_answers_each_item_is_answered_once_and_the_bound_holds(
     waiting: list[int] = []
     while not box.finished:
         waiting += [int(request.split(":")[0]) for request in box.fill()]
-        assert len(waiting) == len(box.unanswered()) <= in_flight
+        assert len(waiting) <= in_flight
         assert source.taken <= len(done) + in_flight
         if waiting:
             number = data.draw(st.sampled_from(waiting))

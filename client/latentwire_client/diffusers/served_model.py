@@ -17,6 +17,7 @@ from torch import Tensor
 from latentwire_client.client import Client
 from latentwire_client.config import Limits, Retry, Timeout
 from latentwire_client.errors import (
+    Cancelled,
     LatentSpaceMismatch,
     Overloaded,
     Unavailable,
@@ -26,6 +27,8 @@ from latentwire_client.errors import (
 from latentwire_client.info import Execution, ModelInfo, OnExecution, ServerInfo
 from latentwire_client.latents import LatentKind, Latents
 
+# Their pipelines read its batch normalisation, or give it latents (B, C, frames, h, w).
+WANT_MORE = ("AutoencoderKLFlux2", "AutoencoderKLQwenImage", "AutoencoderKLWan")
 # What the fields around the tensors of a message take, generously.
 MESSAGE_OVERHEAD = 4096
 HALVES = {torch.float16: "float16", torch.bfloat16: "bfloat16"}
@@ -71,7 +74,7 @@ class ServedModel:
 
     Raises:
         UnknownModel: the server has none of that name.
-        ValueError: the model has no spatial latents.
+        ValueError: the model has no spatial latents, or its pipelines want more of it than to encode and decode.
         LatentwireError: the server cannot be asked.
     """
 
@@ -86,6 +89,11 @@ class ServedModel:
         self.tls = options.get("tls", False)
         server = self._client.info()
         self.info = find_model(server, model, self.target)
+        if self.info.class_name in WANT_MORE:
+            raise ValueError(
+                f"{self.info.name!r} on {self.target} is of {self.info.class_name}, whose pipelines want more of their "
+                "VAE than to encode and decode; use Client, or remote_encode and remote_decode"
+            )
         self._max_images = server.limits.max_batch_images
         ours = options.get("limits", Limits()).max_message_bytes
         self._max_bytes = min(server.limits.max_message_bytes, ours) - MESSAGE_OVERHEAD
@@ -186,7 +194,7 @@ class ServedModel:
         while True:
             try:
                 return call(part)
-            except (Overloaded, Unavailable) as error:
+            except (Cancelled, Overloaded, Unavailable) as error:  # Cancelled: another thread closed the channel
                 now = time.monotonic()
                 gone_since = now if gone_since is None else gone_since
                 failures += 1

@@ -69,11 +69,14 @@ class Address:
 
         Raises:
             OSError: the PEM file of `tls` cannot be read.
+            ValueError: it holds no certificate.
         """
         options = list(_options(limits, retry))
         if self.tls is False:
             return api.insecure_channel(self.target, options=options)
         roots = None if self.tls is True else Path(self.tls).read_bytes()
+        if roots is not None and b"-----BEGIN CERTIFICATE-----" not in roots:
+            raise ValueError(f"{self.tls} holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)")
         return api.secure_channel(self.target, grpc.ssl_channel_credentials(roots), options=options)
 
 

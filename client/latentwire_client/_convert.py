@@ -4,9 +4,9 @@
 import json
 import math
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
-from numbers import Integral
+from numbers import Integral, Real
 from typing import TypeGuard, cast
 
 import numpy as np
@@ -106,7 +106,7 @@ def _to_lat_output(quality: str | float, refinement: int) -> pb.LatOutput:
         raise ValueError(f"refinement is {refinement!r}; it must be a number of iterations in 0..2^32-1, 0 for none")
     if isinstance(quality, str) and quality in QUALITIES:
         return pb.LatOutput(quality=QUALITIES[quality], refinement=refinement)
-    if isinstance(quality, str) or not 0 < quality < math.inf:
+    if not (isinstance(quality, Real) and 0 < quality < math.inf):
         names = ", ".join(QUALITIES)
         raise ValueError(f"quality is {quality!r}; it must be {names}, or steps in units, a number above 0")
     return pb.LatOutput(step=quality, refinement=refinement)
@@ -312,10 +312,10 @@ def to_image_tensor(array: npt.NDArray[np.generic]) -> pb.ImageTensor:
 
 
 def _to_size(size: tuple[int, int]) -> pb.ImageSize:
-    height, width = size
-    if height < 1 or width < 1:
-        raise ValueError(f"size is (height, width) = {size}; each must be at least 1")
-    return pb.ImageSize(height=height, width=width)
+    sides = tuple(size) if isinstance(size, Iterable) else ()
+    if len(sides) != 2 or not all(isinstance(side, Integral) and 1 <= side <= MAX_UINT32 for side in sides):
+        raise ValueError(f"size is {size!r}; it must be (height, width), each in 1..2^32-1")
+    return pb.ImageSize(height=sides[0], width=sides[1])
 
 
 WORDS = {

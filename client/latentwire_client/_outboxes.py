@@ -2,7 +2,7 @@
 """Images, latents or payloads of a stream -> its bookkeeping; shared by the sync and the asyncio client."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 
 from PIL import Image
 
@@ -79,6 +79,8 @@ def _encode_outbox(
     on_execution: OnExecution | None,
 ) -> Outbox[T]:
     _refuse_one(images, "encode or compress")
+    if seeds and isinstance(images, Sized) and len(images) != len(seeds):
+        raise ValueError(f"there are {len(seeds)} seeds for {len(images)} images; give one for each")
 
     def make(number: int, image: ImageInput) -> pb.EncodeStreamRequest:
         request = _convert.with_image(common, image)

@@ -943,6 +943,15 @@ async def test_a_server_with_tls_is_reached_by_those_who_trust_its_certificate(
             assert target in str(caught.value)
 
 
+def test_a_file_without_a_certificate_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bad.pem").write_text("no certificate")
+    with (
+        Client("localhost:1", tls=tmp_path / "bad.pem") as client,
+        pytest.raises(ValueError, match="holds no certificate in PEM form"),
+    ):
+        client.info()
+
+
 def test_a_certificate_that_is_missing_is_an_os_error(tmp_path: Path) -> None:
     with Client("localhost:1", tls=tmp_path / "missing.pem") as client, pytest.raises(FileNotFoundError):
         client.info()

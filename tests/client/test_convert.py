@@ -334,10 +334,13 @@ WRONG_OPTIONS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"seeds": [MAX_SEED + 1]}, ValueError, r"seed is 18446744073709551616; it must be in 0\.\.2\^64-1"),
     ({"seeds": [1.5]}, TypeError, "float"),
     ({"seeds": 5}, TypeError, "int"),
-    ({"size": (0, 8)}, ValueError, r"size is \(height, width\) = \(0, 8\); each must be at least 1"),
-    ({"size": (8, -8)}, ValueError, "each must be at least 1"),
-    ({"size": 64}, TypeError, "int"),
-    ({"size": (64, 64, 3)}, ValueError, "unpack"),
+    ({"size": (0, 8)}, ValueError, r"size is \(0, 8\); it must be \(height, width\), each in 1..2\^32-1"),
+    ({"size": (8, -8)}, ValueError, "it must be"),
+    ({"size": (2**32, 8)}, ValueError, "it must be"),
+    ({"size": (8, 8.5)}, ValueError, "it must be"),
+    ({"size": (8, 8, 3)}, ValueError, "it must be"),
+    ({"size": 64}, ValueError, "size is 64; it must be"),
+    ({"size": "64x64"}, ValueError, "size is '64x64'; it must be"),
     ({"seed": [1]}, TypeError, "there is no option 'seed'; the options are dtype, kind, model, scaled, seeds, size"),
 ]
 
@@ -350,6 +353,18 @@ def test_a_wrong_option_is_refused_for_a_call_and_at_once_for_a_stream(
         request(photo, **options)
     with pytest.raises(kind, match=message):
         encode_outbox([photo], cast(EncodeOptions, options), "", Timeout(), Limits(), None)
+
+
+def test_a_list_with_more_or_fewer_seeds_than_images_is_refused(photo: bytes) -> None:
+    for seeds in ([1], [1, 2, 3]):
+        with pytest.raises(ValueError, match=f"there are {len(seeds)} seeds for 2 images; give one for each"):
+            encode_outbox([photo, photo], {"kind": "sample", "seeds": seeds}, "", Timeout(), Limits(), None)
+
+
+@pytest.mark.parametrize("quality", [None, "best", 0, -1.0, float("nan"), float("inf"), (1,)])
+def test_a_quality_that_is_neither_a_name_nor_a_step_is_refused(photo: bytes, quality: Any) -> None:
+    with pytest.raises(ValueError, match="it must be lossless, cache, high, medium, low, or steps in units"):
+        to_compress_request(photo, {"quality": quality}, "")
 
 
 @pytest.mark.parametrize(

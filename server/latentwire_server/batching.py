@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Dynamic batching by pixels: single images in, batches to the device, single results out.
 
-Pure asyncio: it knows neither tensors nor any protocol. Large images wait in a lane of their own. The lanes take
-turns; and where the device pauses in the middle of a large batch, a small one runs meanwhile.
+Pure asyncio: it knows neither tensors nor any protocol. Much work waits in a lane of its own, and so does very much.
+The lanes take turns; and where the device pauses in the middle of a batch, one of a lane with less work runs meanwhile.
 
-    image ──┬── small lane ──┬── in turn ── run ── result
-            └── large lane ──┘    └── in its pauses: a small batch
+    image ──┬── little ──────┬── in turn ── run ── result
+            ├── much ────────┤    └── in its pauses: a batch with less work
+            └── very much ───┘
 """
 
 import asyncio
 import time
+from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -21,9 +23,9 @@ from latentwire_server.lane import BatchLimits, Entry, Lane
 P = TypeVar("P")
 R = TypeVar("R")
 
-# Pixels of one image. The models' usual sizes, up to 1024x1024, share a lane; what is above it takes long enough on any
-# device for the others to notice.
-LARGEST_SMALL = 1024 * 1024
+# Pixels of one image, times the passes over them. The models' usual sizes, up to 1024x1024, share a lane; what is above
+# it takes long enough on any device for the others to notice. The last lane is for minutes of work, and has no limit.
+LANE_LIMITS = (1024 * 1024, 32 * 1024 * 1024)
 
 
 @dataclass(frozen=True)
@@ -50,14 +52,14 @@ class Batcher(Generic[P, R]):
         limits: BatchLimits,
     ) -> None:
         self._run = run
-        self._small: Lane[P, Outcome[R]] = Lane(limits)
-        self._large: Lane[P, Outcome[R]] = Lane(limits)
+        # Little work comes first.
+        self._lanes: list[Lane[P, Outcome[R]]] = [Lane(limits) for _ in range(len(LANE_LIMITS) + 1)]
         # Whose turn is next comes first.
-        self._lanes = [self._small, self._large]
+        self._turns = list(self._lanes)
         self._changed = asyncio.Event()
         self._batches = 0
-        # The large batch at work, while a small one may run in its pauses.
-        self._pausing: list[Entry[P, Outcome[R]]] = []
+        # The innermost batch at work, and the number of lanes of which others may run in its pauses.
+        self._at_work: tuple[list[Entry[P, Outcome[R]]], int] = ([], 0)
         self._ended = False
 
     def __len__(self) -> int:
@@ -67,6 +69,12 @@ class Batcher(Generic[P, R]):
     async def submit(self, payload: P, *, key: Hashable, pixels: int, caller: Caller) -> Outcome[R]:
         """Queue one payload and return its result; when cancelled, it leaves the queue.
 
+        Args:
+            payload: handed to `run`.
+            key: of the entries that may share a batch.
+            pixels: of the image, times the passes over them.
+            caller: whose it is.
+
         Raises:
             DeadlineExceeded: the caller's deadline passed; what is not in a batch by then never gets into one.
             Exception: whatever `run` gave for it.
@@ -74,14 +82,14 @@ class Batcher(Generic[P, R]):
         caller.check_deadline()
         future: asyncio.Future[Outcome[R]] = asyncio.get_running_loop().create_future()
         entry = Entry(payload, key, pixels, caller, future)
-        lane = self._small if pixels <= LARGEST_SMALL else self._large
+        lane = self._lanes[bisect_left(LANE_LIMITS, pixels)]
         lane.add(entry)
         self._changed.set()
         try:
-            async with asyncio.timeout(caller.remaining_s):
+            async with asyncio.timeout(caller.remaining_s) as time_left:
                 return await future
         except TimeoutError as error:
-            if not future.cancelled():  # `run` raised it
+            if not time_left.expired():  # `run` raised it
                 raise
             raise DeadlineExceeded("the deadline passed while the request was in the queue or at work") from error
         finally:
@@ -97,42 +105,38 @@ class Batcher(Generic[P, R]):
 
     async def _serve_next(self) -> None:
         """Run the next batch, or wait; nothing of a batch, nor its model, is held any longer."""
-        plans = [(lane, lane.plan()) for lane in self._lanes]
+        plans = [(lane, lane.plan()) for lane in self._turns]
         waits_s = [lane.wait_s(batch) for lane, batch in plans]
         ready = [plan for plan, wait_s in zip(plans, waits_s, strict=True) if wait_s <= 0]
         if not ready:
             await self._change(min(waits_s))
             return
         lane, batch = ready[0]
-        self._lanes.sort(key=lambda other: other is lane)
+        self._turns.sort(key=lambda other: other is lane)
         lane.take(batch)
-        self._pausing = batch if lane is self._large else []
-        try:
-            await self._carry_out(batch)
-        finally:
-            self._pausing = []
+        await self._carry_out(batch, self._lanes.index(lane))
 
     @property
     def wants_in(self) -> bool:
-        """Whether the batch at work is a large one, in whose pauses a small one would run; any thread may ask."""
-        return bool(self._pausing and self._small)
+        """Whether another batch would run in a pause of the one at work; any thread may ask."""
+        _, lanes = self._at_work
+        return any(self._lanes[:lanes])
 
     @property
     def is_abandoned(self) -> bool:
-        """Whether nobody gets the results of the batch at work, a large one unless the end came; any thread may ask."""
-        return self._ended or (bool(self._pausing) and all(entry.future.done() for entry in self._pausing))
+        """Whether nobody gets the results of the batch at work (if that is little work, at the end); any thread may ask."""
+        batch, lanes = self._at_work
+        return self._ended or (lanes > 0 and all(entry.future.done() for entry in batch))
 
     async def let_in(self) -> None:
-        """Run one small batch if one is ready: for a pause of the large batch at work."""
-        batch = self._small.plan()
-        if self._small.wait_s(batch) > 0:
-            return
-        self._small.take(batch)
-        pausing, self._pausing = self._pausing, []
-        try:
-            await self._carry_out(batch)
-        finally:
-            self._pausing = pausing
+        """Run one batch with less work than the one at work, if one is ready: for a pause of that."""
+        _, lanes = self._at_work
+        for number, lane in enumerate(self._lanes[:lanes]):
+            batch = lane.plan()
+            if lane.wait_s(batch) <= 0:
+                lane.take(batch)
+                await self._carry_out(batch, number)
+                return
 
     async def _change(self, timeout_s: float) -> None:
         """Wait until an entry comes, at most so long."""
@@ -143,15 +147,19 @@ class Batcher(Generic[P, R]):
         except TimeoutError:
             pass
 
-    async def _carry_out(self, batch: list[Entry[P, Outcome[R]]]) -> None:
+    async def _carry_out(self, batch: list[Entry[P, Outcome[R]]], lanes: int) -> None:
+        """Run a batch, in whose pauses those of the first `lanes` lanes may run."""
         self._batches += 1
         number = self._batches
         answered: list[tuple[Entry[P, Outcome[R]], R | Exception]]
+        outer, self._at_work = self._at_work, (batch, lanes)
         try:
             results = await self._run(batch[0].key, [entry.payload for entry in batch])
             answered = list(zip(batch, results, strict=True))
         except Exception as error:
             answered = [(entry, error) for entry in batch]
+        finally:
+            self._at_work = outer
         ended_ns = time.monotonic_ns()
         abandoned = all(entry.future.done() for entry in batch)
         for entry, result in answered:

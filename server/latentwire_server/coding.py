@@ -246,13 +246,7 @@ def _read_files(job: EncodeJob, spec: AutoencoderSpec, config: ServerConfig) -> 
             config.image_limits.check(target_size[1], target_size[0])
             picture = geometry.resize_to_cover(picture, target_size[1], target_size[0])
         height, width = picture.shape[:2]
-        # A small file can be a large image: together they are no more than raw images in one message.
-        pixels, allowed = len(files) * height * width, config.image_limits.max_pixels
-        if pixels > allowed:
-            raise RequestTooLarge(
-                f"{len(files)} images of {width}x{height} have {pixels} pixels; one request may have {allowed} "
-                "(serve --max-message-mib); send fewer at once"
-            )
+        _check_pixels(len(files), height, width, config)
         pictures.append(picture)
         if picture.shape != pictures[0].shape:
             first = pictures[0].shape
@@ -283,6 +277,7 @@ def _check_latents(
     check_batch(shape[0], config)
     height, width = (side * spec.downsample_factor for side in shape[2:])
     config.image_limits.check(width, height)
+    _check_pixels(shape[0], height, width, config)
     if image_size is None:
         return height, width
     # An image is padded by less than f pixels, and for a model of one size not at all.
@@ -294,6 +289,16 @@ def _check_latents(
                 f"{field}.image_size.{name}", f"{name} is {side}; latents of this shape hold {held} pixels"
             )
     return image_size
+
+
+def _check_pixels(images: int, height: int, width: int, config: ServerConfig) -> None:
+    """Check that images are together no more than raw ones in one message: small files can be large images."""
+    pixels, allowed = images * height * width, config.image_limits.max_pixels
+    if pixels > allowed:
+        raise RequestTooLarge(
+            f"{images} images of {width}x{height} have {pixels} pixels; one request may have {allowed} "
+            "(serve --max-message-mib); send fewer at once"
+        )
 
 
 def _cast(values: Tensor, dtype: torch.dtype) -> Tensor:

@@ -31,6 +31,7 @@ class Device:
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._compute, args=(cores,), name="device")
         self._lent_ns = 0
+        self._closed = False
 
     def start(self) -> None:
         """Begin to compute."""
@@ -44,6 +45,7 @@ class Device:
         """
         if self._thread.ident is None:  # never started
             return
+        self._closed = True
         self._calls.put(None)
         if wait:
             await asyncio.to_thread(self._thread.join)
@@ -72,6 +74,8 @@ class Device:
         lent = asyncio.run_coroutine_threadsafe(others(), self._loop)
         lent.add_done_callback(lambda _: self._calls.put(None))
         self._serve()
+        if self._closed:  # that may have been the outermost's end: a loop that has stopped ends no pause
+            self._calls.put(None)
         self._lent_ns += time.monotonic_ns() - started_ns
 
     def _compute(self, cores: int) -> None:

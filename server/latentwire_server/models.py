@@ -212,7 +212,8 @@ class ModelStore(Mapping[str, ServedModel]):
         try:
             # One after the other, in the order in which they were asked for: each knows the room that there is.
             async with self._turn:
-                await self._make_room(model.weights_bytes)
+                if not await self._make_room(stay):
+                    return
                 log.info("loading %s from %s", model.source.name, model.source.source)
                 started = time.monotonic()
                 weights = await self._read(model.source)
@@ -225,9 +226,13 @@ class ModelStore(Mapping[str, ServedModel]):
         finally:
             stay.ready.set()
 
-    async def _make_room(self, wanted_bytes: int) -> None:
-        """Evict weights until as many bytes are free; wait for the requests that hold them."""
-        missing = self._missing_bytes(wanted_bytes)
+    async def _make_room(self, wanted: Stay) -> bool:
+        """Evict weights until those wanted fit, and wait for the requests that hold them.
+
+        Returns:
+            False: nobody wants them any more, and what was to leave for them stays.
+        """
+        missing = self._missing_bytes(wanted.model.weights_bytes)
         leaving: list[Stay] = []
         for stay in sorted(self._in_memory, key=lambda stay: stay.holders > 0):
             if missing <= 0:
@@ -235,10 +240,17 @@ class ModelStore(Mapping[str, ServedModel]):
             missing -= stay.model.weights_bytes
             leaving.append(stay)
             _take_no_more(stay)
-        for stay in leaving:
-            if stay.holders:
-                await stay.idle.wait()
+        for number, stay in enumerate(leaving):
+            while stay.holders and wanted.holders:
+                await _first(stay.idle, wanted.idle)
+            if not wanted.holders:
+                log.info("%s is not loaded: nobody waits for it any more", wanted.model.source.name)
+                _take_no_more(wanted)
+                for other in leaving[number:]:
+                    other.model.stay = other.model.stay or other
+                return False
             self._evict(stay)
+        return True
 
     def _missing_bytes(self, wanted_bytes: int) -> float:
         held = sum(stay.model.weights_bytes for stay in self._in_memory)
@@ -256,6 +268,16 @@ class ModelStore(Mapping[str, ServedModel]):
         stay.weights = None
         self._metrics.evicted(stay.model.source.name)
         log.info("evicted %s, %d MiB", stay.model.source.name, _mib(stay.model.weights_bytes))
+
+
+async def _first(*events: asyncio.Event) -> None:
+    """Wait for one of them."""
+    waits = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
 
 
 def _take_no_more(stay: Stay) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentwire_server import jobs
-from latentwire_server.batching import LARGEST_SMALL, Batcher, Outcome
+from latentwire_server.batching import LANE_LIMITS, Batcher, Outcome
 from latentwire_server.errors import DeadlineExceeded
 from latentwire_server.jobs import Caller
 from latentwire_server.lane import BatchLimits
@@ -343,7 +343,8 @@ async def test_a_run_that_gives_the_wrong_number_of_results_fails_its_batch_not_
 # Large images
 
 
-LARGE = LARGEST_SMALL + 1
+LITTLE, MUCH = LANE_LIMITS
+LARGE, HUGE = LITTLE + 1, MUCH + 1
 
 
 class PausingDevice(Device):
@@ -384,7 +385,7 @@ async def test_a_small_entry_runs_between_two_strips_of_a_large_one() -> None:
     async with pausing(3) as (device, queue):
         large = queue.put("large", pixels=LARGE)
         await settle()
-        small = queue.put("small", pixels=LARGEST_SMALL)
+        small = queue.put("small", pixels=LITTLE)
         await settle()
         device.gate.set()
         assert (await small).result == "SMALL"
@@ -445,6 +446,34 @@ async def test_an_entry_that_expired_or_still_waits_for_company_does_not_run_in_
         early.cancel()
         await settle()
     assert device.story == ["large a/0", "large a/1"]
+
+
+async def test_in_the_pauses_of_very_much_work_what_is_less_runs_the_least_first() -> None:
+    async with pausing(3) as (device, queue):
+        tasks = [queue.put("large a", pixels=HUGE)]
+        await settle()
+        tasks += [queue.put("large b", pixels=MUCH), queue.put("large c", pixels=HUGE), queue.put("small")]
+        await settle()
+        device.gate.set()
+        await asyncio.gather(*tasks)
+    within = ["large b/0", "large b/1", "large b/2"]
+    assert device.story[:7] == ["large a/0", "small", "large a/1", *within, "large a/2"]
+    assert device.story[7:] == ["large c/0", "large c/1", "large c/2"]
+
+
+async def test_a_deadline_that_meets_the_result_is_told_as_a_deadline() -> None:
+    def hold_up_the_loop() -> None:
+        time.sleep(0.05)
+
+    class Late(Device):
+        async def run(self, key: Hashable, payloads: list[str]) -> Sequence[str | Exception]:
+            hold_up_the_loop()  # it finds the deadline passed in the very turn that brings the result
+            return await super().run(key, payloads)
+
+    async with serving(Late()) as queue:
+        with pytest.raises(DeadlineExceeded):
+            await queue.put("a", deadline=time.monotonic() + 0.02)
+        assert (await queue.put("b")).result == "B"
 
 
 async def test_a_large_batch_is_abandoned_when_the_last_of_its_callers_has_gone() -> None:
@@ -525,7 +554,7 @@ class Image:
     """What takes memory."""
 
 
-@pytest.mark.parametrize("pixels", [1, LARGEST_SMALL + 1])
+@pytest.mark.parametrize("pixels", [1, LITTLE + 1])
 async def test_nothing_of_the_last_batch_is_held_while_the_next_is_awaited(pixels: int) -> None:
     held: list[weakref.ref[object]] = []
 

@@ -44,6 +44,22 @@ async def test_what_work_raises_reaches_its_caller_and_the_next_is_done() -> Non
         assert (await device.run(lambda: 1))[0] == 1
 
 
+async def test_a_thread_that_is_closed_in_a_pause_which_never_ends_ends_with_its_work() -> None:
+    device, paused = Device(1), threading.Event()
+    device.start()
+
+    async def never() -> None:
+        paused.set()
+        await asyncio.Event().wait()
+
+    work = asyncio.create_task(device.run(lambda: device.lend(never)))
+    assert await asyncio.to_thread(paused.wait, 60)
+    await device.close(wait=False)
+    await asyncio.to_thread(device._thread.join, 60)
+    assert not device._thread.is_alive()
+    await work
+
+
 async def test_work_that_is_cancelled_before_its_turn_is_not_done() -> None:
     go_on, done = threading.Event(), []
     async with started() as device:

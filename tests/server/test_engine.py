@@ -415,6 +415,11 @@ async def test_encode_refuses(tiny: str, job: EncodeJob, error: type[CodecError 
         (replace(DECODE, image_size=(9, 12)), InvalidRequest, "height is 9; .* hold 7 to 8 pixels"),
         (replace(DECODE, image_size=(8, 10)), InvalidRequest, "width is 10; .* hold 11 to 12 pixels"),
         (replace(DECODE, latents=noise(1, 4, 200, 200)), RequestTooLarge, "for fewer images or for uint8"),
+        (
+            replace(DECODE, latents=noise(3, 4, 250, 250), output=FileOutput(ImageFormat.WEBP, None)),
+            RequestTooLarge,
+            "3 images of 500x500 have 750000 pixels; one request may have 349525",
+        ),
     ],
 )
 async def test_decode_refuses(tiny: str, job: DecodeJob, error: type[CodecError | RequestError], message: str) -> None:

@@ -296,6 +296,23 @@ async def test_a_caller_who_gives_up_leaves_the_model_free_to_go() -> None:
     assert disk.loaded == ["a"]
 
 
+async def test_a_load_that_nobody_waits_for_any_more_evicts_nothing() -> None:
+    disk = Disk(1, a=1, b=1)
+    store = await disk.open()
+    async with store.hold("a", CALLER):
+        waiting = asyncio.create_task(disk.use("b"))
+        await settled()
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        await settled()
+        await disk.use("a")
+    await settled()
+    assert disk.loaded == ["a"]
+    assert disk.loads == [*"ab"]  # those of the start
+    await disk.use("b")
+    assert disk.loads == [*"ab", "b"]
+
+
 @pytest.mark.parametrize("error", [CheckpointError("/models/b is gone"), MemoryError("none left")])
 async def test_a_load_that_fails_is_told_to_all_who_wait_and_logged_with_its_reason(
     error: Exception, log: pytest.LogCaptureFixture

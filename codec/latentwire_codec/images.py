@@ -11,7 +11,8 @@ is decoded before its size is known, and whatever Pillow raises becomes an `Imag
 import enum
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -133,6 +134,26 @@ def read_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Pixels:
             (floating point samples; TIFF with 32-bit grey beyond 16 bits; run-length BMP; PPM as
             text or with an unusual maximum).
     """
+    with _opened(data, limits) as (name, image):
+        image.load()
+        rgb = to_opaque_srgb(image, png_depth=data[24] if name == "PNG" else None)
+        transposition = _TRANSPOSITIONS.get(_orientation(image))
+        return np.array(rgb if transposition is None else rgb.transpose(transposition))
+
+
+def read_size(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> tuple[int, int]:
+    """An image file -> its width and height as stored, before its orientation; no pixel is decoded.
+
+    Raises:
+        ImageError: as `read_image` does, as far as the header tells.
+    """
+    with _opened(data, limits) as (_, image):
+        return image.size
+
+
+@contextmanager
+def _opened(data: bytes, limits: ImageLimits) -> Iterator[tuple[str, ImageFile.ImageFile]]:
+    """A file -> its format and Pillow's image; whatever goes wrong with it becomes an ImageError."""
     if not data:
         raise ImageError("the image is empty (0 bytes); send the whole file")
     name = next((name for name, (signature, _) in _FORMATS.items() if signature.match(data)), None)
@@ -142,11 +163,7 @@ def read_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Pixels:
             f"be read; send one of {', '.join(READABLE_FORMATS)}"
         )
     try:
-        image = _open(name, data, limits)
-        image.load()
-        rgb = to_opaque_srgb(image, png_depth=data[24] if name == "PNG" else None)
-        transposition = _TRANSPOSITIONS.get(_orientation(image))
-        return np.array(rgb if transposition is None else rgb.transpose(transposition))
+        yield name, _open(name, data, limits)
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

@@ -124,7 +124,10 @@ class Batcher(Generic[P, R]):
 
     @property
     def is_abandoned(self) -> bool:
-        """Whether nobody gets the results of the batch at work (if that is little work, at the end); any thread may ask."""
+        """Whether nobody gets the results of the batch at work; any thread may ask.
+
+        A batch of little work runs on until the end of the batcher.
+        """
         batch, lanes = self._at_work
         return self._ended or (lanes > 0 and all(entry.future.done() for entry in batch))
 

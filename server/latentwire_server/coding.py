@@ -16,7 +16,7 @@ from latentwire_codec.autoencoder import Autoencoder, AutoencoderSpec
 from latentwire_codec.bitstream import read_header
 from latentwire_codec.codec import LOSSLESS, Origin, compress_latents, decompress_latents
 from latentwire_codec.errors import NonFiniteError, TensorTooLarge
-from latentwire_codec.images import read_image, write_image
+from latentwire_codec.images import read_image, read_size, write_image
 from latentwire_codec.posterior import Posterior
 from latentwire_server.config import ServerConfig
 from latentwire_server.errors import InvalidRequest, RequestTooLarge
@@ -35,6 +35,24 @@ class EncodedLatents:
     values: Tensor
     logvar: Tensor | None
     units: tuple[tuple[float, ...], ...] | None = None
+
+
+def bytes_of_files(job: EncodeJob, spec: AutoencoderSpec, config: ServerConfig) -> int:
+    """Map a job to the memory that its images take once they are read from their files; 0 for raw ones.
+
+    Raises:
+        ImageError, RequestTooLarge, InvalidRequest: as far as the first file's header tells.
+    """
+    if isinstance(job.image, Tensor):
+        return 0
+    files = (job.image,) if isinstance(job.image, bytes) else job.image
+    check_batch(len(files), config)
+    width, height = read_size(files[0], config.image_limits)
+    if (target_size := _target_size(job, spec)) is not None:
+        height, width = target_size
+        config.image_limits.check(width, height)
+    _check_pixels(len(files), height, width, config)
+    return len(files) * height * width * 3
 
 
 def prepare_encode(job: EncodeJob, spec: AutoencoderSpec, config: ServerConfig) -> tuple[Tensor, tuple[int, int]]:
@@ -91,7 +109,7 @@ def finish_encode(job: EncodeJob, model: Autoencoder, outputs: list[tuple[Tensor
         outputs: of each image, as `Computed` has them: its moments, or fitted latents and their units.
 
     Raises:
-        NonFiniteError: a number is beyond the range of the dtype that was asked for.
+        NonFiniteError: a number is beyond the range of the dtype that was asked for, or, scaled, of float32.
     """
     first, *others = (torch.cat(parts) for parts in zip(*outputs, strict=True))
     if job.refinement:
@@ -101,6 +119,12 @@ def finish_encode(job: EncodeJob, model: Autoencoder, outputs: list[tuple[Tensor
     values = posterior.sample(job.seeds) if job.kind is LatentKind.SAMPLE else posterior.mode()
     if job.scaled:
         values = model.to_scaled(values, job.scale, job.shift)
+        if not values.isfinite().all():
+            scale = model.spec.scale if job.scale is None else job.scale
+            shift = model.spec.shift if job.shift is None else job.shift
+            raise NonFiniteError(
+                f"latents of the scale {scale} and the shift {shift} are beyond float32; choose smaller ones"
+            )
     logvar = posterior.logvar if job.kind is LatentKind.MOMENTS else None
     return EncodedLatents(_cast(values, job.dtype), None if logvar is None else _cast(logvar, job.dtype))
 

@@ -6,7 +6,7 @@ written in the pool again; the event loop only passes things on. A long batch pa
 computed in, or the iterations of a refinement: small ones run meanwhile, and it ends there if nobody waits for it any
 more.
 
-    job ── admission ── model in memory ── prepare (pool) ── batcher ── device thread ── finish (pool) ── result
+    job ── admission ── model ── memory ── prepare (pool) ── batcher ── device thread ── finish (pool) ── result
 
 Messages become jobs, and results messages, in the pool, too.
 """
@@ -14,10 +14,11 @@ Messages become jobs, and results messages, in the pool, too.
 import asyncio
 import gc
 import logging
+import math
 import time
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
@@ -32,7 +33,7 @@ from latentwire_codec.runtime import Placement
 from latentwire_server import coding
 from latentwire_server.admission import Admission
 from latentwire_server.batching import Batcher, Outcome
-from latentwire_server.config import ModelSource, ServerConfig
+from latentwire_server.config import MIB, ModelSource, ServerConfig
 from latentwire_server.cores import use_cores
 from latentwire_server.device import Device
 from latentwire_server.errors import forget_frames
@@ -46,7 +47,7 @@ from latentwire_server.jobs import (
     PayloadJob,
 )
 from latentwire_server.lane import BatchLimits
-from latentwire_server.models import Held, ModelStore
+from latentwire_server.models import ModelStore
 from latentwire_server.statistics import Stages
 from latentwire_server.task import Computed, Fit, Task, compute, warm_up
 from latentwire_server.telemetry import Metrics
@@ -56,6 +57,8 @@ log = logging.getLogger("latentwire")
 T = TypeVar("T")
 
 GPU_DELAY_MS = 5.0
+MESSAGES_OF_IMAGES = 8
+"""How much memory images take that were read from files and wait, in times that of the largest message."""
 
 
 class Abandoned(Exception):
@@ -116,6 +119,8 @@ class Engine:
         )
         self._placement = placement
         self._admission = Admission(config.max_queue)
+        # MiB of images that were read from files and wait: a small file can be a large image.
+        self._memory = Admission(MESSAGES_OF_IMAGES * config.max_message_mib)
         self._device = Device(torch.get_num_threads())
         one_core = partial(use_cores, 1)
         # Half as many as compute: of a worker, too, which has its share of the cores.
@@ -175,14 +180,16 @@ class Engine:
             self.models.hold(name, caller) as held,
         ):
             model = held.model
-            prepared, prepare_ns = await self._code(partial(coding.prepare_encode, job, model.spec, self._config))
-            batch, size = prepared
-            fit = None
-            if job.lat_quality is not None and job.refinement:
-                fit = Fit(Refinement(job.refinement), job.lat_quality, size)
-            task = Task(name, model, "encode", tuple(batch.shape[1:]), batch.dtype, fit)
-            height, width = coding.sides(batch)
-            run = await self._compute(task, batch, height * width, caller)
+            async with self._room(job, model, caller) as room_ns:
+                prepared, prepare_ns = await self._code(partial(coding.prepare_encode, job, model.spec, self._config))
+                batch, size = prepared
+                fit = None
+                if job.lat_quality is not None and job.refinement:
+                    fit = Fit(Refinement(job.refinement), job.lat_quality, size)
+                task = Task(name, model, "encode", tuple(batch.shape[1:]), batch.dtype, fit)
+                height, width = coding.sides(batch)
+                run = await self._compute(task, batch, height * width, caller)
+                del prepared, batch
             latents, finish_ns = await self._code(
                 partial(coding.finish_encode, job, model, [done.tensors for done in run.results])
             )
@@ -198,7 +205,7 @@ class Engine:
             scaled=job.scaled,
             image_size=size,
             latent_space=model.spec.latent_space,
-            execution=self._execution(task, held, run, prepare_ns, finish_ns + compress_ns),
+            execution=self._execution(task, held.waited_ns + room_ns, run, prepare_ns, finish_ns + compress_ns),
             payloads=payloads,
         )
 
@@ -228,12 +235,23 @@ class Engine:
             )
         return DecodeResult(
             images=images,
-            execution=self._execution(task, held, run, decompress_ns + prepare_ns, finish_ns),
+            execution=self._execution(task, held.waited_ns, run, decompress_ns + prepare_ns, finish_ns),
         )
 
     async def aside(self, work: Callable[[], T]) -> T:
         """Run work in the pool, beside the model."""
         return await self._in(self._pool, work)
+
+    @asynccontextmanager
+    async def _room(self, job: EncodeJob, model: Autoencoder, caller: Caller) -> AsyncIterator[int]:
+        """Wait for the memory that the images of a job's files take, and hold it; give the nanoseconds waited."""
+        needed = await self.aside(partial(coding.bytes_of_files, job, model.spec, self._config))
+        if not needed:
+            yield 0
+            return
+        asked_ns = time.monotonic_ns()
+        async with self._memory.place(replace(caller, patient=True), math.ceil(needed / MIB)):
+            yield time.monotonic_ns() - asked_ns
 
     async def _decompressed(self, job: DecodeJob | PayloadJob, model: Autoencoder) -> tuple[DecodeJob, int]:
         """Return the job with its latents, and how long it took to read them from payloads, in nanoseconds."""
@@ -289,8 +307,8 @@ class Engine:
         if self._batcher.wants_in:
             self._device.lend(self._batcher.let_in)
 
-    def _execution(self, task: Task, held: Held, run: Run, prepare_ns: int, finish_ns: int) -> Execution:
-        stages = Stages(held.waited_ns + run.queue_ns, prepare_ns, run.compute_ns, finish_ns)
+    def _execution(self, task: Task, waited_ns: int, run: Run, prepare_ns: int, finish_ns: int) -> Execution:
+        stages = Stages(waited_ns + run.queue_ns, prepare_ns, run.compute_ns, finish_ns)
         self._metrics.answered(task.name, task.operation, len(run.outcomes), stages)
         return Execution(
             queue_ns=stages.queue_ns,

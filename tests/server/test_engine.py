@@ -372,6 +372,14 @@ async def test_an_answer_beyond_the_dtype_that_was_asked_for_is_refused(tmp_path
         assert (await engine.encode(replace(ENCODE, dtype=torch.bfloat16), CALLER)).values.max() > 9e4
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+async def test_latents_that_their_scale_takes_beyond_float32_are_refused_with_it(tiny: str, dtype: torch.dtype) -> None:
+    job = replace(ENCODE, dtype=dtype, scaled=True, scale=1e308, shift=0.5)
+    async with running(tiny) as engine:
+        with pytest.raises(NonFiniteError, match=r"the scale 1e\+308 and the shift 0\.5 are beyond float32"):
+            await engine.encode(job, CALLER)
+
+
 # What is refused
 
 SMALL_LIMITS = {"max_message_mib": 1, "max_side": 1000, "max_batch": 4, "max_queue": 8}
@@ -591,6 +599,40 @@ async def test_a_batch_keeps_the_model_in_memory_though_its_job_was_cancelled(
         go_on.set()
         await stay.idle.wait()
         assert stay.holders == 0
+
+
+async def test_small_files_of_large_images_are_read_only_as_memory_is_there_for_them(
+    tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    prepare = coding.prepare_encode
+
+    def counted(*given: Any) -> Any:
+        read.append(1)
+        return prepare(*given)
+
+    monkeypatch.setattr(coding, "prepare_encode", counted)
+    async with running(tiny, max_message_mib=1) as engine:
+        go_on = threading.Event()
+
+        def fail_late(*given: Any) -> Any:
+            assert go_on.wait(60)
+            raise ValueError("not computed")
+
+        monkeypatch.setattr(engine.engine, "_run_on_device", fail_late)
+        # 1 MiB of pixels.
+        job = replace(ENCODE, image=png(480, 640), kind=LatentKind.MODE, dtype=torch.float16)
+        jobs = [asyncio.create_task(engine.encode(job, CALLER)) for _ in range(20)]
+        other = asyncio.create_task(engine.encode(job, Caller("other")))
+        # Of 8 MiB, the first client gets three quarters, and another is not held up by it.
+        while len(read) < 7:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)
+        assert len(read) == 7
+        go_on.set()
+        await asyncio.gather(*jobs, other, return_exceptions=True)
+        assert len(read) == 21
+        assert engine.engine._memory.held == 0
 
 
 async def test_a_cancelled_job_gives_its_places_back_and_the_next_runs(tiny: str) -> None:

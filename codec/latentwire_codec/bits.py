@@ -23,8 +23,8 @@ class BitReader:
 
     def __init__(self, data: bytes) -> None:
         self._length = len(data)
-        octets = np.frombuffer(data + bytes(4), np.uint8).astype(np.int64)
-        self._windows = octets[:-3] << 24 | octets[1:-2] << 16 | octets[2:-1] << 8 | octets[3:]
+        # The 32 bits from each byte on; a view of the bytes, which takes no memory.
+        self._windows = np.ndarray(len(data) + 1, ">u4", data + bytes(4), strides=1)
         self._position = 0
 
     def read(self, counts: Integers) -> Integers:
@@ -38,7 +38,7 @@ class BitReader:
             raise Malformed("there are fewer low bits than are needed")
         starts = ends - counts
         self._position = int(ends[-1]) if counts.size else self._position
-        # The 32 bits from the byte on in which a number begins hold all of it: up to 7 bits before it, and up to 24.
+        # Those from the byte on in which a number begins hold all of it: up to 7 bits before it, and up to 24.
         numbers: Integers = self._windows[starts >> 3] >> (32 - (starts & 7) - counts) & ((1 << counts) - 1)
         return numbers
 

@@ -32,9 +32,10 @@ LARGEST_STEP = (1 << 16) - 1
 EXPONENTS = range(-64, 64)
 LARGEST_NUMBER = (1 << 32) - 1
 """Of those that are written as varints."""
-SECTION_BYTES = 9
-"""No section has more for each latent, beside the last words of the range coder."""
+SECTION_BITS = {"weights": 72, "symbols": 17, "escapes": 32, "low_bits": 23, "remainders": 17}
+"""No section has more for each latent, beside its last bytes: docs/bitstream.md says why."""
 LAST_BYTES = 8
+"""Words that the range coder ends with; bytes that are begun."""
 
 
 class Kind(enum.IntEnum):
@@ -114,7 +115,7 @@ class Sections:
     remainders: bytes = b""
 
 
-SECTION_NAMES = ("weights", "symbols", "escapes", "low_bits", "remainders")
+SECTION_NAMES = tuple(SECTION_BITS)
 
 
 def pack(header: Header, sections: Sections) -> bytes:
@@ -168,9 +169,10 @@ def unpack(payload: bytes, max_values: int = MAX_VALUES) -> tuple[Header, Sectio
         Malformed: it is no `.lat` payload, or a value is out of range.
     """
     header, lengths, end = _read_header(payload, max_values)
-    most = SECTION_BYTES * math.prod(header.shape) + LAST_BYTES
-    if max(lengths) > most:
-        raise Malformed(f"the header announces a section of {max(lengths)} bytes; its latents need at most {most}")
+    for (name, bits), length in zip(SECTION_BITS.items(), lengths, strict=True):
+        most = bits * math.prod(header.shape) // 8 + LAST_BYTES
+        if length > most:
+            raise Malformed(f"the header announces {length} bytes of {name}; its latents need at most {most}")
     total = end + sum(length + 4 for length in lengths if length)
     if len(payload) < total:
         raise Truncated(f"the payload has {len(payload)} bytes; its header announces {total}")

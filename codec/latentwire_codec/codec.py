@@ -21,6 +21,7 @@ from latentwire_codec.bits import Integers
 from latentwire_codec.bitstream import MAX_VALUES, Header, Kind, Sections
 from latentwire_codec.errors import Malformed, NonFiniteError, TensorError, UnsupportedVersion
 from latentwire_codec.fitted_prior import common_prior
+from latentwire_codec.model_name import model_name
 from latentwire_codec.prediction import Prediction
 from latentwire_codec.quantizer import dequantize, quantize, round_to
 from latentwire_codec.steps import Steps
@@ -132,7 +133,7 @@ def decompress_latents(payload: bytes, max_values: int = MAX_VALUES) -> tuple[La
 
     Args:
         payload: a whole `.lat` file.
-        max_values: latents that are allowed; decoding takes at most about 150 bytes of memory for each.
+        max_values: latents that are allowed; decoding takes at most about 155 bytes of memory for each, and 10 MiB.
 
     Returns:
         (C,h,w): float32, the same on every machine; float16, bit for bit, where it is lossless.
@@ -208,7 +209,7 @@ def compress(
         model: as `load_autoencoder` takes it, or one that is loaded already.
         quality: see `compress_latents`.
         refinement: how far the latents are fitted to the image, which takes its time; None: they are as encoded.
-        name: the model's name in the payload; empty: `model`, where that is a name.
+        name: the model's name in the payload; empty: `model_name` of what it is loaded from, if it is loaded here.
 
     Raises:
         TensorError: the image is not of the shape or dtype that is needed, or the quality is none.
@@ -218,8 +219,11 @@ def compress(
     import torch
 
     from latentwire_codec import pixels
-    from latentwire_codec.geometry import pad_to_multiple
+    from latentwire_codec.geometry import check_pixels, pad_to_multiple
 
+    check_pixels(image)
+    # Torch takes no negative strides, and warns of arrays that cannot be written.
+    image = np.require(image, requirements=("C", "W"))
     autoencoder = _loaded(model)
     spec = autoencoder.spec
     padded = pad_to_multiple(image, spec.downsample_factor)
@@ -229,7 +233,7 @@ def compress(
         original = pixels.to_float(torch.tensor(image).unsqueeze(0))
         latents, units = refine_latents(mode, original, quality, refinement, model=autoencoder)
     origin = Origin(
-        model=name or (model if isinstance(model, str) else ""),
+        model=name or (model_name(model) if isinstance(model, str) else ""),
         latent_space=spec.latent_space,
         weights_digest=spec.weights_digest,
         image_size=(image.shape[0], image.shape[1]),

@@ -18,6 +18,7 @@ from latentwire_codec.errors import Malformed, TensorError
 from latentwire_codec.prior import ESCAPE, LARGEST, LIMIT, Contexts, Prior, Surroundings, contexts
 from latentwire_codec.scan import Phase, phases
 
+Octets = npt.NDArray[np.uint8]
 Choose = Callable[[int, Phase, Integers, Integers], Integers]
 """Maps a channel, a phase, and the means and scales at its places, to the integers there."""
 CHUNK = 1 << 15
@@ -132,7 +133,7 @@ class Reader:
             raise Malformed(f"the symbols are {len(coded.symbols)} bytes; they are words of 4")
         self._prior = prior
         self._coder = constriction.stream.queue.RangeDecoder(np.frombuffer(coded.symbols, "<u4").astype(np.uint32))
-        self._escapes = _from_leb128(coded.escapes)
+        self._escapes = _checked(coded.escapes)
         self._low_bits = BitReader(coded.low_bits)
         self._escape = 0
 
@@ -175,10 +176,13 @@ class Reader:
             raise Malformed("there are more symbols than integers")
 
     def _take_escapes(self, count: int) -> Integers:
-        taken = self._escapes[self._escape : self._escape + count]
-        if len(taken) < count:
+        # Made into numbers when they are asked for: those of a whole section take many times its bytes.
+        ahead = self._escapes[self._escape : self._escape + 4 * count]
+        ends = np.flatnonzero(ahead < 128)[:count]
+        if len(ends) < count:
             raise Malformed("there are fewer escapes than the symbols ask for")
-        self._escape += count
+        self._escape += int(ends[-1]) + 1
+        taken = _from_leb128(ahead, ends)
         beyond = (taken >> 1) + LARGEST + 1
         return np.where(taken & 1, -beyond, beyond)
 
@@ -188,24 +192,28 @@ def _to_leb128(values: Integers) -> bytes:
     parts = (values[:, None] >> groups) & 127
     more = (values[:, None] >> (groups + 7)) > 0
     used = np.concatenate([np.ones((len(values), 1), bool), more[:, :-1]], axis=1)
-    octets: npt.NDArray[np.uint8] = (parts | more << 7)[used].astype(np.uint8)
+    octets: Octets = (parts | more << 7)[used].astype(np.uint8)
     return octets.tobytes()
 
 
-def _from_leb128(data: bytes) -> Integers:
-    octets = np.frombuffer(data, np.uint8).astype(np.int64)
-    if not octets.size:
-        return octets
-    last = octets < 128
-    if not last[-1]:
+def _checked(escapes: bytes) -> Octets:
+    octets = np.frombuffer(escapes, np.uint8)
+    more = octets >= 128
+    if more[-1:].any():
         raise Malformed("the last escape does not end")
-    ends = np.flatnonzero(last)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    lengths = ends - starts + 1
-    if lengths.max() > 4 or (octets[ends[lengths > 1]] == 0).any():
+    if (more[:-1] & (octets[1:] == 0)).any() or (more[:-3] & more[1:-2] & more[2:-1] & more[3:]).any():
         raise Malformed("an escape is longer than it must be, or than 4 bytes")
-    place = 7 * (np.arange(octets.size) - np.repeat(starts, lengths))
-    return np.add.reduceat((octets & 127) << place, starts)
+    return octets
+
+
+def _from_leb128(octets: Octets, ends: Integers) -> Integers:
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    values = np.zeros(len(ends), np.int64)
+    for group in range(4):
+        places = starts + group
+        there = places <= ends
+        values[there] |= (octets[places[there]] & 127).astype(np.int64) << 7 * group
+    return values
 
 
 def encode(integers: Integers, prior: Prior) -> Coded:

@@ -86,7 +86,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     try:
         config = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
     if not isinstance(config, dict):
         raise CheckpointError(f"{path} holds no JSON object")
@@ -134,7 +134,7 @@ def _read_weights(folder: Path, allow_pickle: bool) -> tuple[dict[str, Tensor], 
 def _shards(index: Path) -> tuple[Path, ...]:
     try:
         names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{index} is not an index of shards: {error!r}") from error
     if not all(isinstance(name, str) and Path(name).name == name for name in names):
         raise CheckpointError(f"{index} names files outside its folder")

@@ -114,11 +114,14 @@ def _current_name(name: str) -> str:
 
 def _refuse_differences(where: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
     shared = wanted.keys() & found.keys()
+    # Quantized weights are integers, which mean nothing without what they were divided by.
+    other = {name for name in shared if wanted[name].is_floating_point() and not found[name].is_floating_point()}
     problems = {
         "missing": wanted.keys() - found.keys(),
         "not known to the class": found.keys() - wanted.keys(),
         "of another shape": {name for name in shared if wanted[name].shape != found[name].shape},
-        "not finite": {name for name in shared if not found[name].float().isfinite().all()},
+        "not of floating-point numbers": other,
+        "not finite": {name for name in shared - other if not found[name].float().isfinite().all()},
     }
     phrases = [f"{len(names)} {what} (such as {min(names)})" for what, names in problems.items() if names]
     if phrases:

@@ -15,11 +15,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from latentwire_codec.errors import CheckpointError
+from latentwire_codec.model_name import PICKLES, SAFETENSORS, WEIGHT_SUFFIXES
 
-SAFETENSORS = (".safetensors", ".sft")
-# Files that name their kind. `.bin` is what diffusers falls back to unasked, so it needs to be allowed.
-PICKLES = (".ckpt", ".pt", ".pth")
-ALLOWED_PICKLES = (*PICKLES, ".bin")
 SAFETY = (
     "code in a file is never run; where you trust it, load it once with torch.load(..., weights_only=False) and save "
     "its tensors with safetensors.torch.save_file"
@@ -85,9 +82,7 @@ def open_weights(path: Path, allow_pickle: bool = False) -> WeightsFile:
         return WeightsFile(path, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, tensors)
     if suffix == ".bin":
         raise CheckpointError(f"{path} is a pickle; allow pickles (allow_pickle=True), or save it as safetensors")
-    raise CheckpointError(
-        f"{path} is of no kind that is known; known: {', '.join((*SAFETENSORS, *ALLOWED_PICKLES))}, or a folder"
-    )
+    raise CheckpointError(f"{path} is of no kind that is known; known: {', '.join(WEIGHT_SUFFIXES)}, or a folder")
 
 
 def _is_pointer(path: Path) -> bool:

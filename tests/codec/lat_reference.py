@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
-SECTIONS = ("weights", "symbols", "escapes", "low_bits", "remainders")
+SECTIONS = {"weights": 72, "symbols": 17, "escapes": 32, "low_bits": 23, "remainders": 17}
 LIMIT = 2**23
 Place = tuple[int, int]
 
@@ -89,7 +89,8 @@ def parse(payload: bytes) -> Payload:
     need(kind in (1, 2) and exponent in range(-64, 64) and len(numerators) in (1, channels), "header")
     need(1 <= channels <= 1024 and 1 <= rows <= 65536 and 1 <= columns <= 65536, "shape")
     need(0 not in numerators and (height > 0) == (width > 0) and (kind == 1 or pull == 0), "header")
-    need(max(lengths) <= 9 * channels * rows * columns + 8, "length of a section")
+    for bits, length in zip(SECTIONS.values(), lengths, strict=True):
+        need(length <= bits * channels * rows * columns // 8 + 8, "length of a section")
     found = Payload(
         kind=kind,
         model=model,

@@ -207,8 +207,11 @@ def test_the_crafted_header_is_right_before_it_is_changed() -> None:
         ("steps", b"\1\0\0", "steps of 0"),
         ("exponent", b"\x40", "exponent 64"),
         ("exponent", b"\xbf", "exponent -65"),
-        ("lengths", b"\xff\xff\xff\xff\x0f\0\0\0\0", "at most 224"),
-        ("lengths", b"\0\0\0\0\xe1\1", "at most 224"),
+        ("lengths", b"\xff\xff\xff\xff\x0f\0\0\0\0", "4294967295 bytes of weights; its latents need at most 224"),
+        ("lengths", b"\0\x3c\0\0\0", "60 bytes of symbols; its latents need at most 59"),
+        ("lengths", b"\0\0\x69\0\0", "105 bytes of escapes; its latents need at most 104"),
+        ("lengths", b"\0\0\0\x4e\0", "78 bytes of low_bits; its latents need at most 77"),
+        ("lengths", b"\0\0\0\0\x3c", "60 bytes of remainders; its latents need at most 59"),
     ],
 )
 def test_values_that_the_format_does_not_have_are_refused(field: str, octets: bytes, problem: str) -> None:

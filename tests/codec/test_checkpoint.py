@@ -247,6 +247,15 @@ def test_a_tensor_that_is_not_finite_is_refused_by_name(tiny_kl_folder: Path, nu
     assert f"1 not finite (such as {name})" in refused(tiny_kl_folder)
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.complex64])
+def test_a_tensor_that_is_not_of_floating_point_numbers_is_refused_by_name(
+    tiny_kl_folder: Path, dtype: torch.dtype
+) -> None:
+    name = "decoder.conv_in.bias"
+    rewrite(tiny_kl_folder, lambda weights: weights.update({name: weights[name].to(dtype)}))
+    assert f"1 not of floating-point numbers (such as {name})" in refused(tiny_kl_folder)
+
+
 def test_several_problems_are_told_together(tiny_kl_folder: Path) -> None:
     def change(weights: dict[str, Tensor]) -> None:
         weights["extra"] = weights.pop("decoder.conv_in.bias")
@@ -260,6 +269,7 @@ def test_several_problems_are_told_together(tiny_kl_folder: Path) -> None:
     [
         (b"{", "cannot be read"),
         (b"\xff\xfe", "cannot be read"),
+        (b"[" * 100_000, "cannot be read"),
         (b"[]", "holds no JSON object"),
         (b"{}", "names the class ''; supported: AutoencoderLatentVAE, AutoencoderVectorVAE, AutoencoderKL"),
         (b'{"_class_name": "VQModel"}', "names the class 'VQModel'; supported: "),
@@ -313,7 +323,7 @@ def test_an_index_that_names_files_outside_its_folder_is_refused(tiny_kl_folder:
     assert "names files outside its folder" in refused(tiny_kl_folder)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"weight_map": []}', '{"weight_map": {"a":[]}}'])
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, "[]", "{}", '{"weight_map": []}', '{"weight_map": {"a":[]}}'])
 def test_a_broken_index_is_refused(tiny_kl_folder: Path, text: str) -> None:
     (tiny_kl_folder / WHOLE).unlink()
     (tiny_kl_folder / INDEX).write_text(text)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images and latents of any VAE become payloads and come back; payloads that contradict themselves are refused."""
 
+import tracemalloc
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -33,6 +35,7 @@ from latentwire_codec.errors import (
     UnsupportedVersion,
 )
 from latentwire_codec.geometry import crop, pad_to_multiple
+from latentwire_codec.refinement import Refinement
 from tests.codec.lat_golden import CASES, read
 
 Pixels = npt.NDArray[np.uint8]
@@ -203,6 +206,56 @@ def test_an_empty_payload_of_the_largest_size_is_refused_at_once() -> None:
         decompress_latents(payload)
 
 
+def coded_beside(shape: tuple[int, int, int], sections: Sections) -> bytes:
+    """A payload of zeros, with sections of another one."""
+    header, own = bitstream.unpack(compress_latents(np.zeros(shape, np.float32)))
+    return bitstream.pack(header, replace(sections, weights=own.weights, symbols=own.symbols))
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        Sections(escapes=bytes(4 << 18)),
+        Sections(escapes=b"\xff\xff\xff\x7f" * (1 << 18)),
+        Sections(low_bits=bytes(23 << 15)),
+        Sections(remainders=bytes(17 << 15)),
+    ],
+)
+def test_sections_that_nothing_asks_for_take_no_more_memory_than_is_promised(sections: Sections) -> None:
+    payload = coded_beside((1, 512, 512), sections)
+    tracemalloc.start()
+    try:
+        with pytest.raises(Malformed):
+            decompress_latents(payload)
+        assert tracemalloc.get_traced_memory()[1] < 155 * 512 * 512 + (10 << 20)
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda image: image[..., ::-1],
+        lambda image: image[::-1],
+        lambda image: image[:, ::2],
+        lambda image: np.broadcast_to(image[:1], image.shape),
+    ],
+)
+@pytest.mark.parametrize("refinement", [None, Refinement(1)])
+def test_an_image_may_lie_in_memory_in_any_way(
+    astronaut: Pixels, changed: Callable[[Pixels], Pixels], refinement: Refinement | None
+) -> None:
+    image = changed(astronaut[:32, :32])
+    assert compress(image, refinement=refinement) == compress(image.copy(), refinement=refinement)
+
+
+def test_an_image_that_is_none_is_refused(astronaut: Pixels) -> None:
+    wrong: list[Any] = [astronaut.astype(np.float32), astronaut[..., 0], astronaut[:0], astronaut.tolist()]
+    for image in wrong:
+        with pytest.raises(TensorError, match="pixels"):
+            compress(image)
+
+
 @pytest.mark.parametrize("size", [(64, 48), (61, 43), (1, 1), (8, 9)])
 def test_an_image_keeps_its_size(astronaut: Pixels, size: tuple[int, int]) -> None:
     image = astronaut[100 : 100 + size[0], 200 : 200 + size[1]]
@@ -259,11 +312,18 @@ def test_latents_without_an_image_size_decode_to_all_of_it() -> None:
 def test_any_vae_that_is_loaded_can_be_used(tiny_kl_folder: Any, astronaut: Pixels) -> None:
     model = load_autoencoder(str(tiny_kl_folder))
     payload = compress(astronaut[:31, :33], model=model)
-    assert bitstream.read_header(payload).latent_space == ""
+    header = bitstream.read_header(payload)
+    assert (header.model, header.latent_space) == ("", "")
     assert decompress(payload, model=model).shape == (31, 33, 3)
     # Its digest tells that another model did not make it.
     with pytest.raises(LatentSpaceMismatch):
         decompress(payload)
+
+
+def test_a_payload_tells_no_folder_of_the_machine_that_made_it(tiny_kl_folder: Any, astronaut: Pixels) -> None:
+    payload = compress(astronaut[:32, :32], model=str(tiny_kl_folder))
+    assert bitstream.read_header(payload).model == tiny_kl_folder.name
+    assert str(tiny_kl_folder.parent).encode() not in payload
 
 
 def test_vectors_of_images_of_one_size_are_coded(tiny_vector_vae: Any, tmp_path: Any, astronaut: Pixels) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from latentwire_codec.bitstream import LAST_BYTES, SECTION_BITS
 from latentwire_codec.entropy import Coded, Writer, decode, encode
 from latentwire_codec.errors import Malformed, TensorError
 from latentwire_codec.fitted_prior import common_prior
@@ -72,6 +73,23 @@ def test_integers_that_were_not_expected_come_back(shape: tuple[int, int, int], 
     rows = random.integers(0, 256, (shape[0], 9)).astype(np.uint8)
     rows[:, 2] &= 127
     assert returns(integers, common_prior().prior(Prediction.from_bytes(rows.tobytes(), shape[0])))
+
+
+@pytest.mark.parametrize("value", [0, LIMIT - 1])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 24, 24), (60, 2, 3)])
+def test_no_integers_take_more_bytes_than_a_reader_lets_through(shape: tuple[int, int, int], value: int) -> None:
+    """Jumps as large as there can be, with the largest scale and the smallest."""
+    integers = np.random.default_rng(0).choice([-value, value, 1 - LIMIT, LIMIT - 1], shape)
+    for expected in (integers, np.zeros_like(integers)):
+        sections = vars(encode(integers, prior_of(expected)))
+        for name, octets in sections.items():
+            assert len(octets) <= SECTION_BITS[name] * integers.size // 8 + LAST_BYTES
+
+
+def test_the_rarest_symbols_take_no_more_bytes_than_a_reader_lets_through() -> None:
+    writer = Writer(tables_of([STEEP]))
+    writer.write(np.full(9999, 15), context_of([0] * 9999))
+    assert 15.9 * 9999 / 8 < len(writer.finish().symbols) <= SECTION_BITS["symbols"] * 9999 // 8 + LAST_BYTES
 
 
 @pytest.mark.parametrize("value", [LIMIT, -LIMIT, 1 << 40])

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from latentwire_codec.bitstream import LAST_BYTES, SECTION_BITS
 from latentwire_codec.codec import compress_latents, decompress_latents
 from latentwire_codec.errors import Malformed, NonFiniteError, TensorError
 from latentwire_codec.exact import join, split
@@ -55,8 +56,9 @@ def test_any_latents_come_back_from_a_payload(latents: Half) -> None:
 
 @unhurried
 @given(halves)
-def test_steps_are_powers_of_two(latents: Half) -> None:
-    integers, steps, _ = split(latents)
+def test_steps_are_powers_of_two_and_remainders_at_most_17_bits_for_each(latents: Half) -> None:
+    integers, steps, remainders = split(latents)
+    assert len(remainders) <= SECTION_BITS["remainders"] * latents.size // 8 + LAST_BYTES
     assert all(numerator & (numerator - 1) == 0 for numerator in steps.numerators)
     assert np.abs(integers).max() < 1 << 23
 

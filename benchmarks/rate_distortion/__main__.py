@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.rate_distortion import page as parts
 from benchmarks.rate_distortion.codecs import FILE_CODECS
-from benchmarks.rate_distortion.compressai import read_curve
+from benchmarks.rate_distortion.compressai import read_curves
 from benchmarks.rate_distortion.curves import Curve, averaged, mean_scores
 from benchmarks.rate_distortion.points import Plan
 from benchmarks.report.folder import ImageFile
@@ -136,7 +136,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         refinement = None if options.refine is None else Refinement(options.refine)
         plan = Plan(sources(options), wanted, tuple(options.codecs), refinement)
-        curves = [read_curve(path) for path in options.compressai]
+        curves = read_curves(options.compressai)
         models = [source.load() for source in plan.sources]
     except (ModelError, TensorError, OSError, ValueError) as error:
         made.error(str(error))

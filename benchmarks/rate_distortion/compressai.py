@@ -2,6 +2,7 @@
 """JSON files as CompressAI's evaluation writes them -> curves that others measured."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.rate_distortion.curves import Curve
@@ -9,6 +10,20 @@ from benchmarks.report.scores import to_db
 
 RATE = "bpp"
 PSNR_KEYS, MS_SSIM_KEYS = ("psnr-rgb", "psnr"), ("ms-ssim-rgb", "ms-ssim")
+
+
+def read_curves(paths: Sequence[Path]) -> list[Curve]:
+    """Map files to their curves, each of a name of its own.
+
+    Raises:
+        ValueError: one is no such file, or two have one name.
+        OSError: one cannot be read.
+    """
+    curves = [read_curve(path) for path in paths]
+    if len({curve.codec for curve in curves}) < len(curves):
+        names = "; ".join(curve.codec for curve in curves)
+        raise ValueError(f"two curves have one name: {names}; change `name` in one of the files")
+    return curves
 
 
 def read_curve(path: Path) -> Curve:

@@ -53,13 +53,15 @@ def source_digest(benchmark: str) -> str:
 
     A commit is not enough: rows that were measured before an edit must not be taken for rows of what is there now.
     """
-    codec, here = Path(latentwire_codec.__file__).parent, Path(__file__).parent
-    measuring = [path for folder in (here, here.parent / benchmark) for path in folder.glob("*.py")]
-    paths = [path for path in measuring if path.name not in SHOWING]
-    paths += [*codec.glob("*.py"), *codec.glob("weights/*.safetensors")]
+    codec, benchmarks = Path(latentwire_codec.__file__).parent, Path(__file__).parents[1]
+    folders = (benchmarks / "report", benchmarks / benchmark)
+    measuring = [path for folder in folders for path in folder.rglob("*.py") if path.name not in SHOWING]
+    named = {path.relative_to(benchmarks).as_posix(): path for path in measuring}
+    for path in (*codec.rglob("*.py"), *codec.rglob("*.safetensors")):
+        named[path.relative_to(codec.parent).as_posix()] = path
     digest = hashlib.sha256()
-    for path in sorted(paths):
-        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    for name, path in sorted(named.items()):
+        digest.update(name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:16]
 
 

@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff"}
+from latentwire_client.cli.files import IMAGE_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def image_files(folder: Path) -> list[ImageFile]:
     Raises:
         FileNotFoundError: there is none.
     """
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
     if not paths:
-        raise FileNotFoundError(f"no image in {folder}; files that end in {', '.join(sorted(SUFFIXES))} are read")
+        raise FileNotFoundError(f"no image in {folder}; files that end in {', '.join(sorted(IMAGE_SUFFIXES))} are read")
     return [ImageFile(path, path.relative_to(folder).as_posix()) for path in paths]

@@ -3,7 +3,6 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from latentwire_codec import pixels
 from latentwire_codec.autoencoder import Autoencoder, load_autoencoder
 from latentwire_codec.codec import Origin, compress_latents, refine_latents
 from latentwire_codec.geometry import Pixels, crop, pad_to_multiple, resize_to_cover
+from latentwire_codec.model_name import model_name
 from latentwire_codec.refinement import Refinement
 
 Latents = npt.NDArray[np.float32]
@@ -35,8 +35,8 @@ class Source:
 
     @property
     def name(self) -> str:
-        """Return the last part of the source."""
-        return Path(self.source).name or self.source
+        """Return what the model is called in payloads and reports."""
+        return model_name(self.source)
 
     def load(self) -> "Model":
         """Load it; raises ModelError."""
@@ -52,13 +52,15 @@ class Model:
 
     @cached_property
     def description(self) -> dict[str, Any]:
-        """What a report says of it."""
+        """What a report says of it: all that the bytes of its payloads depend on, and more."""
         spec = self.autoencoder.spec
         return {
             "name": self.name,
             "class": spec.class_name,
             "latent_space": spec.latent_space,
             "weights_digest": spec.weights_digest,
+            "config": dict(spec.config),
+            "latent_units": spec.latent_units,
             "channels": spec.latent_channels,
             "factor": spec.downsample_factor,
             "parameters": spec.parameters,

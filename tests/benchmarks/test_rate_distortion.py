@@ -109,6 +109,16 @@ def test_a_curve_of_compressai_is_read(tmp_path: Path) -> None:
     assert made.scores["ms_ssim_db"][0] == pytest.approx(10)
 
 
+def test_curves_of_one_name_are_refused(photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for file in ("one.json", "two.json"):
+        (tmp_path / file).write_text(json.dumps({"name": "hyperprior", "results": {"bpp": [0.3], "psnr": [31.5]}}))
+    files = [str(tmp_path / file) for file in ("one.json", "two.json")]
+    with pytest.raises(SystemExit) as ended:
+        main([str(photographs), "--out", str(tmp_path), "--compressai", *files])
+    assert ended.value.code == 2
+    assert "two curves have one name: hyperprior, read; hyperprior, read" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '{"name": "a"}', '{"name": "a", "results": {"bpp": [1], "psnr-rgb": []}}'])
 def test_a_file_that_is_no_curve_is_refused_by_name(tmp_path: Path, text: str) -> None:
     (tmp_path / "codec.json").write_text(text)

@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the benchmarks share: rows that resume, workers, scores, plots and pages that need nothing else."""
 
+import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from benchmarks.report.environment import source_digest
 from benchmarks.report.folder import image_files
 from benchmarks.report.measuring import measure_folder
 from benchmarks.report.model import Source
@@ -21,6 +25,7 @@ from benchmarks.report.rows import Row, RowFile
 from benchmarks.report.scores import CAP_DB, NAMES, Wanted, to_db
 from benchmarks.report.summary import Summary
 from benchmarks.roundtrip.losses import Plan
+from latentwire_client.cli.files import IMAGE_SUFFIXES
 
 Pixels = npt.NDArray[np.uint8]
 BROKEN = "not <b>an image.png"
@@ -115,6 +120,57 @@ def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no image")
     with pytest.raises(FileNotFoundError, match="no image in"):
         image_files(tmp_path)
+
+
+def test_images_are_told_by_the_suffixes_that_the_command_line_client_takes(tmp_path: Path) -> None:
+    for suffix in IMAGE_SUFFIXES:
+        (tmp_path / f"image{suffix.upper()}").touch()
+    assert {file.path.suffix.lower() for file in image_files(tmp_path)} == IMAGE_SUFFIXES
+
+
+@pytest.mark.parametrize("change", [{"latent_units": [1.0] * 32}, {"norm_num_groups": 2}])
+def test_a_model_of_the_same_weights_and_another_configuration_is_another(
+    wide_kl: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    """Rows that were measured with the one are not taken for rows of the other."""
+    folder = shutil.copytree(wide_kl, tmp_path / wide_kl.name)
+    before, again = (Source(str(path), device="cpu").load().description for path in (wide_kl, folder))
+    config = folder / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **change}))
+    after = Source(str(folder), device="cpu").load().description
+    assert json.dumps(before) == json.dumps(again) != json.dumps(after)
+    assert before["weights_digest"] == after["weights_digest"]
+
+
+@pytest.fixture
+def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a codec and benchmarks of a few modules, in the place of those that are installed."""
+    for name in ("codec/__init__.py", "codec/tiling/sweep.py", "codec/weights/prior.safetensors", "report/page.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    monkeypatch.setattr("latentwire_codec.__file__", str(tmp_path / "codec" / "__init__.py"))
+    monkeypatch.setattr("benchmarks.report.environment.__file__", str(tmp_path / "report" / "environment.py"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["codec/tiling/sweep.py", "codec/tiling/new/deep.py", "mine/below/measuring.py"])
+def test_an_edit_of_a_module_in_any_folder_changes_the_digest_of_the_sources(sources: Path, name: str) -> None:
+    before = source_digest("mine")
+    (sources / name).parent.mkdir(parents=True, exist_ok=True)
+    (sources / name).write_text("edited")
+    assert source_digest("mine") != before
+
+
+def test_a_module_in_another_folder_changes_the_digest_of_the_sources(sources: Path) -> None:
+    before = source_digest("mine")
+    (sources / "codec/tiling/sweep.py").rename(sources / "codec/sweep.py")
+    assert source_digest("mine") != before
+
+
+def test_what_only_shows_is_not_in_the_digest_of_the_sources(sources: Path) -> None:
+    before = source_digest("mine")
+    (sources / "report/page.py").write_text("edited")
+    assert source_digest("mine") == before
 
 
 def test_workers_measure_the_same_as_one_process(photographs: Path, tmp_path: Path) -> None:

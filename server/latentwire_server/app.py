@@ -5,6 +5,7 @@ import asyncio
 import ipaddress
 import logging
 import os
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -59,8 +60,9 @@ class Server:
         if config.http_port is not None:
             gateway = RemoteVaeGateway(self._engine, config, self._lifecycle, self.metrics)
             self._http = HttpServer(gateway.application(), config, shares_port=shares_port)
+        self._interceptor = RequestInterceptor(self._lifecycle, self.metrics, config.token)
         self._grpc = grpc.aio.server(
-            interceptors=[RequestInterceptor(self._lifecycle, self.metrics, config.token)],
+            interceptors=[self._interceptor],
             options=[
                 ("grpc.max_receive_message_length", config.max_message_bytes),
                 ("grpc.max_send_message_length", config.max_message_bytes),
@@ -78,7 +80,7 @@ class Server:
         One that shares its port listens last: until then the others answer whoever connects.
 
         Raises:
-            ServerError: the port is taken, or a certificate cannot be read.
+            ServerError: the port is taken, or a certificate and its key cannot be read or used.
             ModelError: a model cannot be loaded.
         """
         service = LatentCodecService(self._engine, self.config, self._lifecycle, self.metrics)
@@ -124,6 +126,7 @@ class Server:
             log.error("requests were still running after %s s; they are lost", self.config.drain_timeout_s)
         if self._http is not None:
             await self._http.stop(CLOSE_S if drained else 0)
+        self._interceptor.close()
         await self._grpc.stop(CLOSE_S if drained else 0)
         await self._engine.close(wait=drained)
         if self._metrics_server is not None:
@@ -153,9 +156,16 @@ class Server:
             if self.config.tls_cert is None or self.config.tls_key is None:
                 return int(self._grpc.add_insecure_port(address))
             pair = (self.config.tls_key.read_bytes(), self.config.tls_cert.read_bytes())
+            # Of a wrong pair gRPC says, too, no more than that it failed. A password is never asked for.
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.config.tls_cert, self.config.tls_key, "")
             return int(self._grpc.add_secure_port(address, grpc.ssl_server_credentials([pair])))
         except RuntimeError as error:
             raise ServerError(f"cannot listen on {address}: {error}; choose another with --port or --host") from error
+        except ssl.SSLError as error:
+            raise ServerError(
+                f"cannot use the certificate {self.config.tls_cert} with the key {self.config.tls_key}: {error}; "
+                "--tls-cert and --tls-key take PEM files that belong together, the key without a password"
+            ) from error
         except OSError as error:
             raise ServerError(f"cannot read the certificate or its key: {error}") from error
 

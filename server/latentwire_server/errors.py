@@ -27,7 +27,8 @@ INTERNAL_TEXT = "internal error; the server's log has the details under the requ
 DOMAIN = "latentwire"
 # Messages echo what a client sent, and a call's error travels in trailing metadata, twice and percent-encoded once;
 # a peer refuses more than 8 KiB of that, and the status with it.
-MAX_MESSAGE_CHARACTERS = 400
+MAX_MESSAGE_BYTES = 800
+MAX_FIELD_BYTES = 200
 
 
 class ServerError(Exception):
@@ -159,15 +160,14 @@ def to_status(error: Exception, request_id: str) -> status_pb2.Status:
     if code is grpc.StatusCode.INTERNAL:
         log.error("request failed", exc_info=error, extra={"request_id": request_id})
         message = INTERNAL_TEXT
-    if len(message) > MAX_MESSAGE_CHARACTERS:
-        message = message[: MAX_MESSAGE_CHARACTERS - 3] + "..."
+    message = _cut(message, MAX_MESSAGE_BYTES)
     details: list[object] = [
         error_details_pb2.ErrorInfo(reason=type(error).__name__, domain=DOMAIN),
         error_details_pb2.RequestInfo(request_id=request_id),
     ]
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         field = getattr(error, "field", None) or next((name for kind, name in FIELDS if isinstance(error, kind)), "")
-        violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=message)
+        violation = error_details_pb2.BadRequest.FieldViolation(field=_cut(field, MAX_FIELD_BYTES), description=message)
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
     if isinstance(error, QueueFull):
         delay = duration_pb2.Duration()
@@ -178,6 +178,12 @@ def to_status(error: Exception, request_id: str) -> status_pb2.Status:
         packed.append(any_pb2.Any())
         packed[-1].Pack(detail)  # type: ignore[arg-type]
     return status_pb2.Status(code=code.value[0], message=message, details=packed)
+
+
+def _cut(text: str, max_bytes: int) -> str:
+    """Return a text that takes no more bytes in UTF-8, with an ellipsis where its end is missing."""
+    encoded = text.encode()
+    return text if len(encoded) <= max_bytes else encoded[: max_bytes - 3].decode(errors="ignore") + "..."
 
 
 def forget_frames(error: BaseException) -> None:

@@ -11,11 +11,12 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
 from latentwire_proto.v1 import latent_codec_pb2 as pb
 from latentwire_server.access import REQUEST_ID, check_token, choose_request_id
-from latentwire_server.errors import QueueFull, forget_frames, status_code, to_status
+from latentwire_server.errors import InvalidRequest, NotServing, QueueFull, forget_frames, status_code, to_status
 from latentwire_server.gateway import oip_messages
 from latentwire_server.lifecycle import Lifecycle
 from latentwire_server.telemetry import Metrics, request_id
@@ -42,6 +43,12 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         self._lifecycle = lifecycle
         self._metrics = metrics
         self._token = token
+        self._lasting: set[asyncio.Timeout] = set()
+
+    def close(self) -> None:
+        """End the RPCs that are no requests and go on until somebody ends them: the transport would wait for them."""
+        for lasting in self._lasting:
+            lasting.reschedule(asyncio.get_running_loop().time())
 
     async def intercept_service(
         self,
@@ -52,8 +59,21 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         handler: Any = await continuation(handler_call_details)
         service, _, method = handler_call_details.method.removeprefix("/").partition("/")
         is_open = service not in (SERVICE, REFLECTION, OPEN_INFERENCE) or handler_call_details.method in PROBES
-        if handler is None or is_open:
+        if handler is None or (is_open and not handler.unary_stream):
             return handler
+        if handler.unary_stream:  # grpc.health's Watch alone
+
+            async def watch(request: Any, context: Any) -> None:
+                try:
+                    async with self._until_closed():
+                        await handler.unary_stream(request, context)
+                except NotServing as error:
+                    await _abort(context, error, choose_request_id(""))
+
+            return grpc.unary_stream_rpc_method_handler(
+                watch, handler.request_deserializer, handler.response_serializer
+            )
+        read = partial(_read, handler.request_deserializer)
         if handler.stream_stream:
             # No generator: gRPC drops one that it cancels while it writes, and what that had left to do would run
             # after the RPC, when touching the context crashes the process (grpcio 1.81.0 to 1.85.1, at least).
@@ -65,15 +85,14 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                     async for response in responses:
                         await context.write(response)
 
-            return grpc.stream_stream_rpc_method_handler(
-                stream, handler.request_deserializer, handler.response_serializer
-            )
+            return grpc.stream_stream_rpc_method_handler(stream, read, handler.response_serializer)
 
-        async def unary(request: Any, context: Any) -> Any:
+        async def unary(message: bytes, context: Any) -> Any:
             async with self._around(service, method, context):
-                return await handler.unary_unary(request, context)
+                return await handler.unary_unary(read(message), context)
 
-        return grpc.unary_unary_rpc_method_handler(unary, handler.request_deserializer, handler.response_serializer)
+        # gRPC hands over the bytes, which it keeps anyway: what it failed to read would never come here.
+        return grpc.unary_unary_rpc_method_handler(unary, None, handler.response_serializer)
 
     @asynccontextmanager
     async def _around(self, service: str, method: str, context: Any) -> AsyncIterator[None]:
@@ -90,7 +109,8 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                 with self._lifecycle.request():
                     yield
             else:
-                yield
+                async with self._until_closed():
+                    yield
             code = grpc.StatusCode.OK
         except grpc.aio.BaseError:
             raise  # a response could not be written: the client is gone
@@ -101,6 +121,30 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
             self._metrics.ended(method, code.name)
             milliseconds = (time.monotonic() - started) * 1000
             log.info("%s %s in %.1f ms from %s", method, code.name, milliseconds, peer)
+
+    @asynccontextmanager
+    async def _until_closed(self) -> AsyncIterator[None]:
+        """Let an RPC that is no request go on; raises NotServing when the interceptor is closed."""
+        lasting = asyncio.timeout(None)
+        try:
+            async with lasting:
+                self._lasting.add(lasting)
+                try:
+                    yield
+                finally:
+                    self._lasting.remove(lasting)
+        except TimeoutError as error:
+            raise NotServing("the server is shutting down; ask another, or again later") from error
+
+
+def _read(deserialize: Callable[[bytes], Any], message: bytes) -> Any:
+    """Map bytes to a message; raises InvalidRequest where they are none."""
+    try:
+        return deserialize(message)
+    except DecodeError as error:
+        raise InvalidRequest(
+            "", f"the {len(message)} bytes that were sent are no request ({error}); make them by this server's .proto"
+        ) from error
 
 
 async def _abort(context: Any, error: Exception, identity: str) -> None:

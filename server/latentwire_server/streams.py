@@ -27,6 +27,7 @@ async def serve_stream(
         draining: once set, no more is read.
 
     Raises:
+        InvalidRequest: at once, when bytes that were read are no request.
         NotServing: after the last answer, when draining ended the reading before the client did.
     """
     pending: set[asyncio.Task[S]] = set()

@@ -516,6 +516,20 @@ async def test_it_is_unavailable_until_the_models_are_warm_and_when_it_stops_fin
         await asyncio.to_thread(requests.get, f"{url}/health", timeout=60)
 
 
+async def test_a_body_that_does_not_end_is_refused_when_the_server_stops(tiny_kl: Path) -> None:
+    server = Server(ServerConfig(models=(ModelSource("tiny", str(tiny_kl)),), port=0, http_port=0))
+    await server.start()
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.http_port)
+    with closing(writer):
+        writer.write(b"POST /encode HTTP/1.1\r\nHost: here\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")  # the body is being read
+        writer.write(b"half")
+        assert await server.stop()
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503 ")
+    assert "shutting down" in json.loads(body)["error"]
+
+
 def test_a_port_that_is_taken_is_a_clear_error_and_the_first_server_goes_on(gateway: Server, url: str) -> None:
     second = ServerConfig(models=gateway.config.models, port=0, http_port=gateway.http_port)
     with pytest.raises(ServerError, match=f"HTTP on port {gateway.http_port}.*--http-port"), background(second):

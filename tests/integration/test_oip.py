@@ -320,6 +320,9 @@ BAD: dict[str, tuple[str, list[Any], dict[str, Any], str, list[str]]] = {
     "an unknown parameter": (
         "tiny.encode", [PIXELS], {"parameters": {"scaling": "raw"}}, INVALID, ["'scaling'", "scale, kind, seed"],
     ),
+    "an unknown parameter of a long name": (
+        "tiny.encode", [PIXELS], {"parameters": {"p" * 20_000: 1}}, INVALID, ["'pp"],
+    ),
     "a parameter of the other model": ("tiny.encode", [PIXELS], {"parameters": {"format": "png"}}, INVALID, ["format"]),
     "a parameter of another type": (
         "tiny.encode", [PIXELS], {"parameters": {"seed": "7"}}, INVALID, ["'7'", "whole number"],

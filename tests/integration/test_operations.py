@@ -88,6 +88,28 @@ async def test_when_the_server_stops_health_flips_first_and_what_is_in_goes_on(c
         await stopping
 
 
+async def test_who_watches_the_health_or_asks_for_more_of_reflection_is_let_go_when_the_server_stops(
+    config: ServerConfig,
+) -> None:
+    server = Server(config)
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        probe: Any = health_pb2_grpc.HealthStub(channel)
+        reflected: Any = reflection_pb2_grpc.ServerReflectionStub(channel)  # type: ignore[arg-type]
+        watch = probe.Watch(health_pb2.HealthCheckRequest(service=SERVICE))
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        questions = reflected.ServerReflectionInfo()
+        await questions.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+        await questions.read()
+        assert await server.stop()
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        for call in (watch, questions):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call.read()
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+            assert "the server is shutting down" in (caught.value.details() or "")
+
+
 def test_reflection_lists_the_services(target: str) -> None:
     with grpc.insecure_channel(target) as channel:
         stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
@@ -120,6 +142,23 @@ def test_metrics_count_requests_items_images_and_their_seconds(config: ServerCon
         'latentwire_coding_seconds_count{operation="encode"}': 3,
     }.items():
         assert float(values[name]) == value, name
+
+
+@pytest.mark.parametrize(
+    "path", [f"{SERVICE}/Decode", f"{SERVICE}/DecodeStream", "inference.GRPCInferenceService/ModelInfer"]
+)
+def test_bytes_that_are_no_request_are_refused_with_the_request_id_and_counted(config: ServerConfig, path: str) -> None:
+    method = path.rpartition("/")[2]
+    with background(config) as server, grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        call: Any = channel.stream_unary(f"/{path}")  # the form of every kind of method, on the wire
+        with pytest.raises(grpc.RpcError) as caught:
+            call(iter([b"\xff no protobuf"]), metadata=(("x-request-id", "my-id/1"),))
+    error: Any = caught.value
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "13 bytes that were sent are no request" in error.details()
+    assert dict(error.trailing_metadata())["x-request-id"] == "my-id/1"
+    labels = {"method": method, "code": "INVALID_ARGUMENT"}
+    assert server.metrics.registry.get_sample_value("latentwire_requests_total", labels) == 1
 
 
 def test_a_request_id_goes_from_the_caller_through_the_log_back_to_the_caller(

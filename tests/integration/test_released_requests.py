@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 from google.protobuf.message import Message
@@ -68,6 +70,14 @@ def streamed_with_failures(server: Server) -> None:
         assert all(item.error is not None for item in items)
 
 
+def unreadable(server: Server) -> None:
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        for method in ("Encode", "EncodeStream"):
+            call: Any = channel.stream_unary(f"/latentwire.v1.LatentCodecService/{method}")
+            with pytest.raises(grpc.RpcError, match="INVALID_ARGUMENT"):
+                call(iter([b"\xff no protobuf"]))
+
+
 def over_http(server: Server) -> None:
     assert posted(server, png()) == 200
 
@@ -121,8 +131,8 @@ def wait_until_idle(server: Server) -> None:
 @pytest.mark.parametrize(
     "use",
     [
-        answered, refused, broken, given_up, streamed, streamed_with_failures, over_http, broken_over_http,
-        too_large_over_http,
+        answered, refused, broken, given_up, streamed, streamed_with_failures, unreadable, over_http,
+        broken_over_http, too_large_over_http,
     ],
 )  # fmt: skip
 def test_nothing_of_a_request_waits_for_the_garbage_collector(small: Server, use: Callable[[Server], None]) -> None:

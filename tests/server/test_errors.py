@@ -3,6 +3,7 @@
 
 import inspect
 import logging
+from urllib.parse import quote
 
 import grpc
 import pytest
@@ -168,12 +169,17 @@ def test_a_full_queue_says_when_to_retry_and_no_other_error_does() -> None:
     assert retry.retry_delay.ToMilliseconds() == 1500
 
 
-@pytest.mark.parametrize("letter", ["x", "\N{HIRAGANA LETTER A}"])
-def test_a_message_that_echoes_a_long_value_still_fits_the_trailing_metadata(letter: str) -> None:
-    status = to_status(InvalidRequest("model", letter * 100_000), "id")
+@pytest.mark.parametrize("letter", ["x", "\N{HIRAGANA LETTER A}", "\N{GRINNING FACE}"])
+def test_a_message_and_a_field_that_echo_long_values_still_fit_the_trailing_metadata(letter: str) -> None:
+    status = to_status(InvalidRequest(f"parameters.{letter * 100_000}", letter * 100_000), "id")
     told = rpc_status.to_status(status)
     # grpc-message travels percent-encoded, -bin metadata in base64; a peer takes 8 KiB in all.
-    percent_encoded = len(status.message) if letter == "x" else 9 * len(status.message)
+    percent_encoded = len(quote(status.message))
     binary = sum(len(value) * 4 / 3 for _, value in told.trailing_metadata)
     assert percent_encoded + binary < 7500
-    assert status.message.endswith("...")
+    bad = details(status)["BadRequest"]
+    assert isinstance(bad, error_details_pb2.BadRequest)
+    assert status.message.startswith(letter * 100)
+    assert bad.field_violations[0].field.startswith("parameters." + letter * 40)
+    assert status.message.endswith(f"{letter}...")
+    assert bad.field_violations[0].field.endswith(f"{letter}...")

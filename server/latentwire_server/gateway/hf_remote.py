@@ -169,7 +169,11 @@ class RemoteVaeGateway:
             return await self._engine.aside(partial(_respond, partial(hf_dialect.from_encode_result, result)))
 
     async def _body(self, request: Request) -> bytearray:
-        """Read the body; refuse a larger one than a message before it is in memory."""
+        """Read the body; refuse a larger one than a message before it is in memory, and any when the server drains."""
+        shutting_down = NotServing("the server is shutting down; send the request to another, or again later")
+        return await _unless(self._lifecycle.draining.wait(), shutting_down, self._read(request))
+
+    async def _read(self, request: Request) -> bytearray:
         limit = self._config.max_message_bytes
         announced = request.headers.get("content-length", "")
         too_large = f"the body has {announced or 'more'} bytes; {limit} are accepted (serve --max-message-mib)"
@@ -233,11 +237,16 @@ async def _while_connected(request: Request, work: Awaitable[T]) -> T:
         while (await request.receive())["type"] != "http.disconnect":
             pass
 
-    working, watching = asyncio.ensure_future(work), asyncio.ensure_future(gone())
+    return await _unless(gone(), ClientDisconnect(), work)
+
+
+async def _unless(event: Awaitable[object], error: Exception, work: Awaitable[T]) -> T:
+    """Return what the work gives; when the event comes first, cancel it and raise the error."""
+    working, watching = asyncio.ensure_future(work), asyncio.ensure_future(event)
     try:
         await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
-            raise ClientDisconnect
+            raise error
         return working.result()
     finally:
         for task in (working, watching):

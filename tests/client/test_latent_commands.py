@@ -167,6 +167,11 @@ def test_samples_stay_the_same_and_are_not_written_over(run: Run, spatial: None)
     [
         (["sample", "-o", "s.jpg"], "s.jpg does not end in .png"),
         (["sample", "-o", "folder.png"], "folder.png exists; it is a folder"),
+        (
+            ["sample", "-o", "s.png", "--height", str(10**11)],
+            "256x100000000000; each side must be <= 8192 (serve --max-side)",
+        ),
+        (["sample", "-o", "s.png", "--height", "8192", "--width", "8192"], "at most 16777216 pixels are allowed"),
         (["sample", "-o", "s.png", "--count", "0"], "greater than or equal to 1"),
         (["sample", "-o", "s.png", "--seed", "-1"], "0..2^64-1"),
         (["sample", "-o", "s.png", "--seed", str(2**64 - 1), "--count", "2"], "0..2^64-1"),

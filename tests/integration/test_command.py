@@ -308,6 +308,18 @@ def test_a_second_server_on_the_same_port_fails_with_a_clear_line(address: str) 
     assert "Traceback" not in ended.stderr
 
 
+def test_a_certificate_and_a_key_that_cannot_be_used_fail_with_a_line_that_names_them(tmp_path: Path) -> None:
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    certificate.write_text("no certificate")
+    key.write_text("no key")
+    ended = serve("--port", "0", "--tls-cert", str(certificate), "--tls-key", str(key))
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.splitlines()[-1].startswith(
+        f"error: cannot use the certificate {certificate} with the key {key}: "
+    )
+    assert "Traceback" not in ended.stderr
+
+
 def test_serve_says_how_to_download_a_hub_id_that_is_not_cached() -> None:
     ended = serve("--port", "0", "--model", "somebody/no-such-vae")
     assert (ended.returncode, ended.stdout) == (2, "")

@@ -8,12 +8,12 @@ from typing import Unpack
 
 import numpy as np
 
-from latentwire_client.cli import target
 from latentwire_client.cli.ending import reason
+from latentwire_client.cli.patience import Patience
 from latentwire_client.cli.picture import Pixels
 from latentwire_client.cli.report import Batch
 from latentwire_client.client import Client
-from latentwire_client.errors import InvalidRequest, LatentwireError, TooLarge
+from latentwire_client.errors import InvalidRequest, TooLarge
 from latentwire_client.latents import Latents
 from latentwire_client.options import EncodeOptions
 
@@ -22,18 +22,15 @@ def encoded(
     client: Client, paths: Sequence[Path], batch: Batch, **options: Unpack[EncodeOptions]
 ) -> Iterator[tuple[int, Latents]]:
     """Yield the latents of each image with its index, in order; what fails is left out, and remembered by the batch."""
-    with closing(client.encode_stream(paths, **options)) as stream:
-        try:
-            for item in stream.ordered():
-                try:
-                    latents = item.get()
-                except Exception as error:
-                    batch.failed(paths[item.index], error)
-                else:
-                    batch.done()
-                    yield item.index, latents
-        except LatentwireError as error:
-            batch.broken_off(error)
+    with closing(client.encode_stream(paths, **options)) as stream, batch.until_broken_off():
+        for item in stream.ordered():
+            try:
+                latents = item.get()
+            except Exception as error:
+                batch.failed(paths[item.index], error)
+            else:
+                batch.done()
+                yield item.index, latents
 
 
 def encoded_one(client: Client, path: Path, size: tuple[int, int] | None = None) -> Latents:
@@ -45,7 +42,7 @@ def encoded_one(client: Client, path: Path, size: tuple[int, int] | None = None)
         LatentwireError: the server cannot answer.
     """
     try:
-        return target.patiently(lambda: client.encode(path, kind="mode", dtype="float32", size=size))
+        return Patience()(lambda: client.encode(path, kind="mode", dtype="float32", size=size))
     except (InvalidRequest, TooLarge) as error:
         raise ValueError(f"{path}: {reason(error)}") from error
 

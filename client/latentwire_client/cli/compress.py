@@ -15,7 +15,10 @@ from latentwire_client._convert import QUALITIES
 from latentwire_client._files import write_whole
 from latentwire_client.cli import target
 from latentwire_client.cli.coding import as_seen
+from latentwire_client.cli.earlier import payload_difference
 from latentwire_client.cli.files import IMAGE_SUFFIXES, Images, Job, Json, Output, Overwrite, SkipExisting, plan
+from latentwire_client.cli.local import served_name
+from latentwire_client.cli.patience import Patience
 from latentwire_client.cli.pool import answered
 from latentwire_client.cli.report import Batch, byte_count, print_json, print_line
 from latentwire_client.cli.words import option
@@ -75,18 +78,28 @@ def compress(
     """
     wanted = _wanted({"--bpp": bpp, "--bytes": most_bytes, "--psnr": psnr}, quality)
     step = _quality(quality or "cache")
-    jobs = plan(images, IMAGE_SUFFIXES, output, ".lat", overwrite, skip_existing)
+    asked = {
+        "kind": "float16" if step == "lossless" and wanted is None else "quantized",
+        "model": served_name(model) if local else model,
+    }
+    difference = partial(payload_difference, asked=asked) if skip_existing else None
+    jobs = plan(images, IMAGE_SUFFIXES, output, ".lat", overwrite, difference)
     results: list[dict[str, object]] = []
     total = 0
+    patiently = Patience()
 
     with target.connect(server, token, tls, tls_ca, timeout, local=local, model=model, takes_long=refine > 0) as client:
 
         def work(job: Job) -> bytes:
             if wanted is not None:
-                return _searched(client, job.source, *wanted, refine)
-            return target.patiently(partial(client.compress, job.source, quality=step, refinement=refine))
+                return _searched(client, patiently, job.source, *wanted, refine)
+            return patiently(partial(client.compress, job.source, quality=step, refinement=refine))
 
-        with Batch("compressing", len(jobs)) as batch, closing(answered(client, jobs, work)) as answers:
+        with (
+            Batch("compressing", len(jobs)) as batch,
+            closing(answered(client, patiently, jobs, work)) as answers,
+            batch.until_broken_off(),
+        ):
             for job, compressed in answers:
                 try:
                     payload = compressed.result()
@@ -128,7 +141,7 @@ def _quality(text: str) -> str | float:
     return step
 
 
-def _searched(client: Client, path: Path, name: str, number: float, refinement: int) -> bytes:
+def _searched(client: Client, patiently: Patience, path: Path, name: str, number: float, refinement: int) -> bytes:
     """Map an image file to the payload that meets a target; raises ValueError where none does."""
     from latentwire_codec.bitstream import read_header
     from latentwire_codec.metrics import psnr
@@ -138,7 +151,7 @@ def _searched(client: Client, path: Path, name: str, number: float, refinement: 
 
     @cache
     def attempt(step: float) -> bytes:
-        return target.patiently(partial(client.compress, data, quality=step, refinement=refinement))
+        return patiently(partial(client.compress, data, quality=step, refinement=refinement))
 
     if name == "--bytes":
         return largest_within(attempt, int(number))
@@ -148,7 +161,7 @@ def _searched(client: Client, path: Path, name: str, number: float, refinement: 
     original = as_seen(data, size)
 
     def measure(payload: bytes) -> float:
-        decoded = target.patiently(partial(client.decode_array, payload))[0]
+        decoded = patiently(partial(client.decode_array, payload))[0]
         return psnr(original, decoded.astype(np.uint8, copy=False))
 
     return smallest_with(attempt, measure, number)

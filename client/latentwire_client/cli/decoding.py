@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 import typer
 
 from latentwire_client._files import write_whole
-from latentwire_client.cli import target
-from latentwire_client.cli.files import Job
+from latentwire_client.cli.files import REMEDY, Job
+from latentwire_client.cli.patience import Patience
 from latentwire_client.cli.pool import answered
 from latentwire_client.cli.report import Batch, byte_count, print_json, print_line
 from latentwire_client.cli.words import option
@@ -69,14 +69,19 @@ def decode_files(
     results: list[dict[str, object]] = []
     written: dict[Path, Path] = {}
     total = 0
+    patiently = Patience()
 
     with connection as client:
 
         def work(job: Job) -> list[bytes]:
             held = load(job.source)
-            return target.patiently(partial(client.decode_files, held, image_format=image_format, quality=quality))
+            return patiently(partial(client.decode_files, held, image_format=image_format, quality=quality))
 
-        with Batch("decoding", len(jobs)) as batch, closing(answered(client, jobs, work)) as answers:
+        with (
+            Batch("decoding", len(jobs)) as batch,
+            closing(answered(client, patiently, jobs, work)) as answers,
+            batch.until_broken_off(),
+        ):
             for job, decoded in answers:
                 try:
                     images = decoded.result()
@@ -106,5 +111,5 @@ def _paths(job: Job, images: int, written: Mapping[Path, Path], overwrite: bool)
         if path in written:
             raise ValueError(f"{path} was already written for {written[path]}; rename one of the two")
         if path.exists() and not overwrite:
-            raise ValueError(f"{path} exists; --overwrite replaces it, or write to another folder with -o")
+            raise ValueError(f"{path} exists; {REMEDY}")
     return paths

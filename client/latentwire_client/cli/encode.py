@@ -3,17 +3,22 @@
 
 import re
 from contextlib import closing
+from functools import partial
 from typing import Annotated, Literal
 
 import typer
 
 from latentwire_client.cli import target
+from latentwire_client.cli.earlier import latents_difference
 from latentwire_client.cli.files import IMAGE_SUFFIXES, Images, Job, Json, Output, Overwrite, SkipExisting, plan
+from latentwire_client.cli.local import served_name
 from latentwire_client.cli.report import Batch, byte_count, print_json, print_line
 from latentwire_client.cli.words import NO_VALUE, option
-from latentwire_client.errors import LatentwireError
 from latentwire_client.latents import MAX_SEED, Latents
 from latentwire_client.options import EncodeOptions
+
+MAX_SIDE = 2**20 - 1
+"""That a server can be set to take, pixels."""
 
 
 def encode(
@@ -60,7 +65,15 @@ def encode(
     if scaled and kind == "moments":
         raise typer.BadParameter("moments are always raw; take --kind mode or sample", param_hint="--scaled")
     options: EncodeOptions = {"kind": kind, "scaled": scaled, "dtype": dtype, "size": _height_width(size)}
-    jobs = plan(images, IMAGE_SUFFIXES, output, ".safetensors", overwrite, skip_existing)
+    asked = {
+        "kind": kind,
+        "scale": "scaled" if scaled else "raw",
+        "dtype": "float16" if dtype == "float16" else "float32",  # bfloat16 is written as float32
+        "image size": size or "",
+        "model": served_name(model) if local else model,
+    }
+    difference = partial(latents_difference, asked=asked) if skip_existing else None
+    jobs = plan(images, IMAGE_SUFFIXES, output, ".safetensors", overwrite, difference)
     if kind == "sample":
         options["seeds"] = [seed or 0] * len(jobs)
     written: dict[int, dict[str, object]] = {}
@@ -68,18 +81,16 @@ def encode(
         target.connect(server, token, tls, tls_ca, timeout, local=local, model=model) as client,
         Batch("encoding", len(jobs)) as batch,
         closing(client.encode_stream((job.source for job in jobs), **options)) as stream,
+        batch.until_broken_off(),
     ):
-        try:
-            for item in stream:
-                job = jobs[item.index]
-                try:
-                    written[item.index] = _write(job, item.get())
-                except Exception as error:
-                    batch.failed(job.source, error)
-                else:
-                    batch.done()
-        except LatentwireError as error:
-            batch.broken_off(error)
+        for item in stream:
+            job = jobs[item.index]
+            try:
+                written[item.index] = _write(job, item.get())
+            except Exception as error:
+                batch.failed(job.source, error)
+            else:
+                batch.done()
     results = [written[index] for index in sorted(written)]
     if as_json:
         print_json({"results": results, "failures": batch.failures})
@@ -108,7 +119,11 @@ def _write(job: Job, latents: Latents) -> dict[str, object]:
 def _height_width(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
-    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
-    if match is None:
-        raise typer.BadParameter(f"{text!r} is not of the form WIDTHxHEIGHT, such as 512x512", param_hint="--size")
-    return int(match[2]), int(match[1])
+    match = re.fullmatch(r"([1-9][0-9]{0,6})x([1-9][0-9]{0,6})", text)
+    width, height = map(int, match.groups()) if match else (0, 0)
+    if not 0 < max(width, height) <= MAX_SIDE:
+        raise typer.BadParameter(
+            f"{text!r} is not of the form WIDTHxHEIGHT, such as 512x512, each side in 1..{MAX_SIDE}",
+            param_hint="--size",
+        )
+    return height, width

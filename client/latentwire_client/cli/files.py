@@ -2,7 +2,7 @@
 """Files and folders on the command line -> what is read and where it is written, with nothing in the way."""
 
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +18,7 @@ IMAGE_SUFFIXES = frozenset(
 )
 LATENT_SUFFIXES = frozenset((".safetensors",))
 PAYLOAD_SUFFIXES = frozenset((".lat",))
+REMEDY = "--overwrite replaces it, or write to another folder with -o"
 
 Images = Annotated[
     list[Path],
@@ -32,7 +33,12 @@ Picture = Annotated[
 ]
 Overwrite = Annotated[bool, option("--overwrite", text="Replace files that exist.", metavar=NO_VALUE)]
 SkipExisting = Annotated[
-    bool, option("--skip-existing", text="Leave out what was written before, to go on after a stop.", metavar=NO_VALUE)
+    bool,
+    option(
+        "--skip-existing",
+        text="Leave out what was written before, to go on after a stop; the names are compared, not the images.",
+        metavar=NO_VALUE,
+    ),
 ]
 Json = Annotated[bool, option("--json", text="Print one JSON document on standard output.", metavar=NO_VALUE)]
 
@@ -56,16 +62,18 @@ def plan(
     folder: Path,
     ending: str,
     overwrite: bool,
-    skip_existing: bool = False,
+    difference: Callable[[Path], str] | None = None,
 ) -> list[Job]:
     """Map inputs to jobs: a file to FOLDER/NAME+ending, those of a folder likewise with their place below it.
 
     The folder to write to is made, and is not looked through where it is inside an input. Hidden files are left out.
-    How many `skip_existing` leaves out is said on standard error.
+    With `difference`, which maps a file of an earlier run to how it differs from what is asked for, those that do not
+    are left out; how many is said on standard error.
 
     Raises:
-        Refusal: two inputs would be written to one file, a file exists, a folder holds no such file, or is a file.
-        OSError: the folder cannot be made.
+        Refusal: two inputs would be written to one file, a file exists or differs, a folder has its name, a folder
+            holds no such file, or is a file.
+        OSError: the folder cannot be made, or a file of an earlier run cannot be read.
     """
     jobs: dict[Path, Job] = {}
     for path in inputs:
@@ -77,15 +85,23 @@ def plan(
                     f"{other.source} and {job.source} would both be written to {job.target}; "
                     "rename one, or give them to two runs with folders of their own"
                 )
-    if skip_existing:
+    folders = [target for target in jobs if target.is_dir()]
+    if folders:
+        raise Refusal(f"{folders[0]} is a folder; remove it, or write to another folder with -o")
+    if difference is not None:
         wanted = len(jobs)
-        jobs = {target: job for target, job in jobs.items() if not target.exists()}
+        for target in [target for target in jobs if target.is_file()]:
+            how = difference(target)
+            if not how:
+                del jobs[target]
+            elif not overwrite:
+                raise Refusal(f"{target} {how}; {REMEDY}")
         if len(jobs) < wanted:
             print_note(f"{wanted - len(jobs)} of {wanted} files were written to {folder} before; they are left out")
     taken = [] if overwrite else [job.target for job in jobs.values() if job.target.exists()]
     if taken:
         more = f" (and {len(taken) - 1} more)" if len(taken) > 1 else ""
-        raise Refusal(f"{taken[0]}{more} exists; --overwrite replaces it, or write to another folder with -o")
+        raise Refusal(f"{taken[0]}{more} exists; {REMEDY}")
     if folder.exists() and not folder.is_dir():
         raise Refusal(f"{folder} is a file; -o names the folder to write to")
     folder.mkdir(parents=True, exist_ok=True)

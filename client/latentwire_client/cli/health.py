@@ -19,7 +19,7 @@ def health(
     timeout: Annotated[
         float,
         option(
-            text="How long to wait for the answer, seconds, above 0.",
+            text="How long to wait for the answer, seconds, above 0, at most 1000000.",
             default="5",
             panel=target.PANEL,
             metavar="SECONDS",

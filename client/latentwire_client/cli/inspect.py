@@ -103,7 +103,7 @@ def _channel_bits(payload: bytes) -> list[float] | None:
 
 
 def _table(result: dict[str, Any]) -> Table:
-    table = make_table(one_line(result["payload"]), "", [""])
+    table = make_table(result["payload"], "", [""])
     rows = {"bytes": f"{result['bytes']:,}"}
     if "kind" in result:
         size = f"{result['width']}x{result['height']}" if result["width"] else "all that is decoded"

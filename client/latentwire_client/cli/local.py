@@ -42,6 +42,17 @@ def require(extra: str) -> None:
         os.environ.setdefault(variable, "error")
 
 
+def served_name(model: str) -> str:
+    """Map what `local_server` takes to the name that the model has there; an empty one to an empty one.
+
+    Raises:
+        ServerError: it is not of the form that is needed.
+    """
+    from latentwire_server.config import ModelSource
+
+    return ModelSource.parse(model).name if model else ""
+
+
 @contextmanager
 def local_server(model: str) -> Iterator[str]:
     """Serve one model from a thread, on a free port of the loopback interface; yield the address.

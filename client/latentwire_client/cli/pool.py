@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from latentwire_client.cli.files import Job
+from latentwire_client.cli.patience import Patience
 from latentwire_client.client import Client
 
 T = TypeVar("T")
@@ -16,12 +17,13 @@ IN_FLIGHT = 4
 
 
 def answered(
-    client: Client, jobs: Iterable[Job], work: Callable[[Job], T]
+    client: Client, patience: Patience, jobs: Iterable[Job], work: Callable[[Job], T]
 ) -> Generator[tuple[Job, Future[T]], None, None]:
     """Yield each job with what `work` makes of it or its failure, in order; to be closed where it is left early.
 
     Args:
         client: what `work` uses; it is closed at the end.
+        patience: what `work` calls it with; it is ended likewise.
         jobs: what is to be done.
         work: called in threads.
     """
@@ -34,5 +36,6 @@ def answered(
                 yield waiting.popleft()
         yield from waiting
     finally:
+        patience.end()
         client.close()  # an early end takes the calls on their way along
         pool.shutdown(cancel_futures=True)

@@ -56,12 +56,21 @@ class Batch:
         self._done += 1
         self._progress.advance(self._task)
 
-    def broken_off(self, error: LatentwireError) -> None:
-        """Remember why the rest was not done; where nothing was, raise the error instead."""
-        if not self._done:
-            raise error
-        missing = self.total - self._done - len(self.failures)
-        self.failures.append({"path": f"the other {missing}", "error": one_line(reason(error))})
+    @contextmanager
+    def until_broken_off(self) -> Iterator[None]:
+        """Hold the loop over the items; what breaks it off is remembered as the reason why the rest was not done.
+
+        Raises:
+            LatentwireError: what broke it off, where nothing was done; the failures before it are listed.
+        """
+        try:
+            yield
+        except LatentwireError as error:
+            if not self._done:
+                self._list_failures()
+                raise
+            missing = self.total - self._done - len(self.failures)
+            self.failures.append({"path": f"the other {missing}", "error": one_line(reason(error))})
 
     def failed(self, source: Path, error: Exception) -> None:
         """Remember that an item failed; where every other one would fail likewise, raise the error instead."""
@@ -72,10 +81,13 @@ class Batch:
 
     def end(self) -> None:
         """List the failures; with any, end the command with the status of a failure."""
-        for failure in self.failures:
-            print_error(f"{failure['path']}: {failure['error']}")
+        self._list_failures()
         if self.failures:
             raise typer.Exit(FAILED)
+
+    def _list_failures(self) -> None:
+        for failure in self.failures:
+            print_error(f"{failure['path']}: {failure['error']}")
 
 
 @contextmanager
@@ -119,8 +131,8 @@ def make_table(title: str, first: str, others: Sequence[str], footers: Sequence[
         footers: of every column; none: no line at the foot.
     """
     table = Table(
-        title=Text(title, "bold"), title_justify="left", box=box.SIMPLE, padding=(0, 1), collapse_padding=True,
-        pad_edge=False, show_edge=False, show_header=any(others), show_footer=bool(footers),
+        title=Text(_printable(title), "bold"), title_justify="left", box=box.SIMPLE, padding=(0, 1),
+        collapse_padding=True, pad_edge=False, show_edge=False, show_header=any(others), show_footer=bool(footers),
     )  # fmt: skip
     headings = (first, *others)
     for index, (heading, footer) in enumerate(zip(headings, footers or [""] * len(headings), strict=True)):

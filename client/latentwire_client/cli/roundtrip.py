@@ -17,6 +17,7 @@ from latentwire_client.cli import target
 from latentwire_client.cli.coding import as_seen
 from latentwire_client.cli.files import IMAGE_SUFFIXES, Images, Job, Json, Output, Overwrite, plan
 from latentwire_client.cli.local import require
+from latentwire_client.cli.patience import Patience
 from latentwire_client.cli.picture import AMPLIFICATION, side_by_side
 from latentwire_client.cli.report import (
     Batch,
@@ -91,16 +92,18 @@ def roundtrip(
     require("codec")
     jobs = plan(images, IMAGE_SUFFIXES, output, ".roundtrip.png", overwrite)
     executions: list[Execution] = []
+    patiently = Patience()
     rows: list[Row] = []
     with (
         target.connect(
             server, token, tls, tls_ca, timeout, local=local, model=model, on_execution=executions.append
         ) as client,
         Batch("there and back", len(jobs)) as batch,
+        batch.until_broken_off(),
     ):
         for job in jobs:
             try:
-                rows.append(_there_and_back(client, job, executions))
+                rows.append(_there_and_back(client, patiently, job, executions))
             except Exception as error:
                 batch.failed(job.source, error)
             else:
@@ -116,12 +119,12 @@ def roundtrip(
     batch.end()
 
 
-def _there_and_back(client: Client, job: Job, executions: list[Execution]) -> Row:
+def _there_and_back(client: Client, patiently: Patience, job: Job, executions: list[Execution]) -> Row:
     data = job.source.read_bytes()
     executions.clear()
     started = time.perf_counter()
-    latents = target.patiently(lambda: client.encode(data, kind="mode", dtype="float16"))
-    pixels = target.patiently(lambda: client.decode_array(latents))[0].astype("uint8", copy=False)
+    latents = patiently(lambda: client.encode(data, kind="mode", dtype="float16"))
+    pixels = patiently(lambda: client.decode_array(latents))[0].astype("uint8", copy=False)
     wall_s = time.perf_counter() - started
 
     from latentwire_codec.metrics import psnr, ssim

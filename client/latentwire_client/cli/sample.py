@@ -13,7 +13,7 @@ from latentwire_client.cli.files import Json, Overwrite, Picture, check_new
 from latentwire_client.cli.picture import enlarged, sheet, to_png
 from latentwire_client.cli.report import print_json, print_line
 from latentwire_client.cli.words import option
-from latentwire_client.info import ModelInfo
+from latentwire_client.info import ModelInfo, ServerLimits
 from latentwire_client.latent_space import prior_samples
 from latentwire_client.latents import MAX_SEED
 
@@ -55,7 +55,7 @@ def sample(
         raise typer.BadParameter(f"{seed} to {seeds[-1]} is not in 0..2^64-1", param_hint="--seed")
     with target.connect(server, token, tls, tls_ca, timeout, local=local, model=model) as client:
         source = target.chosen_model(client, model, local)
-        samples = prior_samples(source, seeds, _size(source, height, width))
+        samples = prior_samples(source, seeds, _size(source, client.info().limits, height, width))
         images = decoded(client, samples)
     columns = math.ceil(math.sqrt(count))
     shown = enlarged(images)
@@ -77,9 +77,17 @@ def sample(
         print_line(f"picture: {output}")
 
 
-def _size(source: ModelInfo, height: int | None, width: int | None) -> tuple[int, int] | None:
+def _size(source: ModelInfo, limits: ServerLimits, height: int | None, width: int | None) -> tuple[int, int] | None:
     if source.fixed_size is None:
-        return height or DEFAULT_SIDE, width or DEFAULT_SIDE
+        height, width = height or DEFAULT_SIDE, width or DEFAULT_SIDE
+        wrong = ""
+        if max(height, width) > limits.max_image_side:
+            wrong = f"each side must be <= {limits.max_image_side} (serve --max-side)"
+        elif height * width > limits.max_image_pixels:
+            wrong = f"at most {limits.max_image_pixels} pixels are allowed (serve --max-message-mib)"
+        if wrong:
+            raise typer.BadParameter(f"image is {width}x{height}; {wrong}", param_hint="--height, --width")
+        return height, width
     if height is not None or width is not None:
         fixed = "{1}x{0}".format(*source.fixed_size)
         raise typer.BadParameter(

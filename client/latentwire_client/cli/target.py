@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which server a command talks to: the options that say so -> a `Client`."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 from latentwire_client.cli.ending import Refusal
 from latentwire_client.cli.local import local_server
@@ -13,14 +12,11 @@ from latentwire_client.cli.report import working
 from latentwire_client.cli.words import NO_VALUE, option
 from latentwire_client.client import Client
 from latentwire_client.config import Limits, Timeout
-from latentwire_client.errors import Overloaded
 from latentwire_client.info import ModelInfo, OnExecution
-
-T = TypeVar("T")
 
 # The server has the say on the size of messages; this is protobuf's own limit.
 NO_LIMIT = Limits(max_message_bytes=2**31 - 1)
-PATIENCE_S = 120.0
+MAX_TIMEOUT_S = 1_000_000
 PANEL = "Server"
 
 # Client reads LATENTWIRE_SERVER and LATENTWIRE_TOKEN itself, so that --server given beside --local can be told apart.
@@ -52,7 +48,7 @@ TimeoutS = Annotated[
     float | None,
     option(
         "--timeout",
-        text="How long to wait for one answer, seconds, above 0.",
+        text="How long to wait for one answer, seconds, above 0, at most 1000000.",
         default="120; as long as it takes for what `encode` sends and for `compress --refine`",
         panel=PANEL,
         metavar="SECONDS",
@@ -81,8 +77,8 @@ def connect(
         Refusal: the options contradict each other or cannot be, or the server extra is missing.
         ModelError, ServerError: the local model cannot be served.
     """
-    if timeout is not None and not timeout > 0:
-        raise Refusal(f"--timeout is {timeout}; it must be above 0")
+    if timeout is not None and not 0 < timeout <= MAX_TIMEOUT_S:
+        raise Refusal(f"--timeout is {timeout:g}; it must be above 0 and at most {MAX_TIMEOUT_S} seconds")
     default = timeout is None and not takes_long
     waiting = Timeout() if default else Timeout(call_s=timeout, stream_item_s=timeout)
     if local and (server is not None or tls or tls_ca is not None):
@@ -119,15 +115,3 @@ def chosen_model(client: Client, model: str, local: bool) -> ModelInfo:
         if local or each.name == (model or models[0].name):
             return each
     raise Refusal(f"{client.target} has no model {model!r}; it has {', '.join(each.name for each in models)}")
-
-
-def patiently(call: Callable[[], T]) -> T:
-    """Make a call, again and again while the server's queue is full, for two minutes at most."""
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            return call()
-        except Overloaded as error:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(max(0.1, error.retry_after_s))

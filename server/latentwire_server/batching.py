@@ -86,10 +86,10 @@ class Batcher(Generic[P, R]):
         lane.add(entry)
         self._changed.set()
         try:
-            async with asyncio.timeout(caller.remaining_s) as time_left:
+            async with asyncio.timeout(caller.remaining_s):
                 return await future
         except TimeoutError as error:
-            if not time_left.expired():  # `run` raised it
+            if not future.cancelled() and future.exception() is error:  # `run` raised it
                 raise
             raise DeadlineExceeded("the deadline passed while the request was in the queue or at work") from error
         finally:

@@ -153,9 +153,9 @@ DECODE = {
         pb.DecodeRequest(latents=latents(floats(1, 4, 1, 200))), EXHAUSTED, ["1600x8", "1024", "--max-side"],
     ),
     "answer over the limit": (
-        pb.DecodeRequest(latents=latents(floats(4, 4, 64, 64)),
+        pb.DecodeRequest(latents=latents(floats(1, 4, 64, 64)),
                          image_tensor=pb.ImageTensorOutput(layout="IMAGE_LAYOUT_FLOAT_NCHW")),
-        EXHAUSTED, ["12582912", "1048576", "--max-message-mib", "uint8"],
+        EXHAUSTED, ["3145728", "1048576", "--max-message-mib", "uint8"],
     ),
     "image size that the latents cannot hold": (
         pb.DecodeRequest(latents=latents(image_size=pb.ImageSize(height=64, width=65))), INVALID, ["65", "57", "64"],

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from latentwire_codec.images import ImageLimits
+from latentwire_codec.model_name import model_name
 from latentwire_server.errors import ServerError
 
 MIB = 2**20
 MOST_ITERATIONS = 1_000_000
 LAST_PORT = 65535
-# What is no part of a model's name where its source is a file.
-WEIGHT_SUFFIXES = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin")
 
 
 @dataclass(frozen=True)
@@ -54,8 +53,7 @@ class ModelSource:
         """
         name, separator, source = text.partition("=")
         if not separator or "/" in name:
-            path = Path(text).resolve()
-            name, source = path.stem if path.suffix.lower() in WEIGHT_SUFFIXES else path.name, text
+            name, source = model_name(text), text
         if not name or not source:
             raise ServerError(f"--model {text!r} is not of the form [NAME=]SOURCE")
         return cls(name, source)

@@ -219,7 +219,7 @@ def test_it_fails_as_it_is_told_and_then_goes_on(
     with pytest.raises(kind, match="as told"):
         client.info()
     with pytest.raises(kind, match="as told"):
-        next(client.encode_stream([noise(8, 8)]))
+        next(client.encode_stream([noise(8, 8)])).get()
     assert client.is_healthy()
     assert not issubclass(kind, Overloaded)
     assert client.encode(noise(8, 8)).kind is LatentKind.MODE

@@ -308,7 +308,7 @@ def of_shape(channels: int, height: int, width: int) -> bytes:
         ([of_shape(4, 1, 257)], EXHAUSTED, ["1028x4", "1024", "--max-side"]),
         ([of_shape(4, 200, 200)], EXHAUSTED, ["800x800", "349525", "--max-message-mib"]),
         ([of_shape(4, 2, 2)] * 41, EXHAUSTED, ["41 images", "40", "--max-batch"]),
-        ([of_shape(4, 80, 80)] * 21, EXHAUSTED, ["537600 latents", "524288", "send fewer payloads"]),
+        ([of_shape(4, 80, 80)] * 4, EXHAUSTED, ["4 images of 320x320", "409600", "349525", "send fewer at once"]),
         ([of_shape(4, 2, 2), of_shape(4, 2, 3)], INVALID, ["payload 1", "(4, 2, 3)", "(4, 2, 2)", "stream"]),
         ([], INVALID, ["no payloads"]),
         ([b""], INVALID, ["ends after 0 bytes"]),

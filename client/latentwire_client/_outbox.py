@@ -143,10 +143,10 @@ class Outbox(Generic[T]):
             None where several are sent: in the next calls they go one by one, and the error comes again.
 
         Raises:
-            LatentwireError: the error, where none is sent.
+            LatentwireError: the error, where none is sent, or where it may be of the source.
         """
         sent = self._pending.keys() - set(self._unsent)
-        if not sent:
+        if self.source_failed or not sent:
             raise error
         if len(sent) > 1:
             self._suspects |= sent

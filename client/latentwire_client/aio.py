@@ -293,10 +293,7 @@ async def _items(client: AsyncClient, method: str, outbox: Outbox[T]) -> AsyncGe
                 raise
             await asyncio.sleep(pause_s)
         except TooLarge as error:  # gRPC ends the whole call for one message that is over a limit
-            if outbox.source_failed:
-                raise
-            blamed = outbox.blame(error)
-            if blamed is not None:
+            if (blamed := outbox.blame(error)) is not None:
                 yield blamed
 
 

@@ -331,11 +331,8 @@ def _items(client: Client, method: str, outbox: Outbox[T]) -> Generator[StreamIt
                 raise
             time.sleep(pause_s)
         except TooLarge as error:  # gRPC ends the whole call for one message that is over a limit
-            if outbox.source_failed:
-                raise
-            item = outbox.blame(error)
-            if item is not None:
-                yield item
+            if (blamed := outbox.blame(error)) is not None:
+                yield blamed
 
 
 def _connection(client: Client, method: str, outbox: Outbox[T]) -> Iterator[StreamItem[T]]:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 from latentwire_server.errors import NotServing
 
+SHUTTING_DOWN = "the server is shutting down; send the request to another, or again later"
+
 
 class Lifecycle:
     """The state of one server, for one event loop; it begins with warming up."""
@@ -49,7 +51,7 @@ class Lifecycle:
             NotServing: the server is warming up or draining.
         """
         if self.draining.is_set():
-            raise NotServing("the server is shutting down; send the request to another, or again later")
+            raise NotServing(SHUTTING_DOWN)
         if not self._warm:
             raise NotServing("the server is loading its models; send the request again in a moment")
         self._in_flight += 1

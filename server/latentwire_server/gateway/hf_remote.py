@@ -47,7 +47,7 @@ from latentwire_server.errors import (
 from latentwire_server.gateway import hf_dialect
 from latentwire_server.gateway.query import Query
 from latentwire_server.jobs import Caller
-from latentwire_server.lifecycle import Lifecycle
+from latentwire_server.lifecycle import SHUTTING_DOWN, Lifecycle
 from latentwire_server.telemetry import Metrics, request_id
 
 log = logging.getLogger("latentwire")
@@ -170,8 +170,7 @@ class RemoteVaeGateway:
 
     async def _body(self, request: Request) -> bytearray:
         """Read the body; refuse a larger one than a message before it is in memory, and any when the server drains."""
-        shutting_down = NotServing("the server is shutting down; send the request to another, or again later")
-        return await _unless(self._lifecycle.draining.wait(), shutting_down, self._read(request))
+        return await _unless(self._lifecycle.draining.wait(), NotServing(SHUTTING_DOWN), self._read(request))
 
     async def _read(self, request: Request) -> bytearray:
         limit = self._config.max_message_bytes

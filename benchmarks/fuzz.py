@@ -24,9 +24,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from latentwire_codec.bitstream import MAGIC, SECTION_NAMES, VERSION, unpack
-from latentwire_codec.codec import decompress_latents
-from latentwire_codec.errors import BitstreamError
+from latentwire_codec.lat.payload import decompress_latents
+from latentwire_core.container import MAGIC, SECTION_NAMES, VERSION, unpack
+from latentwire_core.errors import BitstreamError
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
 MAX_VALUES = 1 << 16

@@ -23,10 +23,12 @@ from rich.progress import track
 from torch import Tensor
 
 from benchmarks.report.folder import image_files
-from latentwire_codec import metrics, pixels
-from latentwire_codec.autoencoder import Autoencoder, load_autoencoder
-from latentwire_codec.geometry import Pixels, crop, pad_to_multiple
-from latentwire_codec.images import read_image
+from latentwire_codec.images import pixels
+from latentwire_codec.images.files import read_image
+from latentwire_codec.images.geometry import Pixels, crop, pad_to_multiple
+from latentwire_codec.load import load_autoencoder
+from latentwire_codec.metrics import scores
+from latentwire_codec.runtime.autoencoder import Autoencoder
 
 SPREAD_IMAGES = 100
 STEPS = (0.125, 0.25, 0.5, 1.0)
@@ -73,18 +75,18 @@ def quality(model: Autoencoder, images: Sequence[Pixels], others: Sequence[Pixel
     latents = encode_all(model, images)
     deviations = spread(encode_all(model, others) if others else latents)
     pairs = list(zip(images, decode_all(model, latents, images), strict=True))
-    psnrs = [metrics.psnr(*pair) for pair in pairs]
+    psnrs = [scores.psnr(*pair) for pair in pairs]
     figures = {
         "parameters": f"{model.spec.parameters:,}",
         "PSNR dB, mean (worst)": f"{statistics.fmean(psnrs):.3f} ({min(psnrs):.2f})",
-        "SSIM": f"{statistics.fmean(metrics.ssim(*pair) for pair in pairs):.4f}",
-        "MS-SSIM": f"{statistics.fmean(metrics.ms_ssim(*pair) for pair in pairs):.4f}",
-        "SSIMULACRA2": f"{statistics.fmean(metrics.ssimulacra2(*pair) for pair in pairs):.2f}",
+        "SSIM": f"{statistics.fmean(scores.ssim(*pair) for pair in pairs):.4f}",
+        "MS-SSIM": f"{statistics.fmean(scores.ms_ssim(*pair) for pair in pairs):.4f}",
+        "SSIMULACRA2": f"{statistics.fmean(scores.ssimulacra2(*pair) for pair in pairs):.2f}",
     }
     for step in STEPS:
         multiple = step * deviations
         coarse = decode_all(model, [torch.round(z / multiple) * multiple for z in latents], images)
-        coarse_psnrs = [metrics.psnr(*pair) for pair in zip(images, coarse, strict=True)]
+        coarse_psnrs = [scores.psnr(*pair) for pair in zip(images, coarse, strict=True)]
         mean = statistics.fmean(coarse_psnrs)
         figures[f"PSNR dB rounded at {step} (loss)"] = f"{mean:.3f} ({statistics.fmean(psnrs) - mean:.3f})"
     return figures
@@ -94,7 +96,7 @@ def half_precision(source: str, images: Sequence[Pixels]) -> str:
     """Map images to the mean PSNR in dB of a model in bfloat16."""
     model = load_autoencoder(source, dtype="bfloat16")
     decoded = decode_all(model, encode_all(model, images), images)
-    return f"{statistics.fmean(metrics.psnr(*pair) for pair in zip(images, decoded, strict=True)):.3f}"
+    return f"{statistics.fmean(scores.psnr(*pair) for pair in zip(images, decoded, strict=True)):.3f}"
 
 
 def take_times(models: Sequence[Autoencoder], columns: Sequence[Column]) -> None:

@@ -19,7 +19,7 @@ import torch
 from diffusers import AutoencoderKL
 from skimage import data
 
-from latentwire_client.cli import main
+from latentwire_cli import main
 from latentwire_server.app import Server, background
 from latentwire_server.config import ModelSource, ServerConfig
 

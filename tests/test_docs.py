@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import typer
 
-from latentwire_client.cli import app
+from latentwire_cli import app
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "vae.md"

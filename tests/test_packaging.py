@@ -14,7 +14,16 @@ import pytest
 from latentwire_proto import __version__
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = {"latentwire_client", "latentwire_codec", "latentwire_proto", "latentwire_server"}
+PACKAGES = {
+    "latentwire_cli",
+    "latentwire_client",
+    "latentwire_codec",
+    "latentwire_core",
+    "latentwire_lab",
+    "latentwire_proto",
+    "latentwire_server",
+    "latentwire_train",
+}
 
 
 def run(*command: object, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
@@ -70,7 +79,7 @@ def base_install(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return programs
 
 
-def test_the_wheel_holds_the_four_packages_and_nothing_else(names: set[str]) -> None:
+def test_the_wheel_holds_the_packages_and_nothing_else(names: set[str]) -> None:
     top_level = {name.partition("/")[0] for name in names}
     assert top_level == PACKAGES | {f"latentwire-{__version__}.dist-info"}
 

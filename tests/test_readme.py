@@ -18,7 +18,7 @@ from skimage import data
 
 from latentwire_server.app import background
 from latentwire_server.config import ModelSource, ServerConfig
-from tests.codec.layouts import to_ldm
+from tests.codec.checkpoints.layouts import to_ldm
 from tests.integration.tiny_pipelines import RECIPES, VAES
 
 README = (Path(__file__).parents[1] / "README.md").read_text()

@@ -17,8 +17,9 @@ from benchmarks.report.measuring import Measured
 from benchmarks.report.model import Model
 from benchmarks.report.page import Lines, Page
 from benchmarks.report.run import parser, run, sources
-from latentwire_codec.codec import LOSSLESS, QUALITIES, step_multiple
-from latentwire_codec.errors import ModelError, TensorError
+from latentwire_core.errors import ModelError, TensorError
+from latentwire_core.quality import LOSSLESS, step_multiple
+from latentwire_core.quality import STEPS as QUALITIES
 
 BENCHMARK = "latent_cache"
 

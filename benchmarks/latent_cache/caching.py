@@ -15,15 +15,18 @@ from benchmarks.report.measuring import Measure
 from benchmarks.report.model import Latents, Model, Source
 from benchmarks.report.rows import Row
 from benchmarks.report.scores import CAP_DB
-from latentwire_codec import bitstream, entropy, metrics
-from latentwire_codec.codec import LOSSLESS, decompress_latents
-from latentwire_codec.errors import TensorError
-from latentwire_codec.fitted_prior import common_prior
-from latentwire_codec.geometry import Pixels
-from latentwire_codec.prediction import Prediction
-from latentwire_codec.quantizer import round_to
-from latentwire_codec.refinement import Refinement
-from latentwire_codec.steps import Steps
+from latentwire_codec.images.geometry import Pixels
+from latentwire_codec.lat import coder
+from latentwire_codec.lat.optimise import Refinement
+from latentwire_codec.lat.payload import decompress_latents
+from latentwire_codec.lat.quantizer import round_to
+from latentwire_codec.lat.side_information import Prediction
+from latentwire_codec.lat.steps import Steps
+from latentwire_codec.lat.tables import common_prior
+from latentwire_codec.metrics import scores
+from latentwire_core import container
+from latentwire_core.errors import TensorError
+from latentwire_core.quality import LOSSLESS
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ def measure_model(model: Model, qualities: Sequence[str], image: Pixels) -> dict
         for seen, score in known:
             if np.array_equal(seen, restored):
                 return score
-        known.append((restored, min(CAP_DB, metrics.psnr(framed, model.decode(restored, framed)))))
+        known.append((restored, min(CAP_DB, scores.psnr(framed, model.decode(restored, framed)))))
         return known[-1][1]
 
     def kept(packed: Packed) -> dict[str, Any]:
@@ -121,13 +124,13 @@ def measure_model(model: Model, qualities: Sequence[str], image: Pixels) -> dict
 
 def compare(payload: bytes, latents: Latents) -> dict[str, Any]:
     """Map a `.lat` payload and the latents it was made of to what other coders would take at the same steps."""
-    header, sections = bitstream.unpack(payload)
+    header, sections = container.unpack(payload)
     integers, steps = integers_of(header, sections)
     # int8 where they fit, as anyone would who stored them.
     fits = np.abs(integers).max() < 128
     return {
         "lat_bytes": len(payload),
-        "coded_bytes": sum(len(getattr(sections, name)) for name in bitstream.SECTION_NAMES),
+        "coded_bytes": sum(len(getattr(sections, name)) for name in container.SECTION_NAMES),
         "zstd_bytes": zstd(integers.astype(np.int8 if fits else np.int32).tobytes()),
         "own_tables_bits": own_tables_bits(integers),
         "rounded_own_tables_bits": own_tables_bits(round_to(latents, steps)),
@@ -135,11 +138,11 @@ def compare(payload: bytes, latents: Latents) -> dict[str, Any]:
     }
 
 
-def integers_of(header: bitstream.Header, sections: bitstream.Sections) -> tuple[Integers, Steps]:
+def integers_of(header: container.Header, sections: container.Sections) -> tuple[Integers, Steps]:
     """Map a parsed `.lat` payload to its integers (C,h,w) and their steps."""
     prior = common_prior().prior(Prediction.from_bytes(sections.weights, header.shape[0]))
-    coded = entropy.Coded(sections.symbols, sections.escapes, sections.low_bits)
-    return entropy.decode(coded, header.shape, prior)[0], Steps(header.numerators, header.exponent)
+    coded = coder.Coded(sections.symbols, sections.escapes, sections.low_bits)
+    return coder.decode(coded, header.shape, prior)[0], Steps(header.numerators, header.exponent)
 
 
 def lat_name(quality: str) -> str:

@@ -12,7 +12,7 @@ from benchmarks.latent_cache.forms import FLOAT16, FLOAT32, FORMS
 from benchmarks.report.page import Plots, Table
 from benchmarks.report.plots import Line, line_plot
 from benchmarks.report.rows import Row
-from latentwire_codec.codec import LOSSLESS
+from latentwire_core.quality import LOSSLESS
 
 PIXELS_512 = 512 * 512
 KILO = 1000

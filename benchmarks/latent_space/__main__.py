@@ -16,7 +16,7 @@ from benchmarks.latent_space.comparison import examine
 from benchmarks.latent_space.datasets import drawn_faces, written_digits
 from benchmarks.latent_space.models import Recipe, serving, train_all
 from benchmarks.latent_space.plan import DEFAULT_MINUTES, Plan
-from latentwire_client.cli.report import Batch, print_line, working
+from latentwire_cli.report import Batch, print_line, working
 
 OUT, WORK = Path("docs/images/vae"), Path("latent-space-work")
 AE, VAE = "faces-ae", "faces-vae"

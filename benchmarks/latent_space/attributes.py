@@ -12,9 +12,9 @@ from benchmarks.latent_space.comparison import Findings
 from benchmarks.latent_space.datasets import Dataset
 from benchmarks.latent_space.measures import distance
 from benchmarks.latent_space.models import Model, Pixels
-from latentwire_client.accuracy import HeldOut
-from latentwire_client.attribute_fitting import fit_attributes, unusable
-from latentwire_client.attributes import Attributes
+from latentwire_lab.accuracy import HeldOut
+from latentwire_lab.attributes import Attributes
+from latentwire_lab.fitting import fit_attributes, unusable
 
 CONTROL = "random labels"
 EDITED = ("Smiling", "Eyeglasses", "Wearing_Hat", "Blond_Hair", "Goatee", CONTROL)

@@ -11,10 +11,10 @@ from benchmarks.latent_space.datasets import Dataset
 from benchmarks.latent_space.measures import Components, Gaussian, distance, frechet, nearest, steps, unevenness
 from benchmarks.latent_space.models import Model, Pixels
 from benchmarks.latent_space.plan import Plan
-from latentwire_client.latent_space import along_line, along_sphere, prior_samples
-from latentwire_client.latent_statistics import LatentStatistics, posterior_statistics
-from latentwire_client.latents import Latents
-from latentwire_codec.metrics import psnr
+from latentwire_codec.metrics.scores import psnr
+from latentwire_core.latents import Latents
+from latentwire_lab.paths import along_line, along_sphere, prior_samples
+from latentwire_lab.statistics import LatentStatistics, posterior_statistics
 
 Array = npt.NDArray[np.float64]
 Path = Callable[[Latents, Latents, int], Latents]

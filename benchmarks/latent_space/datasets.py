@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.datasets import load_digits
 
-from latentwire_codec.geometry import resize_to_cover
-from latentwire_codec.training.data import Progress
-from latentwire_codec.training.drawn_faces.folder import write_folder
-from latentwire_codec.training.idx import scan_idx
-from latentwire_codec.training.labels import scan_celeba
+from latentwire_codec.images.geometry import resize_to_cover
+from latentwire_lab.faces.folder import write_folder
+from latentwire_train.data.folder import Progress
+from latentwire_train.data.idx import scan_idx
+from latentwire_train.data.labels import scan_celeba
 
 Pixels = npt.NDArray[np.uint8]
 Labels = Mapping[str, npt.NDArray[np.int8]]
@@ -89,6 +89,6 @@ def written_digits(folder: Path, count: int) -> Dataset:
 
 
 def _write_idx(path: Path, values: Pixels) -> None:
-    """The format is stated in `latentwire_codec.training.idx`."""
+    """The format is stated in `latentwire_train.data.idx`."""
     header = bytes([0, 0, 8, values.ndim]) + b"".join(side.to_bytes(4, "big") for side in values.shape)
     path.write_bytes(header + values.tobytes())

@@ -12,9 +12,9 @@ from benchmarks.latent_space.datasets import Dataset
 from benchmarks.latent_space.models import Model, Pixels, Recipe
 from benchmarks.latent_space.pictures import BLUE, GREEN, ORANGE, mosaic, new_figure, save_figure, show
 from benchmarks.latent_space.plan import Plan
-from latentwire_client.latent_space import prior_samples
-from latentwire_client.latent_statistics import posterior_statistics
-from latentwire_codec.metrics import psnr
+from latentwire_codec.metrics.scores import psnr
+from latentwire_lab.paths import prior_samples
+from latentwire_lab.statistics import posterior_statistics
 
 DIMENSIONS = 16
 VAE, AE = "digits-vae", "digits-ae"

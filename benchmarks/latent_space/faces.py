@@ -21,10 +21,10 @@ from benchmarks.latent_space.pictures import (
     save_figure,
     show_rows,
 )
-from latentwire_client._files import write_whole
-from latentwire_client.attributes import Attributes
-from latentwire_client.cli.picture import sheet, to_gif
-from latentwire_client.latent_space import along_line, along_sphere, prior_samples
+from latentwire_cli.picture import sheet, to_gif
+from latentwire_core.files import write_whole
+from latentwire_lab.attributes import Attributes
+from latentwire_lab.paths import along_line, along_sphere, prior_samples
 
 COLUMNS = 10
 MORPH_FRAMES = 11

@@ -10,14 +10,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from latentwire_cli.display import TrainingDisplay
 from latentwire_client import Client
-from latentwire_client.cli.display import TrainingDisplay
 from latentwire_client.info import ModelInfo
-from latentwire_client.latents import LatentKind, Latents
-from latentwire_codec.training.loop import train
-from latentwire_codec.training.recipes import load_config
+from latentwire_core.kinds import LatentKind
+from latentwire_core.latents import Latents
 from latentwire_server.app import background
 from latentwire_server.config import ModelSource, ServerConfig
+from latentwire_train.loop import train
+from latentwire_train.recipes import load_config
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -13,8 +13,8 @@ from benchmarks.latent_space.comparison import FRAMES, STEPS, Findings
 from benchmarks.latent_space.datasets import Dataset
 from benchmarks.latent_space.models import Model, Pixels
 from benchmarks.latent_space.pictures import BLUE, GREY, ORANGE, new_figure, save_figure, show_rows
-from latentwire_client.attributes import Attributes
-from latentwire_client.latent_space import along_line, prior_samples
+from latentwire_lab.attributes import Attributes
+from latentwire_lab.paths import along_line, prior_samples
 
 COLUMNS = 9
 SHOWN_STEPS = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)

@@ -13,10 +13,10 @@ from skimage import data
 from benchmarks.demo import PHOTOGRAPHS
 from benchmarks.latent_space.models import Model
 from benchmarks.latent_space.pictures import BLUE, ORANGE, Pixels, new_figure, save_figure, show
-from latentwire_client.latent_space import prior_samples
-from latentwire_client.latent_statistics import LatentStatistics, posterior_statistics
-from latentwire_client.latents import Latents
-from latentwire_codec.metrics import psnr
+from latentwire_codec.metrics.scores import psnr
+from latentwire_core.latents import Latents
+from latentwire_lab.paths import prior_samples
+from latentwire_lab.statistics import LatentStatistics, posterior_statistics
 
 STEPS = (0.125, 0.25, 0.5, 1.0, 2.0)
 """Widths that latents are rounded to, in standard deviations, as the model's own scaling states them."""

@@ -23,8 +23,8 @@ from benchmarks.report.model import Model
 from benchmarks.report.page import Lines, Page, Strips
 from benchmarks.report.run import parser, run, sources
 from benchmarks.report.scores import NAMES, Metric, Wanted
-from latentwire_codec.errors import ModelError, TensorError
-from latentwire_codec.refinement import Refinement
+from latentwire_codec.lat.optimise import Refinement
+from latentwire_core.errors import ModelError, TensorError
 
 BENCHMARK = "rate_distortion"
 STRIP_RATE, STRIP_COUNT = 0.15, 3

@@ -11,9 +11,10 @@ import pillow_jxl  # noqa: F401  # tells Pillow of JPEG XL
 from PIL import Image
 
 from benchmarks.report.model import Model
-from latentwire_codec.codec import QUALITIES, decompress_latents
-from latentwire_codec.geometry import Pixels
-from latentwire_codec.refinement import Refinement
+from latentwire_codec.images.geometry import Pixels
+from latentwire_codec.lat.optimise import Refinement
+from latentwire_codec.lat.payload import decompress_latents
+from latentwire_core.quality import STEPS as QUALITIES
 
 STEPS = (0.1, 0.16, 0.35, 1.1, 2.2)
 """Of latentwire, in units, between and beyond those of its named qualities."""

@@ -12,8 +12,8 @@ from benchmarks.report.pictures import detailed_part, picture
 from benchmarks.report.plots import Line, line_plot
 from benchmarks.report.rows import Row
 from benchmarks.report.scores import Metric, Scores
-from latentwire_codec import metrics as formulas
-from latentwire_codec.geometry import Pixels
+from latentwire_codec.images.geometry import Pixels
+from latentwire_codec.metrics import scores
 
 RATES = (0.05, 0.1, 0.15, 0.25)
 """Bits per pixel of the tables."""
@@ -160,9 +160,9 @@ def strip(title: str, image: Pixels, row: Row, codecs: Sequence[Codec], rate: fl
         point: dict[str, Any] = (within or points[:1])[-1]
         ((_, payload),) = codec.encode(image, [point["setting"]])
         decoded = codec.decode(payload, image)
-        bits = formulas.bits_per_pixel(len(payload), width, height)
+        bits = scores.bits_per_pixel(len(payload), width, height)
         line = f"{len(payload):,} bytes, {bits:.3f} bpp"
-        score = f"{formulas.psnr(image, decoded):.2f} dB, setting {point['setting']}"
+        score = f"{scores.psnr(image, decoded):.2f} dB, setting {point['setting']}"
         warning = "" if within else "cannot be smaller"
         pictures.append(picture(decoded, part, codec.name, line, score, warning=warning))
     return Strip(title, pictures)

@@ -10,9 +10,9 @@ from benchmarks.report.measuring import Measure
 from benchmarks.report.model import Model, Source
 from benchmarks.report.rows import Row
 from benchmarks.report.scores import Scorer, Wanted
-from latentwire_codec import metrics
-from latentwire_codec.geometry import Pixels
-from latentwire_codec.refinement import Refinement
+from latentwire_codec.images.geometry import Pixels
+from latentwire_codec.lat.optimise import Refinement
+from latentwire_codec.metrics import scores
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def measure(codecs: Sequence[Codec], scorer: Scorer, image: Pixels) -> Row:
                     "codec": codec.name,
                     "setting": setting,
                     "bytes": len(payload),
-                    "bits_per_pixel": metrics.bits_per_pixel(len(payload), width, height),
+                    "bits_per_pixel": scores.bits_per_pixel(len(payload), width, height),
                     "scores": scorer(image, codec.decode(payload, image)),
                 }
             )

@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from latentwire_client.cli.files import IMAGE_SUFFIXES
+from latentwire_core.formats import IMAGE_SUFFIXES
 
 
 @dataclass(frozen=True)

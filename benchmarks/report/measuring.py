@@ -15,9 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from benchmarks.report.folder import ImageFile
 from benchmarks.report.rows import Row, RowFile
-from latentwire_codec.errors import CodecError
-from latentwire_codec.geometry import Pixels
-from latentwire_codec.images import read_image
+from latentwire_codec.images.files import read_image
+from latentwire_codec.images.geometry import Pixels
+from latentwire_core.errors import CodecError
 
 Measure = Callable[[Pixels], Row]
 """Maps an image, uint8 (H,W,3), to what is measured of it."""

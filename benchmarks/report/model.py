@@ -9,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from latentwire_codec import pixels
-from latentwire_codec.autoencoder import Autoencoder, load_autoencoder
-from latentwire_codec.codec import Origin, compress_latents, refine_latents
-from latentwire_codec.geometry import Pixels, crop, pad_to_multiple, resize_to_cover
-from latentwire_codec.model_name import model_name
-from latentwire_codec.refinement import Refinement
+from latentwire_codec.checkpoints.model_name import model_name
+from latentwire_codec.images import pixels
+from latentwire_codec.images.geometry import Pixels, crop, pad_to_multiple, resize_to_cover
+from latentwire_codec.lat.optimise import Refinement
+from latentwire_codec.lat.payload import Origin, compress_latents, refine_latents
+from latentwire_codec.load import load_autoencoder
+from latentwire_codec.runtime.autoencoder import Autoencoder
 
 Latents = npt.NDArray[np.float32]
 

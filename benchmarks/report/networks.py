@@ -15,9 +15,9 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import Tensor
 
-from latentwire_codec import pipeline_vae
-from latentwire_codec.families import SD_WIDTHS
-from latentwire_codec.folder import find_folder
+from latentwire_codec.checkpoints.families import SD_WIDTHS
+from latentwire_codec.checkpoints.folder import find_folder
+from latentwire_codec.networks import pipeline_vae
 
 BUNDLED, SD_SIZE, TINY = "f8c4", "sd-size", "tiny"
 TRIAL_SIDE = 64

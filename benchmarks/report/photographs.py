@@ -4,7 +4,7 @@
 import numpy as np
 from skimage import data
 
-from latentwire_codec.geometry import Pixels
+from latentwire_codec.images.geometry import Pixels
 
 
 def photograph(height: int, width: int) -> Pixels:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from latentwire_codec.geometry import Pixels
+from latentwire_codec.images.geometry import Pixels
 
 WHOLE_WIDTH = 320
 """Of a whole image in a page, in pixels."""

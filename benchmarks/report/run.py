@@ -18,7 +18,7 @@ from benchmarks.report.model import Source
 from benchmarks.report.page import Lines, Page
 from benchmarks.report.publish import FORMAT, OUTPUT, publish
 from benchmarks.report.rows import RowFile
-from latentwire_codec.errors import CodecError
+from latentwire_core.errors import CodecError
 
 Show = Callable[[Measured, dict[str, ImageFile]], tuple[dict[str, Any], Page]]
 """Maps what was measured, and the files by name, to the summary in run.json and to the page."""

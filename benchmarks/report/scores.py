@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from latentwire_codec import metrics
-from latentwire_codec.errors import CheckpointError
-from latentwire_codec.geometry import Pixels
-from latentwire_codec.images import ImageFormat, write_image
+from latentwire_codec.images.files import write_image
+from latentwire_codec.images.geometry import Pixels
+from latentwire_codec.metrics import scores
+from latentwire_core.errors import CheckpointError
+from latentwire_core.formats import ImageFormat
 
 if TYPE_CHECKING:
-    from latentwire_codec.training.lpips import Lpips
+    from latentwire_train.loss.lpips import Lpips
 
 CAP_DB = 100.0
 """Stands for infinity: equal images. A mean over images needs a number."""
@@ -115,7 +116,7 @@ class Wanted:
         return {name.removesuffix("_db") for name in self.names}
 
     def _lpips(self) -> "Lpips":
-        from latentwire_codec.training.lpips import lpips_from
+        from latentwire_train.loss.lpips import lpips_from
 
         assert self.lpips_weights is not None
         return lpips_from(self.lpips_weights)
@@ -133,10 +134,10 @@ class Scorer:
         self.metrics = list(present)
         self._lpips = lpips
         self._formulas: dict[str, Callable[[Pixels, Pixels], float]] = {
-            "psnr_db": lambda original, decoded: min(CAP_DB, metrics.psnr(original, decoded)),
-            "ssim": metrics.ssim,
-            "ms_ssim": metrics.ms_ssim,
-            "ssimulacra2": metrics.ssimulacra2,
+            "psnr_db": lambda original, decoded: min(CAP_DB, scores.psnr(original, decoded)),
+            "ssim": scores.ssim,
+            "ms_ssim": scores.ms_ssim,
+            "ssimulacra2": scores.ssimulacra2,
             "butteraugli": butteraugli,
             "lpips": self._distance,
         }
@@ -157,7 +158,7 @@ class Scorer:
     def _distance(self, original: Pixels, decoded: Pixels) -> float:
         import torch
 
-        from latentwire_codec import pixels
+        from latentwire_codec.images import pixels
 
         assert self._lpips is not None
         batches = (pixels.to_float(torch.from_numpy(np.ascontiguousarray(each))[None]) for each in (decoded, original))

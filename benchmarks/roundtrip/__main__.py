@@ -19,7 +19,7 @@ from benchmarks.report.run import parser, run, sources
 from benchmarks.report.scores import METRICS, NAMES, Wanted
 from benchmarks.roundtrip import page as parts
 from benchmarks.roundtrip.losses import Plan
-from latentwire_codec.errors import ModelError
+from latentwire_core.errors import ModelError
 
 BENCHMARK = "roundtrip"
 WORST = 3

@@ -10,9 +10,9 @@ from benchmarks.report.measuring import Measure
 from benchmarks.report.model import Model, Source
 from benchmarks.report.rows import Row
 from benchmarks.report.scores import CAP_DB, Scorer, Wanted
-from latentwire_codec import metrics
-from latentwire_codec.codec import decompress_latents
-from latentwire_codec.geometry import Pixels
+from latentwire_codec.images.geometry import Pixels
+from latentwire_codec.lat.payload import decompress_latents
+from latentwire_codec.metrics import scores
 
 QUALITY = "cache"
 FLOAT16_BYTES = 2
@@ -57,8 +57,8 @@ def measure_model(model: Model, scorer: Scorer, image: Pixels) -> dict[str, Any]
         "raw_bytes": framed.size,
         "float16_bytes": FLOAT16_BYTES * latents.size,
         "lat_bytes": len(payload),
-        "bits_per_pixel": metrics.bits_per_pixel(FLOAT16_BYTES * latents.size, width, height),
-        "lat_bits_per_pixel": metrics.bits_per_pixel(len(payload), width, height),
+        "bits_per_pixel": scores.bits_per_pixel(FLOAT16_BYTES * latents.size, width, height),
+        "lat_bits_per_pixel": scores.bits_per_pixel(len(payload), width, height),
         "scores": scorer(framed, model.decode(latents, framed)),
-        "lat_psnr_db": min(CAP_DB, metrics.psnr(framed, restored)),
+        "lat_psnr_db": min(CAP_DB, scores.psnr(framed, restored)),
     }

@@ -15,8 +15,7 @@ from benchmarks.report.rows import Row
 from benchmarks.report.scores import Metric
 from benchmarks.report.summary import PERCENTILES, Summary
 from benchmarks.roundtrip.losses import QUALITY
-from latentwire_codec import metrics as formulas
-from latentwire_codec.geometry import Pixels
+from latentwire_codec.images.geometry import Pixels
 
 GAIN = 4
 """By which differences are shown."""
@@ -122,7 +121,7 @@ def strip(image: Pixels, row: Row, models: Sequence[Model], labels: Mapping[str,
         scores = row["models"][model.name]["scores"]
         lines = [f"{label} {scores[name]:.{digits}f}" for name, (label, digits) in labels.items() if scores[name]]
         pictures.append(picture(decoded, where, model.name, *lines))
-        shown = formulas.psnr(framed, decoded)
+        shown = scores.psnr(framed, decoded)
         pictures.append(
             picture(difference(framed, decoded, GAIN), where, f"{model.name}, difference x{GAIN}", f"{shown:.2f} dB")
         )

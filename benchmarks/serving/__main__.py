@@ -32,8 +32,9 @@ from benchmarks.serving.measuring import Bench, measure_size, stream_length
 from benchmarks.serving.server import Served, serving
 from benchmarks.serving.soaking import SETTLING
 from benchmarks.serving.statistics import Drift
-from latentwire_codec.autoencoder import Autoencoder, load_autoencoder
-from latentwire_codec.errors import ModelError
+from latentwire_codec.load import load_autoencoder
+from latentwire_codec.runtime.autoencoder import Autoencoder
+from latentwire_core.errors import ModelError
 
 BENCHMARK = "serving"
 SIZES, CONCURRENCIES = (256, 512, 1024, 2048), (1, 4, 16, 64)

@@ -14,9 +14,9 @@ from PIL import Image
 from benchmarks.report.photographs import photograph
 from benchmarks.serving.forms import IMAGE, LATENTS
 from latentwire_client import Latents
-from latentwire_codec import pixels
-from latentwire_codec.autoencoder import Autoencoder
-from latentwire_codec.geometry import Pixels
+from latentwire_codec.images import pixels
+from latentwire_codec.images.geometry import Pixels
+from latentwire_codec.runtime.autoencoder import Autoencoder
 
 JPEG_QUALITY = 90
 SHIFT = 24

@@ -34,7 +34,7 @@ from benchmarks.throughput.cases import EAGER, OPERATIONS, Case, Runner, of_netw
 from benchmarks.throughput.comparisons import comparisons
 from benchmarks.throughput.measuring import Measured, Plan, measure_size
 from benchmarks.throughput.tiling import Tiling, measure_tiling, tiling_table
-from latentwire_codec.errors import ModelError
+from latentwire_core.errors import ModelError
 
 BENCHMARK = "throughput"
 SIZES = (256, 512, 1024, 2048)

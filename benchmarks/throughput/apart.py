@@ -22,8 +22,8 @@ import torch
 from benchmarks.report.environment import ROOT
 from benchmarks.report.photographs import photograph
 from benchmarks.throughput.cases import Case
-from latentwire_codec import pixels
-from latentwire_codec.runtime import Placement
+from latentwire_codec.images import pixels
+from latentwire_codec.runtime.precision import Placement
 
 STATUS, CLEAR_REFERENCES = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 WARM_UP_SIDE = 64

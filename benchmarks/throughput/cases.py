@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.report.networks import Network
-from latentwire_codec.autoencoder import load_autoencoder
-from latentwire_codec.runtime import Placement
+from latentwire_codec.load import load_autoencoder
+from latentwire_codec.runtime.precision import Placement
 
 EAGER, LATENTWIRE = "eager", "latentwire"
 OPERATIONS = ("encode", "decode")

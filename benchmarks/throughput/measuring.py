@@ -16,7 +16,7 @@ from benchmarks.throughput.accuracy import difference
 from benchmarks.throughput.arithmetic import TERA, MatrixProduct, operations
 from benchmarks.throughput.cases import OPERATIONS, Case, Runner
 from benchmarks.throughput.timing import take_turns, warmed_up
-from latentwire_codec import pixels
+from latentwire_codec.images import pixels
 
 Key = tuple[str, ...]
 """Of a case, and the operation; or of a product of matrices."""

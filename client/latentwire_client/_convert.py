@@ -15,29 +15,15 @@ from PIL import Image
 
 from latentwire_client._images import ImageInput, to_file
 from latentwire_client.info import Execution, ModelInfo, OnExecution, ServerInfo, ServerLimits
-from latentwire_client.latents import MAX_SEED, Array, LatentKind, Latents
 from latentwire_client.options import CompressOptions, EncodeOptions
+from latentwire_core.kinds import LatentKind
+from latentwire_core.latents import Array, Latents
+from latentwire_core.noise import MAX_SEED
+from latentwire_proto import names
 from latentwire_proto.v1 import latent_codec_pb2 as pb
 
-KINDS = {
-    LatentKind.MODE: pb.LATENT_KIND_MODE,
-    LatentKind.SAMPLE: pb.LATENT_KIND_SAMPLE,
-    LatentKind.MOMENTS: pb.LATENT_KIND_MOMENTS,
-}
-FROM_KIND = {pb.LATENT_KIND_UNSPECIFIED: LatentKind.MODE} | {number: kind for kind, number in KINDS.items()}
-DTYPES = {"float32": pb.DTYPE_FLOAT32, "float16": pb.DTYPE_FLOAT16, "bfloat16": pb.DTYPE_BFLOAT16}
-FORMATS = {
-    "png": pb.IMAGE_FORMAT_PNG,
-    "jpeg": pb.IMAGE_FORMAT_JPEG,
-    "webp": pb.IMAGE_FORMAT_WEBP,
-    "avif": pb.IMAGE_FORMAT_AVIF,
-}
-QUALITIES = {
-    "lossless": pb.LAT_QUALITY_LOSSLESS,
-    "cache": pb.LAT_QUALITY_CACHE,
-    "high": pb.LAT_QUALITY_HIGH,
-    "medium": pb.LAT_QUALITY_MEDIUM,
-    "low": pb.LAT_QUALITY_LOW,
+FROM_KIND = {pb.LATENT_KIND_UNSPECIFIED: LatentKind.MODE} | {
+    number: LatentKind(name) for name, number in names.KINDS.items()
 }
 MAX_UINT32 = 2**32 - 1
 PIXELS = pb.ImageTensorOutput(layout=pb.IMAGE_LAYOUT_UINT8_NHWC)
@@ -57,8 +43,8 @@ def without_image(options: EncodeOptions, default_model: str) -> pb.EncodeReques
     """Map options to a request that lacks its image; raises TypeError or ValueError as `to_encode_request`."""
     _refuse_unknown(options, EncodeOptions.__optional_keys__)
     dtype = options.get("dtype", "float16")
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}")
+    if dtype not in names.FLOATS:
+        raise ValueError(f"dtype is {dtype!r}; it must be one of {', '.join(names.FLOATS)}")
     seeds = tuple(options.get("seeds", ()))
     for seed in seeds:
         if not 0 <= seed <= MAX_SEED:
@@ -66,9 +52,9 @@ def without_image(options: EncodeOptions, default_model: str) -> pb.EncodeReques
     request = pb.EncodeRequest(
         model=options.get("model") or default_model,
         latents=pb.LatentOutput(
-            kind=KINDS[LatentKind(options.get("kind", LatentKind.MODE))],
+            kind=names.KINDS[LatentKind(options.get("kind", LatentKind.MODE))],
             scale=pb.LATENT_SCALE_SCALED if options.get("scaled") else pb.LATENT_SCALE_RAW,
-            dtype=DTYPES[dtype],
+            dtype=names.FLOATS[dtype],
             seeds=seeds,
         ),
     )
@@ -104,11 +90,11 @@ def _to_lat_output(quality: str | float, refinement: int) -> pb.LatOutput:
     """
     if not isinstance(refinement, Integral) or not 0 <= refinement <= MAX_UINT32:
         raise ValueError(f"refinement is {refinement!r}; it must be a number of iterations in 0..2^32-1, 0 for none")
-    if isinstance(quality, str) and quality in QUALITIES:
-        return pb.LatOutput(quality=QUALITIES[quality], refinement=refinement)
+    if isinstance(quality, str) and quality in names.QUALITIES:
+        return pb.LatOutput(quality=names.QUALITIES[quality], refinement=refinement)
     if not (isinstance(quality, Real) and 0 < quality < math.inf):
-        names = ", ".join(QUALITIES)
-        raise ValueError(f"quality is {quality!r}; it must be {names}, or steps in units, a number above 0")
+        known = ", ".join(names.QUALITIES)
+        raise ValueError(f"quality is {quality!r}; it must be {known}, or steps in units, a number above 0")
     return pb.LatOutput(step=quality, refinement=refinement)
 
 
@@ -164,7 +150,7 @@ def to_latents(latents: Latents) -> pb.Latents:
     message = pb.Latents(
         values=_to_tensor(latents.values),
         logvar=None if latents.logvar is None else _to_tensor(latents.logvar),
-        kind=KINDS[latents.kind],
+        kind=names.KINDS[latents.kind],
         scale=pb.LATENT_SCALE_SCALED if latents.scaled else pb.LATENT_SCALE_RAW,
         model=latents.model,
         latent_space=latents.latent_space,
@@ -179,18 +165,18 @@ def to_tensor_output(dtype: str) -> pb.ImageTensorOutput:
     """Map `uint8`, or a float dtype, to the wanted form of raw images; raises ValueError for another."""
     if dtype == "uint8":
         return PIXELS
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype is {dtype!r}; it must be one of uint8, {', '.join(DTYPES)}")
-    return pb.ImageTensorOutput(layout=pb.IMAGE_LAYOUT_FLOAT_NCHW, dtype=DTYPES[dtype])
+    if dtype not in names.FLOATS:
+        raise ValueError(f"dtype is {dtype!r}; it must be one of uint8, {', '.join(names.FLOATS)}")
+    return pb.ImageTensorOutput(layout=pb.IMAGE_LAYOUT_FLOAT_NCHW, dtype=names.FLOATS[dtype])
 
 
 def to_file_output(image_format: str, quality: int | None) -> pb.ImageFileOutput:
     """Map a format's name and a quality to the wanted form of image files; raises ValueError where unknown."""
-    if image_format not in FORMATS:
-        raise ValueError(f"format is {image_format!r}; it must be one of {', '.join(FORMATS)}")
+    if image_format not in names.IMAGE_FORMATS:
+        raise ValueError(f"format is {image_format!r}; it must be one of {', '.join(names.IMAGE_FORMATS)}")
     if quality is not None and not 1 <= quality <= 100:
         raise ValueError(f"quality is {quality}; it must be in 1..100")
-    return pb.ImageFileOutput(format=FORMATS[image_format], quality=quality or 0)
+    return pb.ImageFileOutput(format=names.IMAGE_FORMATS[image_format], quality=quality or 0)
 
 
 def from_payloads(message: pb.LatPayloads) -> bytes:

@@ -11,8 +11,8 @@ from latentwire_client._images import ImageInput
 from latentwire_client._outbox import Outbox, T
 from latentwire_client.config import Limits, Timeout
 from latentwire_client.info import OnExecution
-from latentwire_client.latents import Latents
 from latentwire_client.options import CompressOptions, EncodeOptions
+from latentwire_core.latents import Latents
 from latentwire_proto.v1 import latent_codec_pb2 as pb
 
 

@@ -22,8 +22,8 @@ from latentwire_client._outbox import Outbox, StreamItem, T
 from latentwire_client.config import Limits, Retry, Timeout, check_settings
 from latentwire_client.errors import Cancelled, ServerFault, TooLarge, Unavailable, from_rpc_error
 from latentwire_client.info import OnExecution, ServerInfo
-from latentwire_client.latents import Latents
 from latentwire_client.options import CompressOptions, EncodeOptions
+from latentwire_core.latents import Latents
 from latentwire_proto.v1 import latent_codec_pb2 as pb
 from latentwire_proto.v1.latent_codec_pb2_grpc import LatentCodecServiceStub
 

@@ -4,7 +4,7 @@
 from collections.abc import Sequence
 from typing import TypedDict
 
-from latentwire_client.latents import LatentKind
+from latentwire_core.kinds import LatentKind
 
 
 class EncodeOptions(TypedDict, total=False):

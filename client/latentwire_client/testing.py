@@ -24,7 +24,8 @@ from PIL import Image, ImageOps
 
 from latentwire_client import _convert
 from latentwire_client._channel import SERVICE
-from latentwire_client.latents import LatentKind, Latents
+from latentwire_core.kinds import LatentKind
+from latentwire_core.latents import Latents
 from latentwire_proto import __version__
 from latentwire_proto.v1 import latent_codec_pb2 as pb
 from latentwire_proto.v1.latent_codec_pb2_grpc import (

@@ -8,14 +8,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from latentwire_codec.autoencoder import Autoencoder, AutoencoderSpec, load_autoencoder
-    from latentwire_codec.codec import compress, compress_latents, decompress, decompress_latents
-    from latentwire_codec.images import ImageFormat, ImageLimits, read_image, write_image
-    from latentwire_codec.latent_vae import LatentVAE
-    from latentwire_codec.pipeline_vae import AutoencoderLatentVAE, AutoencoderVectorVAE
-    from latentwire_codec.posterior import Posterior
-    from latentwire_codec.refinement import Refinement
-    from latentwire_codec.vector_vae import VectorVAE
+    from latentwire_codec.images.files import ImageLimits, read_image, write_image
+    from latentwire_codec.lat.optimise import Refinement
+    from latentwire_codec.lat.payload import compress, compress_latents, decompress, decompress_latents
+    from latentwire_codec.load import load_autoencoder
+    from latentwire_codec.networks.latent_vae import LatentVAE
+    from latentwire_codec.networks.pipeline_vae import AutoencoderLatentVAE, AutoencoderVectorVAE
+    from latentwire_codec.networks.vector_vae import VectorVAE
+    from latentwire_codec.runtime.autoencoder import Autoencoder
+    from latentwire_codec.runtime.posterior import Posterior
+    from latentwire_codec.runtime.spec import AutoencoderSpec
+    from latentwire_core.formats import ImageFormat
 
 __all__ = [
     "Autoencoder",
@@ -38,27 +41,27 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Autoencoder": "autoencoder",
-    "AutoencoderLatentVAE": "pipeline_vae",
-    "AutoencoderSpec": "autoencoder",
-    "AutoencoderVectorVAE": "pipeline_vae",
-    "ImageFormat": "images",
-    "ImageLimits": "images",
-    "LatentVAE": "latent_vae",
-    "Posterior": "posterior",
-    "Refinement": "refinement",
-    "VectorVAE": "vector_vae",
-    "compress": "codec",
-    "compress_latents": "codec",
-    "decompress": "codec",
-    "decompress_latents": "codec",
-    "load_autoencoder": "autoencoder",
-    "read_image": "images",
-    "write_image": "images",
+    "Autoencoder": "latentwire_codec.runtime.autoencoder",
+    "AutoencoderLatentVAE": "latentwire_codec.networks.pipeline_vae",
+    "AutoencoderSpec": "latentwire_codec.runtime.spec",
+    "AutoencoderVectorVAE": "latentwire_codec.networks.pipeline_vae",
+    "ImageFormat": "latentwire_core.formats",
+    "ImageLimits": "latentwire_codec.images.files",
+    "LatentVAE": "latentwire_codec.networks.latent_vae",
+    "Posterior": "latentwire_codec.runtime.posterior",
+    "Refinement": "latentwire_codec.lat.optimise",
+    "VectorVAE": "latentwire_codec.networks.vector_vae",
+    "compress": "latentwire_codec.lat.payload",
+    "compress_latents": "latentwire_codec.lat.payload",
+    "decompress": "latentwire_codec.lat.payload",
+    "decompress_latents": "latentwire_codec.lat.payload",
+    "load_autoencoder": "latentwire_codec.load",
+    "read_image": "latentwire_codec.images.files",
+    "write_image": "latentwire_codec.images.files",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(_HOMES[name]), name)

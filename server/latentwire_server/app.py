@@ -20,16 +20,16 @@ from grpc_reflection.v1alpha import reflection
 
 from latentwire_proto.v1.latent_codec_pb2_grpc import add_LatentCodecServiceServicer_to_server
 from latentwire_server.config import ServerConfig
-from latentwire_server.engine import Engine
+from latentwire_server.doors.grpc.interceptors import SERVICE, RequestInterceptor
+from latentwire_server.doors.grpc.service import LatentCodecService
+from latentwire_server.doors.http.hf_remote import RemoteVaeGateway
+from latentwire_server.doors.http.server import HttpServer
+from latentwire_server.doors.oip.service import OpenInferenceService
+from latentwire_server.engine.engine import Engine
 from latentwire_server.errors import ServerError
-from latentwire_server.gateway.hf_remote import RemoteVaeGateway
-from latentwire_server.gateway.http_server import HttpServer
-from latentwire_server.gateway.oip import OpenInferenceService
-from latentwire_server.interceptors import SERVICE, RequestInterceptor
-from latentwire_server.lifecycle import Lifecycle, ask_by_signal
-from latentwire_server.ports import Ports, check_free, join
-from latentwire_server.service import LatentCodecService
-from latentwire_server.telemetry import Metrics
+from latentwire_server.process.lifecycle import Lifecycle, ask_by_signal
+from latentwire_server.process.ports import Ports, check_free, join
+from latentwire_server.telemetry.metrics import Metrics
 
 log = logging.getLogger("latentwire")
 

@@ -19,7 +19,7 @@ import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
-from latentwire_codec import errors as codec
+from latentwire_core import errors as codec
 
 log = logging.getLogger("latentwire")
 

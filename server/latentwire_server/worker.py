@@ -7,12 +7,12 @@ import sys
 
 import torch
 
-from latentwire_codec.errors import CodecError
+from latentwire_core.errors import CodecError
 from latentwire_server import app
 from latentwire_server.errors import ServerError
-from latentwire_server.ports import Ports
-from latentwire_server.telemetry import configure_logging
-from latentwire_server.workers import Assignment
+from latentwire_server.process.ports import Ports
+from latentwire_server.process.workers import Assignment
+from latentwire_server.telemetry.metrics import configure_logging
 
 
 def main() -> int:

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import fuzz
 from benchmarks.fuzz import Failure, Mutator, Parts, Report
-from latentwire_codec.errors import BitstreamError
+from latentwire_core.errors import BitstreamError
 
 
 def test_damaged_payloads_are_refused_or_decoded() -> None:

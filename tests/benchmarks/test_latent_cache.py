@@ -15,10 +15,10 @@ from benchmarks.latent_cache.entropies import describe, entropy, gaussian_bits, 
 from benchmarks.latent_cache.forms import FORMS, levels, zstd
 from benchmarks.latent_cache.page import Cost, counted, plots
 from benchmarks.report.model import Source
-from latentwire_codec import bitstream
-from latentwire_codec.codec import compress_latents, decompress_latents
-from latentwire_codec.errors import TensorError
-from latentwire_codec.refinement import Refinement
+from latentwire_codec.lat.optimise import Refinement
+from latentwire_codec.lat.payload import compress_latents, decompress_latents
+from latentwire_core import container
+from latentwire_core.errors import TensorError
 
 Latents = npt.NDArray[np.float32]
 
@@ -128,7 +128,7 @@ def test_counts_of_a_folder_are_those_of_all_its_images_together() -> None:
 def test_the_integers_of_a_payload_are_its_latents_in_steps(channels: int) -> None:
     latents = random_latents(channels)
     payload = compress_latents(latents, 0.5)
-    integers, steps = integers_of(*bitstream.unpack(payload))
+    integers, steps = integers_of(*container.unpack(payload))
     restored = decompress_latents(payload)[0] / steps.sizes[:, None, None]
     assert np.abs(restored - integers).max() <= 1
     found = compare(payload, latents)

@@ -13,8 +13,8 @@ from benchmarks.latent_space import divergence
 from benchmarks.latent_space.measures import Components, Gaussian, distance, frechet, nearest, unevenness
 from benchmarks.latent_space.plan import DEFAULT_MINUTES, Plan
 from benchmarks.latent_space.spatial import quantize
-from latentwire_client.latent_space import along_line
-from latentwire_client.latents import Latents
+from latentwire_core.latents import Latents
+from latentwire_lab.paths import along_line
 
 Array = npt.NDArray[np.float64]
 

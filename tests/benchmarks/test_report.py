@@ -25,7 +25,7 @@ from benchmarks.report.rows import Row, RowFile
 from benchmarks.report.scores import CAP_DB, NAMES, Wanted, to_db
 from benchmarks.report.summary import Summary
 from benchmarks.roundtrip.losses import Plan
-from latentwire_client.cli.files import IMAGE_SUFFIXES
+from latentwire_core.formats import IMAGE_SUFFIXES
 
 Pixels = npt.NDArray[np.uint8]
 BROKEN = "not <b>an image.png"

@@ -12,8 +12,8 @@ from benchmarks.report.model import Source
 from benchmarks.report.scores import Wanted
 from benchmarks.roundtrip.__main__ import main
 from benchmarks.roundtrip.losses import measure_model
-from latentwire_codec import metrics, read_image
-from latentwire_codec.pipeline_vae import AutoencoderVectorVAE
+from latentwire_codec import read_image
+from latentwire_codec.networks.pipeline_vae import AutoencoderVectorVAE
 
 
 def test_a_run_puts_models_side_by_side(roundtrip_run: Path, photographs: Path) -> None:
@@ -25,7 +25,7 @@ def test_a_run_puts_models_side_by_side(roundtrip_run: Path, photographs: Path) 
     assert (scores["lowest"], scores["highest"], scores["count"]) == (min(rows), max(rows), 2)
     model = Source("f8c4", device="cpu").load()
     image = read_image((photographs / "astronaut.png").read_bytes())
-    assert rows[0] == pytest.approx(metrics.psnr(image, model.decode(model.encode(image), image)), abs=1e-3)
+    assert rows[0] == pytest.approx(scores.psnr(image, model.decode(model.encode(image), image)), abs=1e-3)
 
 
 def test_ratios_are_of_all_bytes_together(roundtrip_run: Path) -> None:

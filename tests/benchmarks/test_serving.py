@@ -25,8 +25,8 @@ from benchmarks.serving.server import Served, serving
 from benchmarks.serving.statistics import Drift, Percentiles, Window, arrivals
 from benchmarks.serving.wire import messages
 from latentwire_client import Client, Latents
-from latentwire_codec.autoencoder import load_autoencoder
-from latentwire_codec.metrics import psnr
+from latentwire_codec.load import load_autoencoder
+from latentwire_codec.metrics.scores import psnr
 
 MIB = 2**20
 

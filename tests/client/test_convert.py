@@ -32,9 +32,9 @@ from latentwire_client._convert import (
 from latentwire_client._outboxes import encode_outbox
 from latentwire_client.config import Limits, Timeout
 from latentwire_client.info import Execution
-from latentwire_client.latents import MAX_SEED
-from latentwire_codec.errors import ImageError
-from latentwire_codec.images import read_image
+from latentwire_codec.images.files import read_image
+from latentwire_core.errors import ImageError
+from latentwire_core.noise import MAX_SEED
 from latentwire_proto.v1 import latent_codec_pb2 as pb
 
 Bytes = npt.NDArray[np.uint8]

@@ -36,7 +36,7 @@ from latentwire_client.diffusers.expected_space import weights_digest
 from latentwire_client.diffusers.pipeline_config import to_pipeline_config
 from latentwire_client.info import ModelInfo
 from latentwire_client.testing import FakeServer
-from latentwire_codec.checkpoint import load_checkpoint
+from latentwire_codec.checkpoints.checkpoint import load_checkpoint
 from latentwire_proto.v1 import latent_codec_pb2 as pb
 
 SPACE = testing.MODEL.latent_space

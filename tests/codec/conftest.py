@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from latentwire_codec.pipeline_vae import AutoencoderLatentVAE, AutoencoderVectorVAE
+from latentwire_codec.networks.pipeline_vae import AutoencoderLatentVAE, AutoencoderVectorVAE
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ import torch
 
 from latentwire_client import Client
 from latentwire_client.info import Execution
-from latentwire_codec import load_autoencoder, metrics
+from latentwire_codec import load_autoencoder
+from latentwire_codec.metrics import scores
 from latentwire_server.app import background
 from latentwire_server.config import ServerConfig
 from tests.conftest import Pixels
@@ -60,4 +61,4 @@ def test_images_decode_as_on_the_cpu_in_float32(client: Client, crops: Pixels) -
     on_cpu = levels.round().clamp(0, 255).to(torch.uint8).numpy()
     half = client.info().models[0].dtype != "float32"
     for gpu, cpu in zip(on_gpu, on_cpu, strict=True):
-        assert metrics.psnr(gpu, cpu) >= (45 if half else 60)
+        assert scores.psnr(gpu, cpu) >= (45 if half else 60)

@@ -27,16 +27,18 @@ from PIL import Image
 from starlette.applications import Starlette
 from torch import Tensor
 
+from latentwire_cli.commands.serve import _say_ready
 from latentwire_client import Client
-from latentwire_client.cli.serve import _say_ready
-from latentwire_codec.autoencoder import Autoencoder, load_autoencoder
-from latentwire_codec.images import ImageFormat, write_image
-from latentwire_codec.pixels import to_uint8
+from latentwire_codec.images.files import write_image
+from latentwire_codec.images.pixels import to_uint8
+from latentwire_codec.load import load_autoencoder
+from latentwire_codec.runtime.autoencoder import Autoencoder
+from latentwire_core.formats import ImageFormat
 from latentwire_server.app import Server, background
 from latentwire_server.config import ModelSource, ServerConfig
+from latentwire_server.doors.http.hf_remote import RemoteVaeGateway
+from latentwire_server.doors.http.server import HttpServer
 from latentwire_server.errors import ServerError
-from latentwire_server.gateway.hf_remote import RemoteVaeGateway
-from latentwire_server.gateway.http_server import HttpServer
 
 JSON = "application/json"
 CLOSE = 2e-4  # float32 of the runtime's rewrites against the plain network

@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from latentwire_client import Attributes, Client, posterior_statistics
-from latentwire_client.cli.picture import GAP
+from latentwire_cli.picture import GAP
+from latentwire_client import Client
 from latentwire_codec import AutoencoderVectorVAE
+from latentwire_lab import Attributes, posterior_statistics
 from tests.conftest import Pixels, Run
 
 SIDE, DIMENSIONS = 32, 24

@@ -22,15 +22,17 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
+from latentwire_cli import main
 from latentwire_client import Client, DeadlineExceeded, Latents, Retry, Timeout, Unavailable, UnknownModel
-from latentwire_client.cli import main
-from latentwire_codec.autoencoder import Autoencoder, load_autoencoder
+from latentwire_codec.load import load_autoencoder
+from latentwire_codec.runtime.autoencoder import Autoencoder
 from latentwire_proto.v1 import latent_codec_pb2 as pb
 from latentwire_proto.v1.latent_codec_pb2_grpc import LatentCodecServiceStub
-from latentwire_server import app, engine, models
+from latentwire_server import app
 from latentwire_server.app import Server, background
 from latentwire_server.config import ModelSource, ServerConfig
-from latentwire_server.ports import Ports
+from latentwire_server.engine import engine, models
+from latentwire_server.process.ports import Ports
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
 NAMES = ("red", "green", "blue")

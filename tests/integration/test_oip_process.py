@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from latentwire_server.app import Server
 from latentwire_server.config import ModelSource, ServerConfig
-from latentwire_server.gateway import oip_messages as pb
+from latentwire_server.doors.oip import messages as pb
 from tests.integration.warming import warming
 
 SERVICE = "inference.GRPCInferenceService"

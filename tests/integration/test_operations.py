@@ -21,7 +21,7 @@ from latentwire_proto.v1.latent_codec_pb2_grpc import LatentCodecServiceStub
 from latentwire_server.app import Server, background
 from latentwire_server.config import ModelSource, ServerConfig
 from latentwire_server.errors import ServerError
-from latentwire_server.telemetry import configure_logging
+from latentwire_server.telemetry.metrics import configure_logging
 from tests.integration.warming import warming
 
 SERVICE = "latentwire.v1.LatentCodecService"

@@ -13,8 +13,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from latentwire_client import Client, Timeout
-from latentwire_codec.folder import WEIGHTS
-from latentwire_codec.latent_vae import LatentVAE
+from latentwire_codec.checkpoints.folder import WEIGHTS
+from latentwire_codec.networks.latent_vae import LatentVAE
 from latentwire_server.app import background
 from latentwire_server.config import ModelSource, ServerConfig
 from tests.conftest import Pixels

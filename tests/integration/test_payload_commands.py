@@ -14,7 +14,7 @@ from PIL import Image
 
 from latentwire_client import Client
 from latentwire_codec import compress_latents
-from latentwire_codec.metrics import psnr
+from latentwire_codec.metrics.scores import psnr
 from tests.conftest import Pixels, Run, files
 
 
@@ -173,7 +173,7 @@ def test_compressing_through_a_server_needs_neither_torch_nor_coder(photos: Path
 import sys
 for name in ("torch", "constriction", "diffusers"):
     sys.modules[name] = None
-from latentwire_client.cli import main
+from latentwire_cli import main
 for wanted in (["--quality", "low"], ["--bpp", "1"], ["--psnr", "5"]):
     assert main(["compress", "photos/face.png", "-o", "lat", "--model", "tiny", "--overwrite", *wanted]) == 0
 assert main(["decompress", "lat", "-o", "lat", "--model", "tiny"]) == 0
@@ -285,7 +285,7 @@ def test_inspect_shows_latents_of_unknown_origin(run: Run) -> None:
 def test_inspect_loads_no_torch() -> None:
     Path("bare.lat").write_bytes(compress_latents(np.zeros((2, 3, 4), np.float32)))
     script = (
-        "import sys; from latentwire_client.cli import main; status = main(['inspect', 'bare.lat']); "
+        "import sys; from latentwire_cli import main; status = main(['inspect', 'bare.lat']); "
         "sys.exit(status or any(name in sys.modules for name in ('torch', 'diffusers')))"
     )
     assert subprocess.run([sys.executable, "-c", script], timeout=60, check=False).returncode == 0

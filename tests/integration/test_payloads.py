@@ -22,11 +22,11 @@ from latentwire_client import (
     UnsupportedVersion,
 )
 from latentwire_codec import compress, compress_latents, decompress, decompress_latents, load_autoencoder
-from latentwire_codec.autoencoder import Autoencoder
-from latentwire_codec.bitstream import read_header, unpack
-from latentwire_codec.codec import Origin
-from latentwire_codec.errors import BitstreamError, ChecksumMismatch, Malformed, TrailingBytes, Truncated
-from latentwire_codec.errors import UnsupportedVersion as UnknownVersion
+from latentwire_codec.lat.payload import Origin
+from latentwire_codec.runtime.autoencoder import Autoencoder
+from latentwire_core.container import read_header, unpack
+from latentwire_core.errors import BitstreamError, ChecksumMismatch, Malformed, TrailingBytes, Truncated
+from latentwire_core.errors import UnsupportedVersion as UnknownVersion
 from latentwire_proto.v1 import latent_codec_pb2 as pb
 from latentwire_proto.v1.latent_codec_pb2_grpc import LatentCodecServiceStub
 from latentwire_server.app import background

@@ -19,7 +19,7 @@ from diffusers import AutoencoderKL, AutoPipelineForImage2Image, DiffusionPipeli
 
 from latentwire_client import Execution, Retry, WeightsChanged
 from latentwire_client.diffusers import RemoteAutoencoderKL
-from latentwire_codec.tiling import convolution
+from latentwire_codec.runtime.tiling import convolution
 from latentwire_server.app import background
 from latentwire_server.config import ModelSource, ServerConfig
 from tests.integration.tiny_pipelines import RECIPES, VAES, Recipe

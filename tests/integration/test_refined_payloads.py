@@ -11,7 +11,7 @@ from PIL import Image
 
 from latentwire_client import AsyncClient, Client, InvalidRequest
 from latentwire_codec import Refinement, compress, load_autoencoder
-from latentwire_codec.metrics import psnr
+from latentwire_codec.metrics.scores import psnr
 from latentwire_proto.v1 import latent_codec_pb2 as pb
 from latentwire_proto.v1.latent_codec_pb2_grpc import LatentCodecServiceStub
 from latentwire_server.app import background

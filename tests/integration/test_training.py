@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from latentwire_cli import main
 from latentwire_client import Client
-from latentwire_client.cli import main
 from latentwire_server.app import background
 from latentwire_server.config import ModelSource, ServerConfig
 from tests.conftest import Pixels

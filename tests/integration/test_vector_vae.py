@@ -13,13 +13,13 @@ from PIL import Image
 
 from latentwire_client import Client, InvalidRequest, Latents, LatentSpaceMismatch
 from latentwire_codec import decompress, load_autoencoder
-from latentwire_codec.bitstream import read_header
-from latentwire_codec.geometry import resize_to_cover
-from latentwire_codec.metrics import psnr
-from latentwire_codec.pipeline_vae import AutoencoderVectorVAE
-from latentwire_codec.training.crops import Cover, Draws
+from latentwire_codec.images.geometry import resize_to_cover
+from latentwire_codec.metrics.scores import psnr
+from latentwire_codec.networks.pipeline_vae import AutoencoderVectorVAE
+from latentwire_core.container import read_header
 from latentwire_server.app import background
 from latentwire_server.config import ModelSource, ServerConfig
+from latentwire_train.data.crops import Cover, Draws
 from tests.conftest import Pixels, Run
 
 SIDE, DIM = 32, 6

@@ -4,7 +4,7 @@
 from dataclasses import replace
 from typing import Any
 
-from latentwire_codec.autoencoder import AutoencoderSpec
+from latentwire_codec.runtime.spec import AutoencoderSpec
 
 SPEC = AutoencoderSpec(
     class_name="AutoencoderKL",

@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from latentwire_codec import errors as codec
+from latentwire_core import errors as codec
 from latentwire_server import errors as server
 from latentwire_server.errors import (
     INTERNAL_TEXT,

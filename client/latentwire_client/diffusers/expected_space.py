@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A served model and what a pipeline expects of its latents -> agreement, a warning, or a refusal."""
 
-import hashlib
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -9,9 +8,10 @@ from typing import Any
 import grpc
 import torch
 
-from latentwire_client.diffusers.pipeline_config import same_numbers, scale_and_shift
 from latentwire_client.errors import LatentSpaceMismatch
 from latentwire_client.info import ModelInfo
+from latentwire_core import identity
+from latentwire_core.scaling import from_config, same_numbers
 
 # No published pipeline works in these.
 OWN_SPACES = "latentwire-"
@@ -68,17 +68,18 @@ def check_space(info: ModelInfo, latent_space: str | None, like: Any) -> None:
 def weights_digest(module: torch.nn.Module) -> str:
     """Map a network to the SHA-256 of its tensors, 64 hex digits, as servers report it.
 
-    The algorithm is that of `latentwire_codec.checkpoint.digest`; the digest is the server's only where the tensors
+    See `identity.weights_digest`; the digest is the server's only where the tensors
     still have the dtype and the names that they are stored with. Empty for tensors that are not there (meta).
     """
-    sha256 = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        if tensor.is_meta:
-            return ""
-        dtype = str(tensor.dtype).removeprefix("torch.")
-        sha256.update(f"{name}\0{dtype}\0{','.join(map(str, tensor.shape))}\0".encode())
-        sha256.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return sha256.hexdigest()
+    tensors = module.state_dict()
+    if any(tensor.is_meta for tensor in tensors.values()):
+        return ""
+    return identity.weights_digest(tensors, _parts)
+
+
+def _parts(tensor: torch.Tensor) -> tuple[str, tuple[int, ...], memoryview]:
+    elements = tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data
+    return str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), elements
 
 
 def _digest_of(like: Any) -> str:
@@ -94,9 +95,11 @@ def _differences(info: ModelInfo, like: Any) -> Iterator[str]:
     blocks = like.config.get("block_out_channels")
     if blocks is not None and 2 ** (len(blocks) - 1) != info.downsample_factor:
         yield f"its downsampling factor is {info.downsample_factor} instead of {2 ** (len(blocks) - 1)}"
-    numbers = scale_and_shift(like.config)
+    numbers = from_config(like.config)
     if numbers is not None:
-        for name, wanted, found in zip(("scale", "shift"), numbers, (info.scale, info.shift), strict=True):
+        for name, wanted, found in zip(
+            ("scale", "shift"), (numbers.scale, numbers.shift), (info.scale, info.shift), strict=True
+        ):
             if not same_numbers(wanted, found):
                 yield f"its {name} is {_shown(found)} instead of {_shown(wanted)}"
 

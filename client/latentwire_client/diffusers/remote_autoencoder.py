@@ -15,11 +15,11 @@ from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 from latentwire_client._channel import TOKEN_VARIABLE, Address
-from latentwire_client._files import write_whole
 from latentwire_client.diffusers.expected_space import check_space
 from latentwire_client.diffusers.pipeline_config import to_pipeline_config
 from latentwire_client.diffusers.served_model import ClientOptions, ServedModel
 from latentwire_client.info import ModelInfo
+from latentwire_core.files import write_whole
 
 NETWORKS = ("encoder", "decoder", "quant_conv")
 # The part of a saved config.json that says where the model is and what it was.

@@ -20,7 +20,7 @@ from torch import Tensor
 from latentwire_client.client import Client
 from latentwire_client.diffusers.served_model import HALVES, find_model
 from latentwire_client.info import ModelInfo
-from latentwire_client.latents import Latents
+from latentwire_core.latents import Latents
 
 ENDPOINT = re.compile(r"(?P<target>[^/]+:\d+)(/(?P<model>.+))?")
 # What diffusers calls them -> what the client calls them.

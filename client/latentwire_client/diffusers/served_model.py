@@ -25,7 +25,8 @@ from latentwire_client.errors import (
     WeightsChanged,
 )
 from latentwire_client.info import Execution, ModelInfo, OnExecution, ServerInfo
-from latentwire_client.latents import LatentKind, Latents
+from latentwire_core.kinds import LatentKind
+from latentwire_core.latents import Latents
 
 # Their pipelines read its batch normalisation, or give it latents (B, C, frames, h, w).
 WANT_MORE = ("AutoencoderKLFlux2", "AutoencoderKLQwenImage", "AutoencoderKLWan")

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`latentwire compress`: image files -> `.lat` files, of a quality, a size or a PSNR."""
+
+import math
+from collections.abc import Mapping
+from contextlib import closing
+from functools import cache, partial
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from latentwire_cli import target
+from latentwire_cli.coding import as_seen
+from latentwire_cli.earlier import payload_difference
+from latentwire_cli.files import Images, Job, Json, Output, Overwrite, SkipExisting, plan
+from latentwire_cli.local import served_name
+from latentwire_cli.patience import Patience
+from latentwire_cli.pool import answered
+from latentwire_cli.report import Batch, byte_count, print_json, print_line
+from latentwire_cli.words import option
+from latentwire_client.client import Client
+from latentwire_core.files import write_whole
+from latentwire_core.formats import IMAGE_SUFFIXES
+from latentwire_core.quality import NAMES as QUALITIES
+
+NAMES = ", ".join(QUALITIES)
+FOUND = "Found by search, about ten requests for each image."
+
+
+def compress(
+    images: Images,
+    output: Output,
+    quality: Annotated[
+        str | None,
+        option(
+            text=f"{NAMES}, or the quantizer's step as a number above 0: smaller is finer, 1 is about a standard "
+            "deviation of the latents.",
+            default="cache",
+            metavar="NAME|NUMBER",
+        ),
+    ] = None,
+    bpp: Annotated[
+        float | None, option(text=f"Instead: at most so many bits for each pixel of the image. {FOUND}", metavar="X")
+    ] = None,
+    most_bytes: Annotated[
+        int | None, option("--bytes", text=f"Instead: at most so many bytes for each image. {FOUND}", metavar="N")
+    ] = None,
+    psnr: Annotated[
+        float | None, option(text=f"Instead: at least this PSNR, in as few bytes as that takes. {FOUND}", metavar="DB")
+    ] = None,
+    refine: Annotated[
+        int,
+        option(
+            text="Fit the latents to each image by so many iterations of gradient descent: 30 give about half a "
+            "decibel in as many bytes. Each takes as long as encoding and decoding the image twice; with --bpp, "
+            "--bytes and --psnr every request of the search takes them all.",
+            default="0",
+            metavar="ITERATIONS",
+            min=0,
+        ),
+    ] = 0,
+    overwrite: Overwrite = False,
+    skip_existing: SkipExisting = False,
+    as_json: Json = False,
+    server: target.Server = None,
+    local: target.Local = False,
+    model: target.Model = "",
+    token: target.Token = None,
+    tls: target.Tls = False,
+    tls_ca: target.TlsCa = None,
+    timeout: target.TimeoutS = None,
+) -> None:
+    """Compress images to `.lat` files of a few kilobytes: NAME.png becomes DIR/NAME.lat.
+
+    They are decoded by the model that made them, or one of the same latent space.
+    A file that cannot be compressed is reported, and the others are done all the same.
+    """
+    wanted = _wanted({"--bpp": bpp, "--bytes": most_bytes, "--psnr": psnr}, quality)
+    step = _quality(quality or "cache")
+    asked = {
+        "kind": "float16" if step == "lossless" and wanted is None else "quantized",
+        "model": served_name(model) if local else model,
+    }
+    difference = partial(payload_difference, asked=asked) if skip_existing else None
+    jobs = plan(images, IMAGE_SUFFIXES, output, ".lat", overwrite, difference)
+    results: list[dict[str, object]] = []
+    total = 0
+    patiently = Patience()
+
+    with target.connect(server, token, tls, tls_ca, timeout, local=local, model=model, takes_long=refine > 0) as client:
+
+        def work(job: Job) -> bytes:
+            if wanted is not None:
+                return _searched(client, patiently, job.source, *wanted, refine)
+            return patiently(partial(client.compress, job.source, quality=step, refinement=refine))
+
+        with (
+            Batch("compressing", len(jobs)) as batch,
+            closing(answered(client, patiently, jobs, work)) as answers,
+            batch.until_broken_off(),
+        ):
+            for job, compressed in answers:
+                try:
+                    payload = compressed.result()
+                    write_whole(job.target, payload)
+                    results.append(_result(job, payload))
+                except Exception as error:
+                    batch.failed(job.source, error)
+                    continue
+                total += len(payload)
+                batch.done()
+    if as_json:
+        print_json({"results": results, "failures": batch.failures})
+    elif results:
+        print_line(f"compressed {len(results)} of {len(jobs)} images to {output} ({byte_count(total)})")
+    batch.end()
+
+
+def _wanted(targets: Mapping[str, float | None], quality: str | None) -> tuple[str, float] | None:
+    """Return the option that names a target, and its number; None where a quality decides."""
+    given = [(name, number) for name, number in targets.items() if number is not None]
+    if len(given) + (quality is not None) > 1:
+        names = ", ".join(["--quality", *targets])
+        raise typer.BadParameter(f"one of {names} decides; give one of them", param_hint=given[-1][0])
+    for name, number in given:
+        if not 0 < number < math.inf:
+            raise typer.BadParameter(f"{number:g} is not a finite number above 0", param_hint=name)
+    return given[0] if given else None
+
+
+def _quality(text: str) -> str | float:
+    if text in QUALITIES:
+        return text
+    try:
+        step = float(text)
+    except ValueError:
+        step = math.nan
+    if not 0 < step < math.inf:
+        raise typer.BadParameter(f"{text!r} is neither {NAMES} nor a number above 0", param_hint="--quality")
+    return step
+
+
+def _searched(client: Client, patiently: Patience, path: Path, name: str, number: float, refinement: int) -> bytes:
+    """Map an image file to the payload that meets a target; raises ValueError where none does."""
+    from latentwire_codec.lat.rate_target import COARSEST, largest_within, smallest_with
+    from latentwire_codec.metrics.scores import psnr
+    from latentwire_core.container import read_header
+
+    data = path.read_bytes()
+
+    @cache
+    def attempt(step: float) -> bytes:
+        return patiently(partial(client.compress, data, quality=step, refinement=refinement))
+
+    if name == "--bytes":
+        return largest_within(attempt, int(number))
+    size = read_header(attempt(2.0**COARSEST)).image_size
+    if name == "--bpp":
+        return largest_within(attempt, int(number * size[0] * size[1] / 8))
+    original = as_seen(data, size)
+
+    def measure(payload: bytes) -> float:
+        decoded = patiently(partial(client.decode_array, payload))[0]
+        return psnr(original, decoded.astype(np.uint8, copy=False))
+
+    return smallest_with(attempt, measure, number)
+
+
+def _result(job: Job, payload: bytes) -> dict[str, object]:
+    from latentwire_core.container import read_header
+
+    header = read_header(payload)
+    height, width = header.image_size
+    return {
+        "image": str(job.source),
+        "payload": str(job.target),
+        "width": width,
+        "height": height,
+        "bytes": len(payload),
+        "bits_per_pixel": 8 * len(payload) / (width * height),
+        "latent_shape": list(header.shape),
+        "model": header.model,
+        "latent_space": header.latent_space,
+    }

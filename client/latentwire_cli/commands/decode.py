@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`latentwire decode`: files of latents -> image files."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from latentwire_cli import target
+from latentwire_cli.decoding import Format, Quality, decode_files, suffix_of
+from latentwire_cli.files import Json, Output, Overwrite, plan
+from latentwire_core.formats import IMAGE_SUFFIXES, LATENT_SUFFIXES, PAYLOAD_SUFFIXES
+from latentwire_core.latents import Latents
+
+
+def decode(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE", help="What `encode` wrote, or folders to look through for it.", show_default=False
+        ),
+    ],
+    output: Output,
+    image_format: Format = "png",
+    quality: Quality = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    server: target.Server = None,
+    local: target.Local = False,
+    model: target.Model = "",
+    token: target.Token = None,
+    tls: target.Tls = False,
+    tls_ca: target.TlsCa = None,
+    timeout: target.TimeoutS = None,
+) -> None:
+    """Decode latents to images: NAME.safetensors becomes DIR/NAME.png.
+
+    A file of several latents becomes NAME-0.png, NAME-1.png and so on.
+    A file that cannot be decoded is reported, and the others are done all the same.
+    """
+    suffix = suffix_of(image_format, quality)
+    jobs = plan(files, LATENT_SUFFIXES, output, suffix, overwrite)
+    connection = target.connect(server, token, tls, tls_ca, timeout, local=local, model=model)
+    decode_files(connection, jobs, _load, "latents", output, image_format, quality, overwrite, as_json)
+
+
+def _load(path: Path) -> Latents:
+    if path.suffix.lower() in PAYLOAD_SUFFIXES:
+        raise ValueError("it is a .lat payload; `latentwire decompress` decodes it")
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        raise ValueError("it is an image; `latentwire encode` makes latents of it")
+    return Latents.load(path)

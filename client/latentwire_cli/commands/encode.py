@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`latentwire encode`: image files -> files of latents."""
+
+import re
+from contextlib import closing
+from functools import partial
+from typing import Annotated, Literal
+
+import typer
+
+from latentwire_cli import target
+from latentwire_cli.earlier import latents_difference
+from latentwire_cli.files import Images, Job, Json, Output, Overwrite, SkipExisting, plan
+from latentwire_cli.local import served_name
+from latentwire_cli.report import Batch, byte_count, print_json, print_line
+from latentwire_cli.words import NO_VALUE, option
+from latentwire_client.options import EncodeOptions
+from latentwire_core.formats import IMAGE_SUFFIXES
+from latentwire_core.latents import Latents
+from latentwire_core.noise import MAX_SEED
+
+MAX_SIDE = 2**20 - 1
+"""That a server can be set to take, pixels."""
+
+
+def encode(
+    images: Images,
+    output: Output,
+    kind: Annotated[
+        Literal["moments", "mode", "sample"],
+        typer.Option(help="The posterior's mean and log-variance, its mode, or a sample of it."),
+    ] = "moments",
+    seed: Annotated[
+        int | None,
+        option(text="Of the sample's noise, the same for every image, 0..2^64-1.", default="0", metavar="N"),
+    ] = None,
+    scaled: Annotated[
+        bool, option("--scaled", text="Scaled, as a diffusion model works on; for mode and sample.", metavar=NO_VALUE)
+    ] = False,
+    dtype: Annotated[
+        Literal["float32", "float16", "bfloat16"],
+        typer.Option(help="Of the numbers; bfloat16 is written as float32 of that precision."),
+    ] = "float32",
+    size: Annotated[
+        str | None,
+        option(text="Scale to cover this size and crop the centre.", default="as it is", metavar="WxH"),
+    ] = None,
+    overwrite: Overwrite = False,
+    skip_existing: SkipExisting = False,
+    as_json: Json = False,
+    server: target.Server = None,
+    local: target.Local = False,
+    model: target.Model = "",
+    token: target.Token = None,
+    tls: target.Tls = False,
+    tls_ca: target.TlsCa = None,
+    timeout: target.TimeoutS = None,
+) -> None:
+    """Encode images to latents: NAME.png becomes DIR/NAME.safetensors.
+
+    A file that cannot be encoded is reported, and the others are done all the same.
+    """
+    if seed is not None and kind != "sample":
+        raise typer.BadParameter(f"only a sample has a seed; the kind is {kind}", param_hint="--seed")
+    if seed is not None and not 0 <= seed <= MAX_SEED:
+        raise typer.BadParameter(f"{seed} is not in 0..2^64-1", param_hint="--seed")
+    if scaled and kind == "moments":
+        raise typer.BadParameter("moments are always raw; take --kind mode or sample", param_hint="--scaled")
+    options: EncodeOptions = {"kind": kind, "scaled": scaled, "dtype": dtype, "size": _height_width(size)}
+    asked = {
+        "kind": kind,
+        "scale": "scaled" if scaled else "raw",
+        "dtype": "float16" if dtype == "float16" else "float32",  # bfloat16 is written as float32
+        "image size": size or "",
+        "model": served_name(model) if local else model,
+    }
+    difference = partial(latents_difference, asked=asked) if skip_existing else None
+    jobs = plan(images, IMAGE_SUFFIXES, output, ".safetensors", overwrite, difference)
+    if kind == "sample":
+        options["seeds"] = [seed or 0] * len(jobs)
+    written: dict[int, dict[str, object]] = {}
+    with (
+        target.connect(server, token, tls, tls_ca, timeout, local=local, model=model) as client,
+        Batch("encoding", len(jobs)) as batch,
+        closing(client.encode_stream((job.source for job in jobs), **options)) as stream,
+        batch.until_broken_off(),
+    ):
+        for item in stream:
+            job = jobs[item.index]
+            try:
+                written[item.index] = _write(job, item.get())
+            except Exception as error:
+                batch.failed(job.source, error)
+            else:
+                batch.done()
+    results = [written[index] for index in sorted(written)]
+    if as_json:
+        print_json({"results": results, "failures": batch.failures})
+    elif results:
+        total = sum(job.target.stat().st_size for index, job in enumerate(jobs) if index in written)
+        print_line(f"wrote the latents of {len(results)} of {len(jobs)} images to {output} ({byte_count(total)})")
+    batch.end()
+
+
+def _write(job: Job, latents: Latents) -> dict[str, object]:
+    """Write a file; say what is in it."""
+    latents.save(job.target)
+    height, width = latents.image_size or (None, None)
+    return {
+        "image": str(job.source),
+        "latents": str(job.target),
+        "width": width,
+        "height": height,
+        "latent_shape": list(latents.values.shape[1:]),
+        "model": latents.model,
+        "latent_space": latents.latent_space,
+        "weights_digest": latents.weights_digest,
+    }
+
+
+def _height_width(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"([1-9][0-9]{0,6})x([1-9][0-9]{0,6})", text)
+    width, height = map(int, match.groups()) if match else (0, 0)
+    if not 0 < max(width, height) <= MAX_SIDE:
+        raise typer.BadParameter(
+            f"{text!r} is not of the form WIDTHxHEIGHT, such as 512x512, each side in 1..{MAX_SIDE}",
+            param_hint="--size",
+        )
+    return height, width

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`latentwire info`: a server -> its models and limits."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+
+from rich.table import Table
+
+from latentwire_cli import target
+from latentwire_cli.files import Json
+from latentwire_cli.report import make_table, name_cell, print_json, print_line, print_table
+from latentwire_client.info import ModelInfo, ServerInfo
+
+# What is worth knowing of a model.
+ROWS: tuple[tuple[str, Callable[[ModelInfo], str]], ...] = (
+    ("class", lambda model: model.class_name),
+    ("latent space", lambda model: model.latent_space or "unnamed"),
+    ("weights", lambda model: model.weights_digest[:12]),
+    ("file hash", lambda model: model.file_hash or "none"),
+    ("in memory", lambda model: "yes" if model.loaded else "no, loaded when asked for"),
+    ("parameters", lambda model: f"{model.parameters:,}"),
+    ("pixels per latent side", lambda model: str(model.downsample_factor)),
+    ("latent channels", lambda model: str(model.latent_channels)),
+    ("log-variance", lambda model: "yes" if model.has_logvar else "no"),
+    ("scale", lambda model: _numbers(model.scale)),
+    ("shift", lambda model: _numbers(model.shift)),
+    ("image size", lambda model: "any" if model.fixed_size is None else "{1}x{0}".format(*model.fixed_size)),
+    ("computes in", lambda model: f"{model.dtype} on {model.device}"),
+)
+
+
+def info(
+    as_json: Json = False,
+    server: target.Server = None,
+    token: target.Token = None,
+    tls: target.Tls = False,
+    tls_ca: target.TlsCa = None,
+    timeout: target.TimeoutS = None,
+) -> None:
+    """Show what a server is: its version, its models and its limits."""
+    with target.connect(server, token, tls, tls_ca, timeout) as client:
+        found = client.info()
+    if as_json:
+        print_json(asdict(found))
+        return
+    print_line(f"latentwire {found.version} at {client.target}")
+    print_line("")
+    for model in found.models:
+        print_table(_model(model))
+        print_line("")
+    print_table(_limits(found))
+
+
+def _model(model: ModelInfo) -> Table:
+    table = make_table(f"Model {model.name}", "", [""])
+    for label, value in ROWS:
+        table.add_row(label, name_cell(value(model)))
+    return table
+
+
+def _limits(found: ServerInfo) -> Table:
+    limits = found.limits
+    table = make_table("Limits", "", [""])
+    for label, value in (
+        ("bytes of a message", limits.max_message_bytes),
+        ("pixels along a side", limits.max_image_side),
+        ("pixels of an image", limits.max_image_pixels),
+        ("images in a request", limits.max_batch_images),
+        ("images in the queue", limits.max_queue_images),
+        ("items of a stream in flight", limits.stream_window),
+        ("iterations of a refinement", limits.max_refinement),
+    ):
+        table.add_row(label, f"{value:,}")
+    return table
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.6g}" for value in values)

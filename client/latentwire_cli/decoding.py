@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files of latents, or of payloads -> image files: what `decode` and `decompress` have in common."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, closing
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from latentwire_cli.files import REMEDY, Job
+from latentwire_cli.patience import Patience
+from latentwire_cli.pool import answered
+from latentwire_cli.report import Batch, byte_count, print_json, print_line
+from latentwire_cli.words import option
+from latentwire_client.client import Client
+from latentwire_core.files import write_whole
+from latentwire_core.latents import Latents
+
+Format = Annotated[
+    Literal["png", "jpeg", "webp", "avif"], typer.Option("--format", help="Of the images; PNG is lossless.")
+]
+Quality = Annotated[
+    int | None,
+    option(text="Of JPEG, WebP or AVIF, 1..100.", default="90, of AVIF 80", metavar="N"),
+]
+
+
+def suffix_of(image_format: str, quality: int | None) -> str:
+    """Map a format to the ending of its files.
+
+    Raises:
+        typer.BadParameter: the format does not have that quality.
+    """
+    if quality is not None and image_format == "png":
+        raise typer.BadParameter(
+            "PNG is lossless and has none; take --format jpeg, webp or avif", param_hint="--quality"
+        )
+    if quality is not None and not 1 <= quality <= 100:
+        raise typer.BadParameter(f"{quality} is not in 1..100", param_hint="--quality")
+    return ".jpg" if image_format == "jpeg" else f".{image_format}"
+
+
+def decode_files(
+    connection: AbstractContextManager[Client],
+    jobs: Sequence[Job],
+    load: Callable[[Path], Latents | bytes],
+    what: str,
+    output: Path,
+    image_format: str,
+    quality: int | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Decode each file and write its images, report what failed, and end the command.
+
+    Args:
+        connection: gives the client.
+        jobs: the files, and where the image of each goes.
+        load: maps a file to what the server takes.
+        what: a file holds, as JSON names it.
+        output: the folder, for the report.
+        image_format: of the images.
+        quality: of a lossy format.
+        overwrite: whether files are replaced.
+        as_json: whether to print JSON.
+    """
+    results: list[dict[str, object]] = []
+    written: dict[Path, Path] = {}
+    total = 0
+    patiently = Patience()
+
+    with connection as client:
+
+        def work(job: Job) -> list[bytes]:
+            held = load(job.source)
+            return patiently(partial(client.decode_files, held, image_format=image_format, quality=quality))
+
+        with (
+            Batch("decoding", len(jobs)) as batch,
+            closing(answered(client, patiently, jobs, work)) as answers,
+            batch.until_broken_off(),
+        ):
+            for job, decoded in answers:
+                try:
+                    images = decoded.result()
+                    paths = _paths(job, len(images), written, overwrite)
+                    for path, data in zip(paths, images, strict=True):
+                        write_whole(path, data)
+                except Exception as error:
+                    batch.failed(job.source, error)
+                    continue
+                written |= dict.fromkeys(paths, job.source)
+                total += sum(map(len, images))
+                results.append({what: str(job.source), "images": [str(path) for path in paths]})
+                batch.done()
+    if as_json:
+        print_json({"results": results, "failures": batch.failures})
+    elif results:
+        print_line(f"wrote the images of {len(results)} of {len(jobs)} files to {output} ({byte_count(total)})")
+    batch.end()
+
+
+def _paths(job: Job, images: int, written: Mapping[Path, Path], overwrite: bool) -> list[Path]:
+    """Map a job to the path of each of its images; raises ValueError where one is taken."""
+    paths = [job.target]
+    if images > 1:
+        paths = [job.target.with_stem(f"{job.target.stem}-{index}") for index in range(images)]
+    for path in paths:
+        if path in written:
+            raise ValueError(f"{path} was already written for {written[path]}; rename one of the two")
+        if path.exists() and not overwrite:
+            raise ValueError(f"{path} exists; {REMEDY}")
+    return paths

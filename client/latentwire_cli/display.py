@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happens in a training run -> what its user sees: a live panel on a terminal, else a line now and then."""
+
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from latentwire_cli.ending import one_line
+
+if TYPE_CHECKING:
+    from latentwire_train.data.folder import Problem
+    from latentwire_train.record.observer import Plan, Result
+
+Figures = Mapping[str, float]
+
+NAMED_PROBLEMS = 10
+"""Of the files that were skipped before the run; its skipped.txt names all of them."""
+LINE_EVERY_S = 30.0
+REFRESHES_PER_S = 2
+# What is no part of the total, or has a line of its own.
+NOT_PARTS = ("train/total", "train/psnr", "train/kl", "train/discriminator")
+
+
+class TrainingDisplay:
+    """An observer of a training run that shows it on standard error. A context manager.
+
+    Args:
+        data: what is looked through before the run starts.
+        console: where to show it; default: standard error.
+        clock: seconds that only grow.
+
+    Attributes:
+        plan: of the run; None before it started.
+        result: of the run; None before it ended.
+    """
+
+    def __init__(self, data: Path, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.plan: Plan | None = None
+        self.result: Result | None = None
+        self._data, self._clock = data, clock
+        self._console = console or Console(stderr=True)
+        # Of several processes that were launched together, the first one shows everything.
+        self._live: Live | None = None
+        if self._console.is_terminal and os.environ.get("RANK", "0") == "0":
+            self._live = Live(
+                console=self._console, get_renderable=self._render, refresh_per_second=REFRESHES_PER_S, transient=True
+            )
+        self._skipped = self._step = self._saved_step = self._held_out_step = 0
+        self._figures: Figures = {}
+        self._held_out: Figures = {}
+        self._best: Figures = {}
+        self._progress = 0.0
+        self._first: tuple[float, float] | None = None
+        self._end_s = math.inf
+        self._next_line_s = -math.inf
+
+    def __enter__(self) -> Self:
+        """Show the panel, where there is a terminal."""
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take the panel away; the lines above it stay."""
+        if self._live is not None:
+            self._live.stop()
+
+    def started(self, plan: "Plan") -> None:
+        """Say what is trained, on what, and what was skipped."""
+        self.plan = plan
+        self._step = self._saved_step = plan.first_step
+        self._progress = plan.first_step / plan.steps if plan.steps else 0.0
+        self._best = plan.best
+        self._skipped = len(plan.problems)
+        for problem in plan.problems[:NAMED_PROBLEMS]:
+            self._say(f"skipped {problem}", "yellow")
+        if self._skipped > NAMED_PROBLEMS:
+            more = self._skipped - NAMED_PROBLEMS
+            self._say(f"skipped {more:,} more; {plan.folder / 'skipped.txt'} names all", "yellow")
+        self._say(f"{_title(plan)}: {plan.budget}, {plan.images:,} images, {plan.held_out:,} more held out")
+        if plan.first_step:
+            done = 0 < plan.steps <= plan.first_step
+            self._say("all steps are done already" if done else f"going on from step {plan.first_step:,}")
+
+    def problem(self, problem: "Problem") -> None:
+        """Name an image that was found damaged on the way."""
+        self._skipped += 1
+        self._say(f"skipped {problem}", "yellow")
+
+    def stepped(self, step: int, progress: float, figures: Figures) -> None:
+        """Show where the run is; without a terminal, every half minute."""
+        self._step, self._progress, self._figures = step, progress, figures
+        now = self._clock()
+        # The first steps take what is done once (caches, compilation), so time is told by those that follow.
+        if self._first is None:
+            self._first = now, progress
+        elif progress > self._first[1]:
+            began, before = self._first
+            self._end_s = now + (now - began) * (1 - progress) / (progress - before)
+        if self._live is None and self.plan is not None and now >= self._next_line_s:
+            self._next_line_s = now + LINE_EVERY_S
+            place = f"step {_place(self.plan, step, progress)}"
+            words = [place, _speed(figures), f"loss {_loss(figures)}", f"training PSNR {_psnr(figures)} dB"]
+            self._say(", ".join(words + self._time_left()))
+
+    def evaluated(self, step: int, figures: Figures, is_best: bool) -> None:
+        """Show what was measured on the held-out images."""
+        self._held_out, self._held_out_step = figures, step
+        if is_best:
+            self._best = figures
+        if self._live is None:
+            standing = "the best so far" if is_best else f"the best had {_psnr(self._best)} dB"
+            self._say(f"step {step:,}: held-out PSNR {_psnr(figures)} dB, {standing}")
+
+    def saved(self, step: int) -> None:
+        """Show from where an interrupted run would go on."""
+        self._saved_step = step
+
+    def ended(self, result: "Result") -> None:
+        """Keep the result for whoever sums up."""
+        self.result = result
+
+    def _say(self, text: str, style: str = "") -> None:
+        """Print a line that stays; on a terminal above the panel."""
+        self._console.print(Text(one_line(text), style), soft_wrap=True)
+
+    def _time_left(self) -> list[str]:
+        if self._progress >= 1:
+            return ["finishing"]
+        return [f"{_duration(self._end_s - self._clock())} left"] if math.isfinite(self._end_s) else []
+
+    def _render(self) -> RenderableType:
+        plan = self.plan
+        if plan is None:
+            return Text(one_line(f"looking through {self._data} ..."), "dim")
+        bar = Table.grid(expand=True, padding=(0, 1))
+        bar.add_column()
+        bar.add_column(ratio=1)
+        bar.add_column()
+        bar.add_row(f"{self._progress:.1%}", ProgressBar(1.0, min(1.0, self._progress)), *self._time_left())
+        lines = Table.grid(padding=(0, 1))
+        lines.add_column(style="dim")
+        for name, parts in self._lines(plan).items():
+            if parts:
+                lines.add_row(name, Text(" · ".join(parts)))
+        body = Table.grid(expand=True)
+        body.add_row(bar)
+        body.add_row(lines)
+        folder = Text(one_line(str(plan.folder)))
+        return Panel(body, title=_title(plan), title_align="left", subtitle=folder, subtitle_align="left")
+
+    def _lines(self, plan: "Plan") -> dict[str, list[str]]:
+        """Return what stands below the bar: names, and the parts of each."""
+        figures, place = self._figures, _place(plan, self._step, self._progress)
+        if not figures:
+            return {"step": [place, "getting ready"]}
+        loss = [name for name in figures if name.startswith("train/") and name not in NOT_PARTS]
+        quality = [f"{_psnr(figures)} dB in training"]
+        if self._held_out:
+            quality.append(f"{_psnr(self._held_out)} held out, step {self._held_out_step:,}")
+        if self._best:
+            quality.append(f"best {_psnr(self._best)}")
+        return {
+            "step": [place, _speed(figures), f"learning rate {figures.get('learning_rate', math.nan):.2g}"],
+            "loss": [_loss(figures), *(f"{name.removeprefix('train/')} {figures[name]:.3g}" for name in loss)],
+            "KL": [f"{figures['train/kl']:,.1f} nats per image"] if "train/kl" in figures else [],
+            "PSNR": quality,
+            "saved": [f"step {self._saved_step:,}"] if self._saved_step else [],
+            "skipped": [f"{self._skipped:,} files"] if self._skipped else [],
+        }
+
+
+def _title(plan: "Plan") -> str:
+    model = plan.config.model
+    return f"{model.family} ({model.kind}), {plan.parameters:,} parameters, on {plan.device}"
+
+
+def _place(plan: "Plan", step: int, progress: float) -> str:
+    if plan.steps:
+        return f"{step:,} of {plan.steps:,}"
+    return f"{step:,} in {progress * plan.minutes:.1f} of {plan.minutes:g} minutes"
+
+
+def _speed(figures: Figures) -> str:
+    return f"{figures.get('images_per_s', math.nan):,.1f} images/s"
+
+
+def _loss(figures: Figures) -> str:
+    return f"{figures.get('train/total', math.nan):.4g}"
+
+
+def _psnr(figures: Figures) -> str:
+    """Map figures of held-out images, or of training, to their PSNR, dB."""
+    return f"{figures.get('held_out/psnr', figures.get('train/psnr', math.nan)):.2f}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"

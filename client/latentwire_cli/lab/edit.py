@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`latentwire edit`: an image and attribute vectors -> a picture of it before and after, or of a sweep (PNG, GIF)."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from latentwire_cli import target
+from latentwire_cli.coding import as_seen, decoded, encoded_one
+from latentwire_cli.files import Json, Overwrite, Picture, check_new
+from latentwire_cli.picture import enlarged, sheet, shrunk, to_gif, to_png
+from latentwire_cli.report import print_json, print_line
+from latentwire_cli.words import NO_VALUE, option
+from latentwire_core.files import write_whole
+from latentwire_core.latents import Latents
+from latentwire_lab.attributes import Attributes
+from latentwire_lab.paths import check_same_space
+
+# Of a sweep: frames from end to end, and every how many of them stands in the row.
+FRAMES, STRIDE = 25, 3
+SWEPT_SIDE = 256
+
+
+def edit(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The image to edit.", show_default=False)],
+    vectors: Annotated[Path, option("--attributes", text="What `attributes fit` wrote.", metavar="FILE")],
+    attribute: Annotated[
+        list[str],
+        option(
+            text="An attribute and how much of it to add: 1 is the difference of an average image with it to one "
+            "without; repeatable.",
+            metavar="NAME=STRENGTH",
+        ),
+    ],
+    output: Picture,
+    sweep: Annotated[
+        bool,
+        option(
+            "--sweep", text="Show strengths from minus to plus the given ones, and FILE.gif of them.", metavar=NO_VALUE
+        ),
+    ] = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    server: target.Server = None,
+    local: target.Local = False,
+    model: target.Model = "",
+    token: target.Token = None,
+    tls: target.Tls = False,
+    tls_ca: target.TlsCa = None,
+    timeout: target.TimeoutS = None,
+) -> None:
+    """Add attribute vectors to the latents of an image, and decode them: original | decoded unchanged | edited.
+
+    The image is given the size of those that the vectors were fitted to.
+    """
+    attributes = Attributes.load(vectors)
+    strengths = _strengths(attribute, attributes)
+    check_new(output, ".png", overwrite)
+    animation = output.with_suffix(".gif")
+    if sweep:
+        check_new(animation, ".gif", overwrite)
+    with target.connect(server, token, tls, tls_ca, timeout, local=local, model=model) as client:
+        check_same_space(target.chosen_model(client, model, local), attributes)
+        latents = encoded_one(client, image, attributes.image_size)
+        parts = np.linspace(-1, 1, FRAMES).tolist() if sweep else [0.0, 1.0]
+        images = decoded(client, _edited(attributes, latents, strengths, parts))
+    title = f"{latents.model}: {image.name}, {_described(attributes, strengths)}"
+    if sweep:
+        one = next(iter(strengths.values())) if len(strengths) == 1 else None
+        captions = [f"{part:+.0%}" if one is None else f"{part * one:+.2f}" for part in parts]
+        shown = enlarged(shrunk(images, SWEPT_SIDE))
+        write_whole(output, to_png(sheet([shown[::STRIDE]], title=title, captions=captions[::STRIDE])))
+        moving = [sheet([[pixels]], captions=[caption]) for pixels, caption in zip(shown, captions, strict=True)]
+        write_whole(animation, to_gif(moving))
+    else:
+        shown = enlarged([as_seen(image.read_bytes(), latents.image_size), *images])
+        write_whole(output, to_png(sheet([shown], title=title, captions=["original", "decoded unchanged", "edited"])))
+    pictures = [str(output), str(animation)] if sweep else [str(output)]
+    if as_json:
+        print_json({"pictures": pictures, "model": latents.model, "strengths": dict(strengths)})
+    else:
+        print_line(f"{'pictures' if sweep else 'picture'}: {', '.join(pictures)}")
+
+
+def _strengths(options: Sequence[str], attributes: Attributes) -> Mapping[str, float]:
+    strengths: dict[str, float] = {}
+    for text in options:
+        name, equals, number = text.rpartition("=")
+        try:
+            strength = float(number)
+        except ValueError:
+            strength = math.nan
+        if not equals or not name or not math.isfinite(strength):
+            raise typer.BadParameter(
+                f"{text!r} is not of the form NAME=STRENGTH, such as Smiling=+1.5", param_hint="--attribute"
+            )
+        if name not in attributes.vectors or name in strengths:
+            wrong = "is given twice" if name in strengths else f"is none of {', '.join(attributes.vectors)}"
+            raise typer.BadParameter(f"{name} {wrong}", param_hint="--attribute")
+        strengths[name] = strength
+    return strengths
+
+
+def _edited(
+    attributes: Attributes, latents: Latents, strengths: Mapping[str, float], parts: Sequence[float]
+) -> Latents:
+    """Map the latents of one image to those of it with each part of the strengths."""
+    edits = [
+        attributes.edit(latents, {name: part * strength for name, strength in strengths.items()}) for part in parts
+    ]
+    return replace(edits[0], values=np.concatenate([each.values for each in edits]))
+
+
+def _described(attributes: Attributes, strengths: Mapping[str, float]) -> str:
+    """Name the edits, and say of those that mean nothing that they do."""
+    words = []
+    for name, strength in strengths.items():
+        held_out = attributes.vectors[name].held_out
+        doubt = "" if held_out.beats_chance else ", no better than chance"
+        words.append(f"{name} {strength:+g} ({held_out.balanced_accuracy.value:.0%} balanced accuracy{doubt})")
+    return "; ".join(words)

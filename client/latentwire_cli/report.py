@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a command did -> what its user sees: lines, tables and JSON on standard output, progress on standard error."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from latentwire_cli.ending import FAILED, HOPELESS, one_line, print_error, reason
+from latentwire_client.errors import LatentwireError
+
+
+class Batch:
+    """The items of one run: a progress bar while it lasts, and the failures at its end. A context manager.
+
+    Args:
+        what: what is being done, such as `encoding`.
+        total: the number of items.
+    """
+
+    def __init__(self, what: str, total: int) -> None:
+        self.total = total
+        self.failures: list[dict[str, str]] = []
+        self._done = 0
+        console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+            console=console, transient=True, disable=not console.is_terminal,
+        )  # fmt: skip
+        self._task = self._progress.add_task(what, total=total)
+
+    def __enter__(self) -> Self:
+        """Show the bar, where standard error is a terminal."""
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take the bar away."""
+        self._progress.stop()
+
+    def done(self) -> None:
+        """Count an item that is done."""
+        self._done += 1
+        self._progress.advance(self._task)
+
+    @contextmanager
+    def until_broken_off(self) -> Iterator[None]:
+        """Hold the loop over the items; what breaks it off is remembered as the reason why the rest was not done.
+
+        Raises:
+            LatentwireError: what broke it off, where nothing was done; the failures before it are listed.
+        """
+        try:
+            yield
+        except LatentwireError as error:
+            if not self._done:
+                self._list_failures()
+                raise
+            missing = self.total - self._done - len(self.failures)
+            self.failures.append({"path": f"the other {missing}", "error": one_line(reason(error))})
+
+    def failed(self, source: Path, error: Exception) -> None:
+        """Remember that an item failed; where every other one would fail likewise, raise the error instead."""
+        if isinstance(error, HOPELESS):
+            raise error
+        self.failures.append({"path": str(source), "error": one_line(reason(error))})
+        self._progress.advance(self._task)
+
+    def end(self) -> None:
+        """List the failures; with any, end the command with the status of a failure."""
+        self._list_failures()
+        if self.failures:
+            raise typer.Exit(FAILED)
+
+    def _list_failures(self) -> None:
+        for failure in self.failures:
+            print_error(f"{failure['path']}: {failure['error']}")
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Show on a terminal that something of unknown length goes on."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(what):
+        yield
+
+
+def print_line(text: str) -> None:
+    """Print one line on standard output, at once."""
+    print(_printable(text), flush=True)
+
+
+def print_note(text: str) -> None:
+    """Print on standard error what is worth knowing and no failure."""
+    print(f"note: {one_line(text)}", file=sys.stderr)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document on standard output; ASCII only, so that any file name can be printed."""
+    print(json.dumps(value, indent=2, allow_nan=False), flush=True)
+
+
+def print_table(table: Table) -> None:
+    """Print a table on standard output."""
+    Console(highlight=False, markup=False).print(table)
+
+
+def make_table(title: str, first: str, others: Sequence[str], footers: Sequence[str] = ()) -> Table:
+    """Make a table of numbers: its first column names things and may wrap, the others are right-aligned.
+
+    Args:
+        title: above the table.
+        first: heading of the first column.
+        others: headings of the others; all empty: the table has none.
+        footers: of every column; none: no line at the foot.
+    """
+    table = Table(
+        title=Text(_printable(title), "bold"), title_justify="left", box=box.SIMPLE, padding=(0, 1),
+        collapse_padding=True, pad_edge=False, show_edge=False, show_header=any(others), show_footer=bool(footers),
+    )  # fmt: skip
+    headings = (first, *others)
+    for index, (heading, footer) in enumerate(zip(headings, footers or [""] * len(headings), strict=True)):
+        if index == 0:
+            table.add_column(heading, footer, overflow="fold", min_width=8)
+        else:
+            table.add_column(heading, footer, justify="right", no_wrap=True)
+    return table
+
+
+def name_cell(path: str | Path) -> Text:
+    """Map a name from outside to a table's cell: nothing in it is markup."""
+    return Text(_printable(str(path)))
+
+
+def byte_count(count: int) -> str:
+    """Map a number of bytes to text of at most seven characters: 786 kB is 786 000."""
+    if count < 1000:
+        return f"{count} B"
+    size = float(count)
+    for unit in ("kB", "MB", "GB"):
+        size /= 1000
+        if size < 999.5 or unit == "GB":
+            break
+    return f"{size:.1f} {unit}" if size < 99.95 else f"{size:.0f} {unit}"
+
+
+def _printable(text: str) -> str:
+    """Replace what standard output cannot hold: bytes that are not text in a file name, control characters."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return one_line(os.fsencode(text).decode(errors="replace")).encode(encoding, "replace").decode(encoding)

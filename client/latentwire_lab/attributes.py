@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attribute vectors, directions in latent space like `Smiling`: latents -> edited latents; <-> a file. numpy only."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import save
+
+from latentwire_core.files import read_tensors, write_whole
+from latentwire_core.kinds import LatentKind
+from latentwire_core.latents import Latents
+from latentwire_lab.accuracy import HeldOut
+from latentwire_lab.paths import check_same_space
+
+Method = Literal["means", "logistic"]
+
+FORMAT = "latentwire.attributes/1"
+
+
+def scores(
+    values: npt.NDArray[np.floating], direction: npt.NDArray[np.floating], offset: float
+) -> npt.NDArray[np.float64]:
+    """Map points (B,...) to (B,): how many times the direction, of as many numbers as a point, they lie along it."""
+    wide = direction.astype(np.float64).ravel()
+    return np.asarray(values.reshape(len(values), -1) @ (wide / (wide @ wide)) - offset)
+
+
+@dataclass(frozen=True, eq=False)
+class AttributeVector:
+    """A direction in latent space.
+
+    Attributes:
+        name: of the attribute, such as `Smiling`.
+        direction: float32 (C,h,w), raw: added once, it raises the score by 1, that is from the average of the images
+            without the attribute to the average of those with it.
+        offset: of the score.
+        fitted_with: images with the attribute that it was fitted to.
+        fitted_without: images without it.
+        held_out: how it did on others.
+    """
+
+    name: str
+    direction: npt.NDArray[np.float32]
+    offset: float
+    fitted_with: int
+    fitted_without: int
+    held_out: HeldOut
+
+    def score(self, values: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+        """Map raw latents (B,C,h,w) to (B,): on average 0 without the attribute, 1 with it; from 1/2 on it is there."""
+        return scores(values, self.direction, self.offset)
+
+
+@dataclass(frozen=True, eq=False)
+class Attributes:
+    """The attribute vectors of one model.
+
+    Attributes:
+        vectors: by name.
+        method: how they were fitted.
+        image_size: (height, width) of the images; None: unknown.
+        model: that made the latents; empty: unknown.
+        latent_space: which they are in; empty: unknown.
+        weights_digest: of the model; empty: unknown.
+    """
+
+    vectors: Mapping[str, AttributeVector]
+    method: Method
+    image_size: tuple[int, int] | None = None
+    model: str = ""
+    latent_space: str = ""
+    weights_digest: str = ""
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """(C,h,w) of the latents that they fit."""
+        return next(iter(self.vectors.values())).direction.shape
+
+    def edit(self, latents: Latents, strengths: Mapping[str, float]) -> Latents:
+        """Add attribute vectors to the latents of B images: values + the sum of strength * direction.
+
+        Args:
+            latents: raw; of moments the mean is taken.
+            strengths: of attributes by name; 1 is the difference of an average image with it to one without.
+
+        Returns:
+            float32 latents.
+
+        Raises:
+            LatentSpaceMismatch: the latents are of another latent space, or of other weights where it has no name.
+            ValueError: they are scaled or of another shape, or there is no such attribute.
+        """
+        check_same_space(latents, self)
+        if latents.scaled:
+            raise ValueError("the latents are scaled; attribute vectors are for raw ones")
+        if latents.values.shape[1:] != self.latent_shape:
+            size = "" if self.image_size is None else f"; encode with size={self.image_size}"
+            raise ValueError(f"latents have the shape {latents.values.shape[1:]}, vectors {self.latent_shape}{size}")
+        values = latents.values.astype(np.float32)
+        for name, strength in strengths.items():
+            if name not in self.vectors:
+                raise ValueError(f"there is no attribute {name!r}; there are {', '.join(self.vectors)}")
+            values = values + np.float32(strength) * self.vectors[name].direction
+        return replace(latents, values=values, logvar=None, kind=LatentKind.MODE)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write a safetensors file, whole or not at all, and the folders above it.
+
+        It holds the tensors `directions` (A,C,h,w) and `offsets` (A,), and everything else as metadata.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        path = Path(path)
+        vectors = list(self.vectors.values())
+        metadata = {
+            "format": FORMAT,
+            "method": self.method,
+            "model": self.model,
+            "latent_space": self.latent_space,
+            "weights_digest": self.weights_digest,
+            "image_size": json.dumps(self.image_size),
+            "attributes": json.dumps([_described(vector) for vector in vectors]),
+        }
+        tensors = {
+            "directions": np.stack([vector.direction for vector in vectors]),
+            "offsets": np.array([vector.offset for vector in vectors]),
+        }
+        write_whole(path, save(tensors, metadata))
+        return path
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Attributes":
+        """Read what `save` wrote.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError: it is no safetensors file, or not one of attribute vectors.
+        """
+        path = Path(path)
+        tensors, metadata = read_tensors(path, "attribute vectors", FORMAT)
+        try:
+            directions, offsets = tensors["directions"], tensors["offsets"]
+            described = json.loads(metadata["attributes"])
+            if directions.ndim != 4 or directions.dtype != np.float32 or not directions.size:
+                raise ValueError(f"directions are {directions.dtype} {directions.shape}; float32 (A,C,h,w) is needed")
+            vectors = {
+                each["name"]: AttributeVector(
+                    name=each["name"],
+                    direction=direction,
+                    offset=float(offset),
+                    fitted_with=int(each["fitted"][0]),
+                    fitted_without=int(each["fitted"][1]),
+                    held_out=HeldOut(*map(int, each["held_out"])),
+                )
+                for each, direction, offset in zip(described, directions, offsets, strict=True)
+            }
+            if len(vectors) != len(described) or metadata["method"] not in get_args(Method):
+                raise ValueError("an attribute is there twice, or the method is unknown")
+            size = json.loads(metadata["image_size"])
+            return cls(
+                vectors,
+                metadata["method"],  # type: ignore[arg-type]
+                None if size is None else (int(size[0]), int(size[1])),
+                metadata.get("model", ""),
+                metadata.get("latent_space", ""),
+                metadata.get("weights_digest", ""),
+            )
+        except (IndexError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is not a whole file of attribute vectors: {error}") from error
+
+
+def _described(vector: AttributeVector) -> dict[str, object]:
+    held_out = vector.held_out
+    return {
+        "name": vector.name,
+        "fitted": [vector.fitted_with, vector.fitted_without],
+        "held_out": [held_out.with_right, held_out.with_all, held_out.without_right, held_out.without_all],
+    }

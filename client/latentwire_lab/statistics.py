@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The posteriors of many images -> how far they are, taken together, from the prior N(0, I). numpy only.
+
+A VAE's decoder has learned from samples of the aggregate posterior: an image at random, then a sample of its posterior.
+Where that is far from N(0, I), samples of N(0, I) are not what the decoder knows.
+
+A dimension is a channel. Those of a vector model are its latent dimensions. In spatial latents every position of every
+image is an observation of each channel, and one number more tells how far they are from N(0, I): the correlation of
+neighbouring positions, which are independent there.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+from latentwire_core.kinds import LatentKind
+from latentwire_core.latents import Latents
+from latentwire_core.noise import MAX_SEED
+
+Array = npt.NDArray[np.float64]
+
+ACTIVE_VARIANCE = 0.01
+"""A dimension is active where the posterior mean varies by more than this over the images (Burda, Grosse,
+Salakhutdinov, Importance weighted autoencoders, ICLR 2016, section 5.2)."""
+
+# Of each measure: up to where the aggregate posterior is called close to N(0, I), and k, where k / sqrt(N) is what N
+# draws of N(0, 1) themselves may reach; in one dimension of 100 000 or so they reach more.
+MEAN, STD, KS, CORRELATION = (0.15, 4.4), (0.15, 3.1), (0.1, 2.5), (0.2, 4.4)
+
+# Of its root mean square: what varies by less is constant, and its correlation would be one of rounding errors.
+CONSTANT = 1e-9
+
+POSITIONS = 4096
+"""Of an image with more positions this many are drawn at random, so that a large one doesn't outweigh the others."""
+
+
+@dataclass(frozen=True)
+class Departure:
+    """How far the aggregate posterior is from N(0, I) by one measure.
+
+    Attributes:
+        measure: its name.
+        value: the largest over the dimensions, at least 0.
+        where: the dimension, or the two, that it is of.
+        limit: up to which it counts as close.
+        noise: how much beyond the limit may be chance, given the number of observations.
+    """
+
+    measure: str
+    value: float
+    where: str
+    limit: float
+    noise: float
+
+    def __str__(self) -> str:
+        sign = ">" if self.value > self.limit else "<="
+        return f"{self.measure} {self.value:.2f} {sign} {self.limit:g} ({self.where})"
+
+
+@dataclass(frozen=True, eq=False)
+class LatentStatistics:
+    """Of the aggregate posterior of some images, in D dimensions; see the module's text for what a dimension is.
+
+    Attributes:
+        images: how many.
+        observations: N, of each dimension: images times positions.
+        samples: float32 (D,N), of the aggregate posterior; without log-variances the means themselves.
+        mean: (D,), of the samples.
+        std: (D,), likewise, with N - 1.
+        ks: (D,), the Kolmogorov-Smirnov distance of the samples to N(0, 1), 0..1.
+        correlation: (D,D), of the samples; 0 where a dimension is constant.
+        neighbour_correlation: (D,), of a sample with those below and to the right of it; None: there are none.
+        mean_variance: (D,), of the posterior mean over images and positions.
+        kl: (D,), nats per image: the KL divergence of the posterior to N(0, 1), summed over positions, averaged over
+            images; None: the model has no log-variance.
+    """
+
+    images: int
+    observations: int
+    samples: npt.NDArray[np.float32]
+    mean: Array
+    std: Array
+    ks: Array
+    correlation: Array
+    neighbour_correlation: Array | None
+    mean_variance: Array
+    kl: Array | None
+
+    @property
+    def active(self) -> npt.NDArray[np.bool_]:
+        """(D,): whether the posterior mean of a dimension varies with the image; see `ACTIVE_VARIANCE`."""
+        return self.mean_variance > ACTIVE_VARIANCE
+
+    @property
+    def total_kl(self) -> float | None:
+        """Of all dimensions, nats per image; None: the model has no log-variance."""
+        return None if self.kl is None else float(self.kl.sum())
+
+    def departures(self) -> tuple[Departure, ...]:
+        """Return how far it is from N(0, I), by each measure that there is."""
+        pairs = np.abs(np.triu(self.correlation, 1))
+        found = [
+            self._departure("|mean|", np.abs(self.mean), MEAN),
+            self._departure("|std - 1|", np.abs(self.std - 1), STD),
+            self._departure("KS distance", self.ks, KS),
+        ]
+        if len(pairs) > 1:
+            found.append(self._departure("|correlation| of two", pairs, CORRELATION))
+        if self.neighbour_correlation is not None:
+            found.append(
+                self._departure("|correlation| of neighbours", np.abs(self.neighbour_correlation), CORRELATION)
+            )
+        return tuple(found)
+
+    @property
+    def is_close(self) -> bool | None:
+        """Whether the aggregate posterior is close to N(0, I); None: there are too few observations to tell.
+
+        It is where no departure is over its limit, and is not where one is by more than chance gives.
+        """
+        departures = self.departures()
+        if all(each.value <= each.limit for each in departures):
+            return True
+        return False if any(each.value > each.limit + each.noise for each in departures) else None
+
+    @property
+    def verdict(self) -> str:
+        """`is_close` as a sentence, with the departures that decide it."""
+        over = [each for each in self.departures() if each.value > each.limit]
+        reasons = ", ".join(map(str, over or self.departures()))
+        if self.is_close is None:
+            return (
+                f"{self.images} images are too few to tell whether it is close to N(0, I): {reasons}, perhaps by chance"
+            )
+        return f"{'close' if self.is_close else 'not close'} to N(0, I): {reasons}"
+
+    def _departure(self, measure: str, values: Array, limit: tuple[float, float]) -> Departure:
+        worst = np.unravel_index(np.argmax(values), values.shape)
+        where = f"dimension {worst[0]}" if len(worst) == 1 else f"dimensions {worst[0]} and {worst[1]}"
+        return Departure(measure, float(values[worst]), where, limit[0], limit[1] / self.observations**0.5)
+
+
+def posterior_statistics(posteriors: Iterable[Latents], *, seed: int = 0) -> LatentStatistics:
+    """Map the moments of many images, of one size or of several, to their statistics.
+
+    Args:
+        posteriors: of the kind MOMENTS, one image or more each; they are read one by one and not kept.
+        seed: of the samples; that of image k is seed + k, modulo 2^64.
+
+    Raises:
+        ValueError: one is not of the kind MOMENTS, the channels differ, or there are fewer than 2 observations.
+    """
+    samples: list[npt.NDArray[np.float32]] = []
+    means: list[npt.NDArray[np.float32]] = []
+    kls: list[Array] = []
+    products: list[Array] = []
+    for number, posterior in enumerate(image for batch in posteriors for image in batch.split()):
+        if posterior.kind is not LatentKind.MOMENTS:
+            raise ValueError(f"these latents are a {posterior.kind}; encode with kind='moments'")
+        mean = posterior.values[0].astype(np.float32)
+        if samples and len(mean) != len(samples[0]):
+            raise ValueError(f"latents have {len(mean)} channels, those before {len(samples[0])}; take one model's")
+        sample = mean
+        if posterior.logvar is not None:
+            sample = posterior.sample([(seed + number) % (MAX_SEED + 1)]).values[0].astype(np.float32)
+            kls.append(_kl(mean.astype(np.float64), posterior.logvar[0].astype(np.float64)).sum(axis=(1, 2)))
+        products.append(_neighbour_products(sample.astype(np.float64)))
+        chosen = _chosen(seed, mean[0].size)
+        samples.append(sample.reshape(len(sample), -1)[:, chosen])
+        means.append(mean.reshape(len(mean), -1)[:, chosen])
+    together = np.concatenate(samples, axis=1) if samples else np.empty((0, 0), np.float32)
+    if together.shape[1] < 2:
+        raise ValueError(f"there are {together.shape[1]} observations of each dimension; 2 are needed, better 500")
+    wide = together.astype(np.float64)
+    return LatentStatistics(
+        images=len(samples),
+        observations=together.shape[1],
+        samples=together,
+        mean=wide.mean(axis=1),
+        std=wide.std(axis=1, ddof=1),
+        ks=_ks_distances(wide),
+        correlation=_correlation(wide),
+        neighbour_correlation=_neighbour_correlation(sum(products[1:], products[0])),
+        mean_variance=np.concatenate(means, axis=1).astype(np.float64).var(axis=1, ddof=1),
+        kl=np.mean(kls, axis=0) if kls else None,
+    )
+
+
+def _kl(mean: Array, logvar: Array) -> Array:
+    """KL(N(mean, exp(logvar)) || N(0, 1)) in nats, elementwise (Kingma and Welling, 2014, appendix B)."""
+    return (mean**2 + np.exp(logvar) - 1 - logvar) / 2
+
+
+def _chosen(seed: int, positions: int) -> npt.NDArray[np.int64] | slice:
+    if positions <= POSITIONS:
+        return slice(None)
+    return np.random.default_rng(seed).choice(positions, POSITIONS, replace=False)
+
+
+@cache
+def _normal_distribution() -> tuple[Array, Array]:
+    """The distribution function of N(0, 1), which numpy lacks: between these points it is a line to within 3e-8."""
+    points = np.linspace(-8, 8, 2**14 + 1)
+    return points, np.array([NormalDist().cdf(point) for point in points])
+
+
+def _ks_distances(samples: Array) -> Array:
+    """(D,N) -> (D,): the largest distance of the empirical distribution function to that of N(0, 1), on both sides."""
+    expected = np.interp(np.sort(samples, axis=1), *_normal_distribution())
+    steps = np.arange(samples.shape[1] + 1) / samples.shape[1]
+    return np.asarray(np.maximum((steps[1:] - expected).max(axis=1), (expected - steps[:-1]).max(axis=1)))
+
+
+def _correlation(samples: Array) -> Array:
+    deviations = samples - samples.mean(axis=1, keepdims=True)
+    lengths = np.linalg.norm(deviations, axis=1, keepdims=True)
+    varies = lengths > CONSTANT * np.linalg.norm(samples, axis=1, keepdims=True)
+    directions = np.divide(deviations, lengths, out=np.zeros_like(deviations), where=varies)
+    correlation: Array = directions @ directions.T
+    np.fill_diagonal(correlation, 1)
+    return correlation
+
+
+def _neighbour_products(sample: Array) -> Array:
+    """(D,h,w) -> (6,D): of all pairs (a, b) of neighbours their number and the sums of a, b, a^2, b^2 and ab."""
+    dimensions = len(sample)
+    a = np.concatenate([sample[:, :-1].reshape(dimensions, -1), sample[:, :, :-1].reshape(dimensions, -1)], axis=1)
+    b = np.concatenate([sample[:, 1:].reshape(dimensions, -1), sample[:, :, 1:].reshape(dimensions, -1)], axis=1)
+    return np.stack([each.sum(axis=1) for each in (np.ones_like(a), a, b, a * a, b * b, a * b)])
+
+
+def _neighbour_correlation(products: Array) -> Array | None:
+    if not products[0].any():
+        return None
+    mean_a, mean_b, square_a, square_b, product = products[1:] / products[0]
+    spread = np.sqrt(np.maximum(square_a - mean_a**2, 0) * np.maximum(square_b - mean_b**2, 0))
+    covariance = product - mean_a * mean_b
+    varies = spread > CONSTANT * np.sqrt(square_a * square_b)
+    return np.asarray(np.divide(covariance, spread, out=np.zeros_like(covariance), where=varies))

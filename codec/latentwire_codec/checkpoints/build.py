@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A class, its configuration and stored tensors -> a network with exactly these weights.
+
+Names and shapes must match the class; a missing tensor is refused, never left random.
+"""
+
+import inspect
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentwire_codec.networks.calling import CALLINGS
+from latentwire_core.errors import CheckpointError
+
+# Left over from training, in files that hold a VAE alone: losses (a discriminator among them), averaging.
+IGNORED = re.compile(r"(loss|model_ema)\.")
+# A counter of batch norm that says nothing about its output; some files leave it out.
+COUNTER = "bn.num_batches_tracked"
+# What we write into a configuration whatever its class; diffusers would warn of what is strange to it.
+OWN_KEYS = ("latent_space", "latent_units")
+# Folders saved before diffusers 0.17 name the attention's layers so (SD 1.x and 2.x VAEs among them).
+OLD_ATTENTION = re.compile(r"(attentions\.\d+)\.(query|key|value|proj_attn)\.")
+NEW_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A VAE as its files hold it.
+
+    Attributes:
+        where: what messages call it.
+        class_name: its class.
+        config: the configuration of that class, as far as it is told or follows from the shapes.
+        told: the part of it that somebody wrote down: config.json, or the file beside a single file.
+        tensors: as they are stored, under the class's names.
+        files: where they come from.
+        family: the name of the family that the rest of a full checkpoint shows; empty: none.
+    """
+
+    where: Path
+    class_name: str
+    config: Mapping[str, Any]
+    told: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+    files: tuple[Path, ...]
+    family: str = ""
+
+
+def build_network(stored: Stored) -> tuple[Any, dict[str, Tensor]]:
+    """Map what is stored to its network, and to its tensors under the network's names and shapes.
+
+    Returns:
+        The network in float32, on the CPU, in eval mode; the tensors in the dtypes that they are stored in.
+
+    Raises:
+        CheckpointError: the class is not supported, the configuration does not describe it, or the tensors are not
+            those that it needs.
+    """
+    module = _empty(stored)
+    wanted: dict[str, Tensor] = module.state_dict()
+    tensors = {_current_name(name): tensor for name, tensor in stored.tensors.items() if not IGNORED.match(name)}
+    for name, tensor in tensors.items():
+        # Attention layers were 1x1 convolutions once: the same numbers in another shape.
+        if "attentions" in name and name in wanted and tensor.numel() == wanted[name].numel():
+            tensors[name] = tensor.reshape(wanted[name].shape)
+    if COUNTER in wanted:
+        tensors[COUNTER] = torch.tensor(0)
+    _refuse_differences(stored.where, wanted, tensors)
+    # Copied: as they are read they are mapped from the file, and whoever writes over it would change a running network.
+    weights = {
+        name: tensor.to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
+        for name, tensor in tensors.items()
+    }
+    module.load_state_dict(weights, strict=True, assign=True)
+    return module.eval(), tensors
+
+
+def _empty(stored: Stored) -> Any:
+    """Build the network without numbers."""
+    import diffusers
+
+    from latentwire_codec.networks import pipeline_vae
+
+    class_name = stored.class_name
+    if class_name not in CALLINGS:
+        raise CheckpointError(f"{stored.where} names the class {class_name!r}; supported: {', '.join(CALLINGS)}")
+    home = pipeline_vae if hasattr(pipeline_vae, class_name) else diffusers
+    if not hasattr(home, class_name):
+        raise CheckpointError(f"{stored.where} is an {class_name}, which diffusers {diffusers.__version__} lacks")
+    kind = getattr(home, class_name)
+    ours = {key: stored.config[key] for key in OWN_KEYS if key in stored.config}
+    strange = ours.keys() - inspect.signature(kind.__init__).parameters.keys()
+    try:
+        with torch.device("meta"):  # no time is spent on random numbers that are replaced
+            module = kind.from_config({key: value for key, value in stored.config.items() if key not in strange})
+        module.register_to_config(**{key: ours[key] for key in strange})
+        return module
+    except Exception as error:
+        beside = stored.where.with_suffix(".json").name if stored.where.is_file() else "config.json"
+        raise CheckpointError(
+            f"{stored.where} does not describe an {class_name}: {error}; what tensors don't show, such as "
+            f"norm_num_groups, is read from {beside} beside them"
+        ) from error
+
+
+def _current_name(name: str) -> str:
+    return OLD_ATTENTION.sub(lambda match: f"{match[1]}.{NEW_ATTENTION[match[2]]}.", name)
+
+
+def _refuse_differences(where: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    shared = wanted.keys() & found.keys()
+    # Quantized weights are integers, which mean nothing without what they were divided by.
+    other = {name for name in shared if wanted[name].is_floating_point() and not found[name].is_floating_point()}
+    problems = {
+        "missing": wanted.keys() - found.keys(),
+        "not known to the class": found.keys() - wanted.keys(),
+        "of another shape": {name for name in shared if wanted[name].shape != found[name].shape},
+        "not of floating-point numbers": other,
+        "not finite": {name for name in shared - other if not found[name].float().isfinite().all()},
+    }
+    phrases = [f"{len(names)} {what} (such as {min(names)})" for what, names in problems.items() if names]
+    if phrases:
+        raise CheckpointError(f"the tensors in {where} do not fit its configuration: {'; '.join(phrases)}")

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is said and known about a VAE -> the scale and shift of its latents, and the name of their space.
+
+The first that speaks decides: the caller, a configuration, the weights themselves, the family (as the caller names
+it, as the rest of a full checkpoint or the shapes show it, as a registry of digests knows it), and, where all are
+silent, an error. Nothing is guessed: SD 1.x and SDXL VAEs have the same shapes, and the wrong factor washes images
+out silently.
+"""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from latentwire_codec.checkpoints.families import BY_NAME, Family
+from latentwire_core.errors import CheckpointError
+from latentwire_core.scaling import Scaling, from_config
+
+log = logging.getLogger("latentwire")
+
+Numbers = float | Sequence[float]
+# In a configuration the first means nothing without the second.
+PAIRS = (("shift_factor", "scaling_factor"), ("latents_mean", "latents_std"), ("latents_std", "latents_mean"))
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the caller says; None: nothing.
+
+    Attributes:
+        scale: 1 or C numbers.
+        shift: 1 or C numbers.
+        latent_space: a family's name, or one of the caller's own.
+    """
+
+    scale: Numbers | None = None
+    shift: Numbers | None = None
+    latent_space: str | None = None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known about a VAE.
+
+    Attributes:
+        where: what messages call it.
+        config: of its class, complete.
+        told: the part of it that somebody wrote down.
+        tensors: its tensors, by name.
+        candidates: the families with such a network.
+        family: the family that a full checkpoint or a registry shows; empty: none.
+        defaults: whether the class's own factors stand where none are told, as diffusers reads its folders.
+    """
+
+    where: Path
+    config: Mapping[str, Any]
+    told: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+    candidates: Sequence[Family]
+    family: str
+    defaults: bool
+
+
+def resolve(wish: Wish, evidence: Evidence) -> tuple[Scaling, str]:
+    """Map what is said and known to scale and shift, and to the name of the latent space (empty: unnamed).
+
+    Raises:
+        CheckpointError: nothing says which factors are right, or they cannot be used.
+    """
+    for given, needed in PAIRS:
+        if evidence.told.get(given) is not None and evidence.told.get(needed) is None:
+            raise CheckpointError(f"{evidence.where}: its configuration tells {given}, but no {needed}; give both")
+    family = _family(wish, evidence)
+    found = _found(evidence, family)
+    scaling = found if wish.scale is None and wish.shift is None else _wished(wish, evidence, found)
+    if scaling is None:
+        raise CheckpointError(_refusal(evidence))
+    check(scaling)
+    if wish.latent_space is not None:
+        if family is not None and family.name == wish.latent_space and family.scaling not in (None, scaling):
+            log.warning(
+                "%s: its latents are named %s, but scaled as none of that family's are: by %s after a shift by %s; %s",
+                evidence.where, family.name, _text(scaling.scale), _text(scaling.shift), _listed([family]),
+            )  # fmt: skip
+        return scaling, wish.latent_space
+    named = str(evidence.told.get("latent_space", ""))
+    return scaling, named or _space(evidence.candidates, family, scaling)
+
+
+def told_by(config: Mapping[str, Any]) -> Scaling | None:
+    """Map a diffusers configuration to its factors, see `scaling.from_config`; None where it has no factors.
+
+    Raises:
+        CheckpointError: they are no numbers, or cannot be undone.
+    """
+    try:
+        scaling = from_config(config)
+        return None if scaling is None else check(scaling)
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        raise CheckpointError(f"the scaling in the configuration is not of finite numbers: {error!r}") from error
+
+
+def told_by_batch_norm(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Scaling | None:
+    """Map FLUX.2's batch norm to factors of the VAE's own C channels; None: there is no batch norm.
+
+    It holds the statistics of 4C channels, one for each place in a patch of 2x2 (channel 4c + place); those of a
+    channel are pooled over its four places. The FLUX.2 pipelines fold the patches and normalise themselves, from raw
+    latents; pooled factors differ from theirs as the four places do.
+    """
+    if "bn.running_mean" not in tensors:
+        return None
+    places = (int(config["latent_channels"]), -1)
+    mean, var = (tensors[f"bn.running_{name}"].double().unflatten(0, places) for name in ("mean", "var"))
+    pooled = mean.mean(1)
+    variance = (var + mean.square()).mean(1) - pooled.square() + float(config.get("batch_norm_eps", 0.0))
+    return check(Scaling(tuple(variance.rsqrt().tolist()), tuple(pooled.tolist())))
+
+
+def in_config(scaling: Scaling, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Map factors to the configuration that tells them, so that a pipeline that reads it does the same.
+
+    Keys that the class does not have are not added: FLUX.2 keeps its factors in its weights.
+    """
+    if told_by(config) == scaling:
+        return dict(config)
+    changes: dict[str, Any]
+    if len(scaling.scale) == len(scaling.shift) == 1 and "scaling_factor" in config:
+        # None where nothing is shifted, but where the class has a number: some pipelines add it unasked.
+        shift = scaling.shift[0] or (None if config.get("shift_factor") is None else 0.0)
+        changes = {"scaling_factor": scaling.scale[0], "shift_factor": shift, "latents_mean": None, "latents_std": None}
+    else:
+        channels = max(len(scaling.scale), len(scaling.shift), len(config.get("latents_mean") or ()))
+        mean, scale = (list(numbers) * (channels // len(numbers)) for numbers in (scaling.shift, scaling.scale))
+        std = [1 / number for number in scale]
+        changes = {"scaling_factor": 1.0, "shift_factor": None, "latents_mean": mean, "latents_std": std}
+    return {**config, **{key: value for key, value in changes.items() if key in config}}
+
+
+def check(scaling: Scaling) -> Scaling:
+    """Return factors that can be undone.
+
+    Raises:
+        CheckpointError: these cannot.
+    """
+    if not all(map(math.isfinite, (*scaling.scale, *scaling.shift))) or 0.0 in scaling.scale:
+        raise CheckpointError(f"scaling by {scaling.scale} after a shift by {scaling.shift} cannot be undone")
+    return scaling
+
+
+def _family(wish: Wish, evidence: Evidence) -> Family | None:
+    """Return the family that is named, or shown; one without such a network is out of the question."""
+    for name in (wish.latent_space, evidence.told.get("latent_space"), evidence.family):
+        family = BY_NAME.get(str(name))
+        if family is not None and (family in evidence.candidates or not evidence.candidates):
+            return family
+    return evidence.candidates[0] if len(evidence.candidates) == 1 else None
+
+
+def _found(evidence: Evidence, family: Family | None) -> Scaling | None:
+    """Return the factors that stand without the caller's own."""
+    told = told_by(evidence.config) if told_by(evidence.told) is not None else None
+    told = told or told_by_batch_norm(evidence.tensors, evidence.config)
+    if told is not None:
+        return told
+    if family is not None and family.scaling is not None:
+        return family.scaling
+    shared = {candidate.scaling for candidate in evidence.candidates}
+    if len(shared) == 1:
+        return shared.pop()
+    return told_by(evidence.config) if evidence.defaults else None
+
+
+def _wished(wish: Wish, evidence: Evidence, found: Scaling | None) -> Scaling:
+    """Complete the caller's scale or shift: with what was found, or with the family of that scale."""
+    if wish.scale is None:
+        if found is None:
+            raise CheckpointError(f"{evidence.where}: a shift is given, but no scale; give scale too")
+        return Scaling(found.scale, _numbers(wish.shift, "shift"))
+    scale = _numbers(wish.scale, "scale")
+    if wish.shift is not None:
+        return Scaling(scale, _numbers(wish.shift, "shift"))
+    if found is not None and (told_by(evidence.told) is not None or len(evidence.candidates) == 1):
+        return Scaling(scale, found.shift)
+    known = [family.scaling for family in evidence.candidates if family.scaling is not None]
+    shifts = {scaling.shift for scaling in known if _close(scaling.scale, scale)}
+    if len(shifts) == 1:
+        return Scaling(scale, shifts.pop())
+    if any(len(scaling.shift) == 1 and scaling.shift != (0.0,) for scaling in known):
+        raise CheckpointError(
+            f"{evidence.where}: scale is {scale[0]:g}, which is none of {_listed(evidence.candidates)}, and their "
+            "latents are shifted; give shift too"
+        )
+    return Scaling(scale)
+
+
+def _space(candidates: Sequence[Family], family: Family | None, scaling: Scaling) -> str:
+    """Name the space of a known network by its factors."""
+    if family is not None and (family.scaling is None or _same(family.scaling, scaling)):
+        return family.name
+    names = [one.name for one in candidates if one.scaling is not None and _same(one.scaling, scaling)]
+    return names[0] if len(names) == 1 else ""
+
+
+def _refusal(evidence: Evidence) -> str:
+    known = _listed(evidence.candidates)
+    why = (
+        f"its tensors fit {known}, and nothing tells which"
+        if known
+        else f"no family that is known has such a network ({', '.join(BY_NAME)})"
+    )
+    sidecar = evidence.where.with_suffix(".json").name
+    remedy = "latent_space (a family's name) or scale" if known else "scale (and shift)"
+    remedy += ", for a server as --latent-space or --scale" if known else ", for a server as --scale and --shift"
+    return (
+        f"{evidence.where}: its scaling is not known: {why}; give {remedy}, or put "
+        f'{sidecar} beside it, such as {{"scaling_factor": 0.18215}}'
+    )
+
+
+def _listed(families: Sequence[Family]) -> str:
+    return " or ".join(
+        f"{family.name} (scale {_text(family.scaling.scale)}, shift {_text(family.scaling.shift)})"
+        for family in families
+        if family.scaling is not None
+    )
+
+
+def _text(numbers: tuple[float, ...]) -> str:
+    return " ".join(f"{number:g}" for number in numbers)
+
+
+def _numbers(value: Numbers | None, name: str) -> tuple[float, ...]:
+    try:
+        return tuple(map(float, value)) if isinstance(value, Sequence) else (float(value),)  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{name} is {value!r}; give a number, or one for each channel") from error
+
+
+def _same(one: Scaling, other: Scaling) -> bool:
+    return _close(one.scale, other.scale) and _close(one.shift, other.shift)
+
+
+def _close(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return len(one) == len(other) and all(math.isclose(a, b, rel_tol=1e-5) for a, b in zip(one, other, strict=True))

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A file of tensors -> their names and shapes at once, their numbers where asked for; no code in a file is ever run.
+
+A full checkpoint is many times larger than its VAE: only the tensors that are asked for are read.
+"""
+
+import re
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from latentwire_codec.checkpoints.model_name import PICKLES, SAFETENSORS, WEIGHT_SUFFIXES
+from latentwire_core.errors import CheckpointError
+
+SAFETY = (
+    "code in a file is never run; where you trust it, load it once with torch.load(..., weights_only=False) and save "
+    "its tensors with safetensors.torch.save_file"
+)
+
+# What a clone without Git LFS has in the place of each large file.
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
+# How torch's messages name what a pickle wants to call.
+CODE = re.compile(r"GLOBAL (\S+)")
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """The tensors of one file.
+
+    Attributes:
+        path: the file.
+        shapes: of each tensor, by name.
+    """
+
+    path: Path
+    shapes: Mapping[str, tuple[int, ...]]
+    _pickled: Mapping[str, Tensor] | None
+
+    def read(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """Map names to their tensors as they are stored; the others stay in the file.
+
+        Raises:
+            CheckpointError: the file cannot be read.
+        """
+        if self._pickled is not None:
+            return {name: self._pickled[name] for name in names}
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                return {name: file.get_tensor(name) for name in names}
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{self.path} cannot be read as safetensors: {error}") from error
+
+
+def open_weights(path: Path, allow_pickle: bool = False) -> WeightsFile:
+    """Map a file to its tensors.
+
+    Safetensors hold nothing but tensors. The other kinds are pickles: torch unpickles tensors and plain containers
+    only, and what needs anything else is refused.
+
+    Args:
+        path: `.safetensors`, `.ckpt`, `.pt`, `.pth`, or `.bin` where allowed.
+        allow_pickle: whether `.bin` is taken.
+
+    Raises:
+        CheckpointError: the file cannot be read, is of another kind, needs code to run, or holds no tensors.
+    """
+    suffix = path.suffix.lower()
+    if _is_pointer(path):
+        raise CheckpointError(
+            f"{path} is a Git LFS pointer, not the weights themselves; fetch them with `git lfs pull`"
+        )
+    if suffix in SAFETENSORS:
+        return _open_safetensors(path)
+    if suffix in PICKLES or (suffix == ".bin" and allow_pickle):
+        tensors = _unpickle(path)
+        return WeightsFile(path, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, tensors)
+    if suffix == ".bin":
+        raise CheckpointError(f"{path} is a pickle; allow pickles (allow_pickle=True), or save it as safetensors")
+    raise CheckpointError(f"{path} is of no kind that is known; known: {', '.join(WEIGHT_SUFFIXES)}, or a folder")
+
+
+def _is_pointer(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(LFS_POINTER)) == LFS_POINTER
+    except OSError:  # whoever reads it says so
+        return False
+
+
+def _open_safetensors(path: Path) -> WeightsFile:
+    try:
+        with safe_open(path, framework="pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
+    return WeightsFile(path, shapes, None)
+
+
+def _unpickle(path: Path) -> dict[str, Tensor]:
+    """Read a pickle of tensors; from a zip (torch >= 1.6) they are mapped, not read."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # whatever the bytes make of the unpickler
+        code = CODE.search(str(error))
+        if code:
+            raise CheckpointError(f"{path} is no pickle of tensors alone: it needs {code[1]}; {SAFETY}") from error
+        reason = f"{type(error).__name__} {next(iter(str(error).splitlines()), '')}".strip()
+        raise CheckpointError(f"{path} cannot be read as a pickle of tensors: {reason}") from error
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{path} holds a {type(content).__name__}; a mapping of names to tensors is needed")
+    # Beside the tensors a training framework keeps numbers such as the epoch.
+    tensors = {
+        name: value.detach() for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)
+    }
+    if not tensors:
+        raise CheckpointError(f"{path} holds no tensors")
+    return tensors

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A decoded Pillow image of any mode -> opaque 8-bit sRGB, without loss where it was that already.
+
+    image -> 16 bits to 8 -> colours and alpha apart
+    colours -> ICC profile, or Pillow's own conversion -> RGB
+    RGB and alpha -> over white
+
+Where this and Pillow differ, a comment says why.
+"""
+
+import io
+
+import numpy as np
+from PIL import Image, ImageCms, TiffImagePlugin
+
+from latentwire_core.errors import ImageError
+
+_TIFF_BITS_PER_SAMPLE, _TIFF_PHOTOMETRIC = 258, 262
+_PROFILE_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}
+
+
+def to_opaque_srgb(image: Image.Image, png_depth: int | None = None) -> Image.Image:
+    """A decoded image of any mode but F -> mode RGB: in sRGB, composited over white.
+
+    Args:
+        image: decoded, with Pillow's `info` (transparent colour, ICC profile). A PNG's
+            transparent colour in `info` is scaled to 8 bits in place.
+        png_depth: bits per sample if the file was a PNG, else None.
+
+    Returns:
+        Mode RGB, of the same size; not turned by EXIF.
+
+    Raises:
+        ImageError: 32-bit grey with a value outside 0..65535.
+        ValueError: Pillow knows no conversion.
+    """
+    colours, alpha = _split_alpha(image, png_depth)
+    rgb = _to_srgb(colours, image.info.get("icc_profile"))
+    if alpha is None:
+        return rgb
+    white = Image.new("RGB", rgb.size, "white")
+    white.paste(rgb, mask=alpha)
+    return white
+
+
+def _split_alpha(image: Image.Image, png_depth: int | None) -> tuple[Image.Image, Image.Image | None]:
+    """A decoded image -> its 8-bit colours without alpha, and its alpha (mode L) if it has one."""
+    if image.mode.startswith("I"):
+        return _grey_from_16_bits(image)
+    if image.mode == "La":
+        image = image.convert("LA")  # Pillow converts premultiplied grey to nothing else
+    transparent = image.info.get("transparency")
+    if png_depth and transparent is not None:
+        # Pillow keeps the transparent colour in the file's own depth, and the pixels in 8 bits.
+        if image.mode == "L":
+            largest = 2**png_depth - 1
+            image.info["transparency"] = (transparent & largest) * (255 // largest)
+        elif image.mode == "RGB":
+            shift = png_depth - 8
+            image.info["transparency"] = tuple(value >> shift & 255 for value in transparent)
+    if not image.has_transparency_data:
+        return (image.convert("RGB") if image.mode == "P" else image), None
+    rgba = image.convert("RGBA")
+    # Grey stays grey, because a profile for grey can only be applied to grey.
+    colours = rgba.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+    return colours, rgba.getchannel("A")
+
+
+def _grey_from_16_bits(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """Mode I or I;16 -> the same grey in mode L, rounded, and alpha where one grey stands for it.
+
+    Raises:
+        ImageError: a value outside 0..65535.
+    """
+    values = np.asarray(image).astype(np.int32)
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > 65535:
+        raise ImageError(
+            f"grey values run from {low} to {high}; only 0..65535 has a defined white (scale them to 16 bits)"
+        )
+    transparent = image.info.get("transparency")
+    alpha = None
+    if transparent is not None:
+        alpha = Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8))
+    white = 65535
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.mode != "I":
+        # Pillow leaves to the caller that 12-bit samples end at 4095, and that 0 may be white.
+        if image.tag_v2.get(_TIFF_BITS_PER_SAMPLE) == (12,):
+            white = 4095
+        if image.tag_v2.get(_TIFF_PHOTOMETRIC, 0) == 0:
+            values = white - values
+    return Image.fromarray(((values * 255 + white // 2) // white).astype(np.uint8)), alpha
+
+
+def _to_srgb(image: Image.Image, icc: object) -> Image.Image:
+    """Colours without alpha, and their ICC profile if any -> mode RGB, in sRGB."""
+    if isinstance(icc, bytes):  # a PNG text chunk can put a str there
+        try:
+            converted = _apply_profile(image, icc)
+        except (OSError, ValueError, ImageCms.PyCMSError):
+            converted = None
+        if converted is not None:
+            return converted
+    return image.convert("RGB")
+
+
+def _apply_profile(image: Image.Image, icc: bytes) -> Image.Image | None:
+    """Colours and their profile -> mode RGB in sRGB; None where nothing is to be converted."""
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+    mode = _PROFILE_MODES.get(profile.profile.xcolor_space.strip())
+    if mode == "RGB" and image.mode in ("1", "L", "YCbCr", "RGBX"):
+        image = image.convert("RGB")
+    elif mode == "L" and image.mode == "1":
+        image = image.convert("L")
+    if mode is None or mode != image.mode:
+        return None
+    transform = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB")
+    if mode in ("RGB", "L"):
+        # Most profiles are sRGB itself, some with a curve of so few points that converting moves
+        # one pixel in fifty by one level. See first what happens to a grid of colours.
+        levels = np.arange(0, 256, 15 if mode == "RGB" else 1, dtype=np.uint8)
+        grid = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(1, -1, 3)
+        probe = Image.fromarray(grid if mode == "RGB" else levels[None, :])
+        before, after = np.asarray(probe.convert("RGB")), np.asarray(transform.apply(probe))
+        if np.abs(before.astype(np.int16) - after).max() <= 1:
+            return None
+    return transform.apply(image)

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A source of weights -> a VAE that is ready to run: checkpoint -> autoencoder -> probe."""
+
+from latentwire_codec.checkpoints.checkpoint import load_checkpoint
+from latentwire_codec.checkpoints.scaling import Numbers
+from latentwire_codec.runtime.autoencoder import Autoencoder
+from latentwire_codec.runtime.precision import Placement
+from latentwire_codec.runtime.probe import warn_of_mix_up
+from latentwire_codec.runtime.tiling.tiled import Tiling
+
+MIB = 2**20
+
+
+def load_autoencoder(
+    source: str = "f8c4",
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    scale: Numbers | None = None,
+    shift: Numbers | None = None,
+    latent_space: str | None = None,
+    allow_pickle: bool = False,
+    rewrites: bool = True,
+    activation_memory_mib: int | None = None,
+) -> Autoencoder:
+    """Map a source to a VAE that is ready to run.
+
+    A VAE whose weights may be SD 1.x's or SDXL's is tried on a few images: see `probe`.
+
+    Args:
+        source: see `load_checkpoint`, as for `scale` and what follows.
+        device: see `Placement.choose`.
+        dtype: see `Placement.choose`.
+        scale: 1 or C numbers; None: what the source tells.
+        shift: 1 or C numbers; None: what the source tells.
+        latent_space: a family's name (`sd1`, `sdxl` ...) or a name of your own; None: what the source shows.
+        allow_pickle: whether `.bin` weights are taken.
+        rewrites: whether a CPU computes with less arithmetic, equal within rounding; see `tiling`.
+        activation_memory_mib: MiB that the activations of one image may take; what needs more is computed in strips,
+            with the same result. None: half of the device's memory.
+
+    Raises:
+        ModelError: the source, the device or the dtype cannot be used, or nothing tells the scaling.
+    """
+    checkpoint = load_checkpoint(source, scale=scale, shift=shift, latent_space=latent_space, allow_pickle=allow_pickle)
+    budget = None if activation_memory_mib is None else activation_memory_mib * MIB
+    autoencoder = Autoencoder(checkpoint, Placement.choose(device, dtype), Tiling(rewrites, budget))
+    warn_of_mix_up(source, autoencoder)
+    return autoencoder

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One face for every image VAE: float images <-> raw latents, and raw <-> scaled latents.
+
+Latents are raw everywhere but in `to_scaled` and `to_raw`; no other module knows a scaling factor.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from latentwire_codec.checkpoints.checkpoint import Checkpoint
+from latentwire_codec.networks.calling import CALLINGS, image_channels
+from latentwire_codec.runtime.posterior import Posterior
+from latentwire_codec.runtime.precision import DTYPE_NAMES, Placement, Runtime
+from latentwire_codec.runtime.spec import AutoencoderSpec
+from latentwire_codec.runtime.tiling.footprint import Footprint, Half
+from latentwire_codec.runtime.tiling.tiled import Tiled, Tiling
+from latentwire_core.errors import CheckpointError, LatentSpaceMismatch, TensorError
+from latentwire_core.identity import Origin, same_space, space_in_words
+
+TRIAL_SIDE = 64
+
+
+class Autoencoder:
+    """A VAE at work: float images (B,3,H,W) in [-1,1] <-> raw latents (B,C,H/f,W/f).
+
+    Results are float32, finite, and on the CPU; an image's result does not depend on the rest of its batch (bitwise
+    on a CPU, within rounding on a GPU).
+    """
+
+    def __init__(self, checkpoint: Checkpoint, placement: Placement, tiling: Tiling = Tiling()) -> None:  # noqa: B008 - it is frozen
+        module, calling = checkpoint.module, CALLINGS[checkpoint.class_name]
+        n_in, n_out = image_channels(checkpoint.config)
+        if (n_in, n_out) != (3, 3):
+            raise CheckpointError(f"the {checkpoint.class_name} takes {n_in} channels and gives {n_out}; images have 3")
+        fixed_size = getattr(module, "fixed_size", None)
+        # Some networks make a single latent of an image larger than the trial.
+        side = max(TRIAL_SIDE, getattr(module, "spatial_compression_ratio", 1))
+        images = torch.zeros(1, 3, *(fixed_size or (side, side)))
+        footprint = Footprint.of(module, calling, images)
+        self._runtime = Runtime(module, placement, partial(Tiled, calling=calling, tiling=tiling, footprint=footprint))
+        latents, *logvar = self._run("encode", images)
+        channels = latents.shape[1]
+        parameters = sum(parameter.numel() for parameter in module.parameters())
+        self.spec = AutoencoderSpec(
+            class_name=checkpoint.class_name,
+            config=checkpoint.config,
+            latent_space=checkpoint.latent_space,
+            weights_digest=checkpoint.weights_digest,
+            file_sha256=checkpoint.file_sha256,
+            latent_channels=channels,
+            downsample_factor=images.shape[2] // latents.shape[2],
+            fixed_size=fixed_size,
+            scale=_each(checkpoint.scaling.scale, "scale", channels),
+            shift=_each(checkpoint.scaling.shift, "shift", channels),
+            latent_units=_units(checkpoint.latent_units, channels),
+            parameters=parameters,
+            weights_bytes=self._runtime.network.weights_bytes
+            + (0 if placement.dtype == torch.float32 else 4 * parameters),
+            device=str(placement.device),
+            dtype=DTYPE_NAMES[placement.dtype],
+            has_logvar=bool(logvar),
+        )
+
+    def encode(
+        self,
+        images: Tensor,
+        on_retry: Callable[[list[int]], None] | None = None,
+        pause: Callable[[], None] | None = None,
+    ) -> Posterior:
+        """Map images to the posterior of their latents.
+
+        Args:
+            images: float (B,3,H,W) in [-1,1], finite; H and W as `spec.check_images` wants them.
+            on_retry: told the indices of the images that were computed again in float32.
+            pause: called between the strips of a long execution; what it raises ends the execution.
+
+        Returns:
+            mean and logvar, each float32 (B,C,H/f,W/f), raw, on the CPU; logvar is None where the VAE has none.
+
+        Raises:
+            TensorError: the shape is wrong.
+            NonFiniteError: the output is not finite even in float32.
+        """
+        self._check_images(images)
+        mean, *logvar = self._run("encode", images, on_retry, pause)
+        return Posterior(mean.cpu(), logvar[0].cpu() if logvar else None)
+
+    def decode(
+        self,
+        latents: Tensor,
+        finish: Callable[[Tensor], Tensor] = lambda images: images,
+        on_retry: Callable[[list[int]], None] | None = None,
+        pause: Callable[[], None] | None = None,
+    ) -> Tensor:
+        """Map raw latents to images.
+
+        Args:
+            latents: float (B,C,h,w), raw, finite; of a shape as `spec.check_latents` wants it.
+            finish: applied to the images on the device before they are copied to the CPU, such as `pixels.to_uint8`.
+            on_retry: told the indices of the latents that were computed again in float32.
+            pause: called between the strips of a long execution; what it raises ends the execution.
+
+        Returns:
+            float32 (B,3,h*f,w*f), about [-1,1] and not clamped, through `finish`; on the CPU.
+
+        Raises:
+            TensorError: the shape is wrong.
+            NonFiniteError: the output is not finite even in float32.
+        """
+        self.spec.check_latents(latents.shape)
+        (images,) = self._run("decode", latents, on_retry, pause)
+        return finish(images).cpu()
+
+    def decode_with_gradients(self, latents: Tensor) -> Tensor:
+        """Map raw latents to images as `decode` does, for gradients to flow back: at once, and nothing is checked.
+
+        Args:
+            latents: float32 (B,C,h,w), on the device.
+
+        Returns:
+            float32 (B,3,h*f,w*f), about [-1,1] and not clamped, on the device.
+        """
+        (images,) = self._runtime.run_with_gradients(lambda network, batch: network.run_whole("decode", batch), latents)
+        return images
+
+    def to_scaled(self, raw: Tensor, scale: float | None = None, shift: float | None = None) -> Tensor:
+        """Map raw latents (B,C,h,w) to what a diffusion model works on: (raw - shift) * scale; None: its own."""
+        self.spec.check_latents(raw.shape)
+        return (raw - _factors(shift, self.spec.shift)) * _factors(scale, self.spec.scale)
+
+    def to_raw(self, scaled: Tensor, scale: float | None = None, shift: float | None = None) -> Tensor:
+        """Map scaled latents (B,C,h,w) to raw ones: scaled / scale + shift; None: the model's own."""
+        self.spec.check_latents(scaled.shape)
+        return scaled / _factors(scale, self.spec.scale) + _factors(shift, self.spec.shift)
+
+    def check_latent_space(self, origin: Origin, made_by: str = "") -> None:
+        """Refuse latents of another space; those of unknown origin are let through.
+
+        Args:
+            origin: of the latents; `same_space` is the rule.
+            made_by: the name of the model that made them, where a payload says so.
+
+        Raises:
+            LatentSpaceMismatch: the latents come from elsewhere, by name or by weights.
+        """
+        if not same_space(origin, self.spec):
+            remedy = f", {made_by!r}" if made_by else ", or leave their origin empty if you know that they fit"
+            raise LatentSpaceMismatch(
+                f"the latents' space is {space_in_words(origin)}; the model's is {space_in_words(self.spec)}; decode "
+                f"them with the model that made them{remedy}"
+            )
+
+    def approximates(self, half: Half, shape: Sequence[int]) -> bool:
+        """Tell whether one of images (B,3,H,W) or latents (B,C,h,w) is computed by its class's own tiling.
+
+        That is so where its activations need more than their memory, and the class is not known in strips: then tiles
+        are blended, and the result differs from the whole image's.
+        """
+        return bool(self._runtime.network.approximates(half, shape))
+
+    def _run(
+        self,
+        half: Half,
+        batch: Tensor,
+        on_retry: Callable[[list[int]], None] | None = None,
+        pause: Callable[[], None] | None = None,
+    ) -> tuple[Tensor, ...]:
+        def call(network: Tiled, placed: Tensor) -> tuple[Tensor, ...]:
+            return network.run(half, placed, pause or _no_pause)
+
+        return self._runtime.run(call, batch, on_retry)
+
+    def _check_images(self, images: Tensor) -> None:
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise TensorError(f"images have the shape {tuple(images.shape)}; (B, 3, H, W) is needed")
+        self.spec.check_images(*images.shape[2:])
+
+
+def _no_pause() -> None:
+    pass
+
+
+def _each(numbers: tuple[float, ...], name: str, channels: int) -> tuple[float, ...]:
+    if len(numbers) not in {1, channels}:
+        raise CheckpointError(f"{name} has {len(numbers)} numbers; 1 or {channels} are needed")
+    return numbers
+
+
+def _units(units: Sequence[float] | None, channels: int) -> tuple[float, ...] | None:
+    if units is None:
+        return None
+    if len(units) != channels or not all(math.isfinite(unit) and unit > 0 for unit in units):
+        raise CheckpointError(f"latent_units in config.json are {list(units)}; {channels} positive numbers are needed")
+    return tuple(units)
+
+
+def _factors(given: float | None, own: tuple[float, ...]) -> Tensor:
+    return torch.tensor(own if given is None else (given,), dtype=torch.float32).view(1, -1, 1, 1)

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a VAE is, as a plain record, and the shapes that it takes. No torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from latentwire_core.errors import TensorError
+
+
+@dataclass(frozen=True)
+class AutoencoderSpec:
+    """What a VAE is, as far as its callers need to know.
+
+    Attributes:
+        class_name: the class of its network, such as `AutoencoderKL`.
+        config: the configuration of that class.
+        latent_space: the identity of its latents (`latentwire-f8c4@3`); empty where it has none.
+        weights_digest: SHA-256 over its tensors, 64 hex digits.
+        file_sha256: SHA-256 of its weights file where it is a single one, else empty.
+        latent_channels: C, derived from the network.
+        downsample_factor: f, derived from the network; the side of the image where the latents are one vector.
+        fixed_size: the only image size (height, width) that the network takes; None: any multiple of f.
+        scale: 1 or C numbers; scaled = (raw - shift) * scale.
+        shift: 1 or C numbers.
+        latent_units: C numbers: the rounding steps at which an error in any channel costs as much in the decoded image,
+            about its standard deviation; None: not measured.
+        parameters: number of parameters.
+        weights_bytes: what the weights take in memory, with the forms that rewrites need, and with the float32 copy
+            beside half precision.
+        device: where it runs.
+        dtype: what it computes in, `float32`, `bfloat16` or `float16`.
+        has_logvar: whether its posterior has a log-variance; without one there is the mode only.
+    """
+
+    class_name: str
+    config: Mapping[str, Any]
+    latent_space: str
+    weights_digest: str
+    file_sha256: str
+    latent_channels: int
+    downsample_factor: int
+    fixed_size: tuple[int, int] | None
+    scale: tuple[float, ...]
+    shift: tuple[float, ...]
+    latent_units: tuple[float, ...] | None
+    parameters: int
+    weights_bytes: int
+    device: str
+    dtype: str
+    has_logvar: bool = True
+
+    def check_images(self, height: int, width: int) -> None:
+        """Refuse a size of raw images, in pixels, that the network does not take.
+
+        Raises:
+            TensorError: it is not the fixed size, or a side is no multiple of f.
+        """
+        f, fixed = self.downsample_factor, self.fixed_size
+        if fixed is None:
+            fits = min(height, width) > 0 and not height % f and not width % f
+            wanted = f"each side must be a multiple of {f}"
+        else:
+            fits, wanted = (height, width) == fixed, f"this model takes {fixed[1]}x{fixed[0]} only"
+        if not fits:
+            raise TensorError(f"image tensor is {width}x{height}; {wanted} (an image file may have any size)")
+
+    def check_latents(self, shape: tuple[int, ...]) -> None:
+        """Refuse a shape of latents that the network does not take.
+
+        Raises:
+            TensorError: it is not (B,C,h,w), or h and w are not those of the fixed size.
+        """
+        fits, sides = len(shape) == 4 and shape[1] == self.latent_channels and min(shape) > 0, "h, w"
+        if self.fixed_size is not None:
+            height, width = (side // self.downsample_factor for side in self.fixed_size)
+            fits, sides = fits and shape[2:] == (height, width), f"{height}, {width}"
+        if not fits:
+            wanted = f"(B, {self.latent_channels}, {sides}) is needed, each at least 1"
+            raise TensorError(f"latents have the shape {tuple(shape)}; {wanted}")

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A module and a trial run -> the elements of the widest feature map in it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from latentwire_codec.networks.calling import Calling
+
+Half = Literal["encode", "decode"]
+
+# Input, normalised and activated: what a network in eager mode holds of its widest map at a time.
+MAPS = 3
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Elements in work at a time for each place of the input, where a network is run as it is.
+
+    Attributes:
+        encode: for each pixel of the image.
+        decode: for each place of the latents.
+    """
+
+    encode: float
+    decode: float
+
+    @classmethod
+    def of(cls, module: nn.Module, calling: Calling, images: Tensor) -> "Footprint":
+        """Run both halves of a network on a small image (1,3,H,W)."""
+        with torch.inference_mode(), _Widest(module) as widest:
+            latents = calling.encode(module, images)[0]
+            encoding = widest.take()
+            calling.decode(module, latents)
+            return cls(MAPS * encoding / images[0, 0].numel(), MAPS * widest.take() / latents[0, 0].numel())
+
+
+def held_bytes(*things: object) -> int:
+    """Return the bytes of all tensors that modules and other objects of ours hold, each once."""
+    storages: dict[int, int] = {}
+    seen: set[int] = set()
+    left = list(things)
+    while left:
+        thing = left.pop()
+        if id(thing) in seen:
+            continue
+        seen.add(id(thing))
+        if isinstance(thing, Tensor):
+            storages[thing.untyped_storage().data_ptr()] = thing.untyped_storage().nbytes()
+        elif isinstance(thing, nn.Module):
+            left += [*thing.parameters(), *thing.buffers()]
+        elif isinstance(thing, Mapping):
+            left += thing.values()
+        elif isinstance(thing, list | tuple):
+            left += thing
+        elif type(thing).__module__.startswith(__package__):
+            left.append(vars(thing))
+    return sum(storages.values())
+
+
+class _Widest:
+    """Elements of the largest tensor that any part of a module gives while the context lasts."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._elements = 0
+
+    def take(self) -> int:
+        """Return the number so far, and begin again."""
+        elements, self._elements = self._elements, 0
+        return elements
+
+    def __enter__(self) -> "_Widest":
+        self._handles = [part.register_forward_hook(self._note) for part in self._module.modules()]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _note(self, part: nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor):
+            self._elements = max(self._elements, output.numel())

@@ -1,0 +1,303 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `.lat` container: a header and sections of bytes <-> one payload, checked. Needs no torch and no coder.
+
+docs/bitstream.md specifies it byte by byte. Nothing is allocated for what a header announces before the header is known
+to be as it was written.
+"""
+
+import enum
+import math
+import string
+import zlib
+from dataclasses import dataclass
+
+from latentwire_core.errors import (
+    ChecksumMismatch,
+    Malformed,
+    TensorError,
+    TrailingBytes,
+    Truncated,
+    UnsupportedVersion,
+)
+from latentwire_core.varints import to_varint
+
+MAGIC = b"\x89LAT"
+VERSION = 1
+MAX_CHANNELS = 1024
+MAX_SIDE = 1 << 16
+MAX_VALUES = 1 << 24
+"""Latents in one payload, unless the reader allows others: 16384x16384 pixels at f = 8 and C = 4."""
+MAX_NAME_BYTES = 255
+DIGEST_BYTES = 8
+LARGEST_STEP = (1 << 16) - 1
+EXPONENTS = range(-64, 64)
+LARGEST_NUMBER = (1 << 32) - 1
+"""Of those that are written as varints."""
+SECTION_BITS = {"weights": 72, "symbols": 17, "escapes": 32, "low_bits": 23, "remainders": 17}
+"""No section has more for each latent, beside its last bytes: docs/bitstream.md says why."""
+LAST_BYTES = 8
+"""Words that the range coder ends with; bytes that are begun."""
+
+
+class Kind(enum.IntEnum):
+    """What the numbers of a payload are."""
+
+    QUANTIZED = 1
+    """Latents rounded to multiples of each channel's step."""
+    FLOAT16 = 2
+    """Float16 latents, bit for bit."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a payload says of itself.
+
+    Attributes:
+        kind: what its numbers are.
+        model: name of the model that made it; empty: unknown.
+        latent_space: such as `latentwire-f8c4@3`; empty: unnamed or unknown.
+        weights_digest: the first 8 bytes of the digest of the model's weights, 16 hex digits; empty: unknown.
+        image_size: (height, width) that the decoded image is cropped to; (0, 0): all of it.
+        shape: (C, h, w).
+        table_id: of the tables that it was coded with, see `FittedPrior.table_id`.
+        exponent: the step of a channel is its numerator * 2^-exponent; -64 .. 63.
+        numerators: one for each channel, 1 .. 65535.
+        pull: see `quantizer.dequantize`; 0 .. 255, and 0 for `Kind.FLOAT16`.
+    """
+
+    kind: Kind
+    model: str
+    latent_space: str
+    weights_digest: str
+    image_size: tuple[int, int]
+    shape: tuple[int, int, int]
+    table_id: int
+    exponent: int
+    numerators: tuple[int, ...]
+    pull: int
+
+    def check(self, max_values: int = MAX_VALUES) -> None:
+        """Refuse values that the format does not have.
+
+        Raises:
+            Malformed: one is out of its range.
+        """
+        _check_shape(self.shape, max_values)
+        most_pull = 0 if self.kind is Kind.FLOAT16 else 255
+        wrong = ""
+        if self.image_size != (0, 0) and not all(1 <= side <= LARGEST_NUMBER for side in self.image_size):
+            wrong = f"the image size {self.image_size}; both sides are 0, or both 1..{LARGEST_NUMBER}"
+        elif len(self.numerators) != self.shape[0]:
+            wrong = f"{len(self.numerators)} steps for {self.shape[0]} channels; one is needed for each, or one for all"
+        elif not all(1 <= step <= LARGEST_STEP for step in self.numerators):
+            wrong = f"steps of {min(self.numerators)}..{max(self.numerators)}; 1..{LARGEST_STEP} are allowed"
+        elif self.exponent not in EXPONENTS:
+            wrong = f"the exponent {self.exponent}; {EXPONENTS[0]}..{EXPONENTS[-1]} are allowed"
+        elif not 0 <= self.pull <= most_pull:
+            wrong = f"the pull {self.pull}; 0..{most_pull} are allowed"
+        if wrong:
+            raise Malformed(f"the header announces {wrong}")
+
+
+@dataclass(frozen=True)
+class Sections:
+    """The parts that follow the header; an empty one takes no room.
+
+    Attributes:
+        weights: see `prediction.Prediction`.
+        symbols, escapes, low_bits: see `entropy.Coded`.
+        remainders: of `Kind.FLOAT16`: see `exact.py`.
+    """
+
+    weights: bytes = b""
+    symbols: bytes = b""
+    escapes: bytes = b""
+    low_bits: bytes = b""
+    remainders: bytes = b""
+
+
+SECTION_NAMES = tuple(SECTION_BITS)
+
+
+def pack(header: Header, sections: Sections) -> bytes:
+    """Map a header and its sections to a payload.
+
+    Raises:
+        TensorError: a value has no place in the format.
+    """
+    try:
+        header.check()
+    except Malformed as error:
+        raise TensorError(str(error)) from error
+    parts = [getattr(sections, name) for name in SECTION_NAMES]
+    written = bytearray(MAGIC)
+    written.append(VERSION)
+    written.append(header.kind)
+    for name in (header.model, header.latent_space):
+        written += _name(name)
+    written += _digest(header.weights_digest)
+    for number in (*header.image_size, *header.shape):
+        written += to_varint(number)
+    written += header.table_id.to_bytes(4, "little")
+    written += header.exponent.to_bytes(1, "little", signed=True)
+    # Latents of many channels and few places would be larger by their steps than by themselves.
+    steps = header.numerators[:1] if len(set(header.numerators)) == 1 else header.numerators
+    written += to_varint(len(steps))
+    for step in steps:
+        written += step.to_bytes(2, "little")
+    written.append(header.pull)
+    for part in parts:
+        written += to_varint(len(part))
+    written += zlib.crc32(written).to_bytes(4, "little")
+    for part in parts:
+        if part:
+            written += part + zlib.crc32(part).to_bytes(4, "little")
+    return bytes(written)
+
+
+def unpack(payload: bytes, max_values: int = MAX_VALUES) -> tuple[Header, Sections]:
+    """Map a payload to its header and sections.
+
+    Args:
+        payload: a whole `.lat` file.
+        max_values: latents that are allowed.
+
+    Raises:
+        UnsupportedVersion: of another version of the format.
+        Truncated: it ends too early.
+        TrailingBytes: it goes on after its end.
+        ChecksumMismatch: header or section were changed.
+        Malformed: it is no `.lat` payload, or a value is out of range.
+    """
+    header, lengths, end = _read_header(payload, max_values)
+    for (name, bits), length in zip(SECTION_BITS.items(), lengths, strict=True):
+        most = bits * math.prod(header.shape) // 8 + LAST_BYTES
+        if length > most:
+            raise Malformed(f"the header announces {length} bytes of {name}; its latents need at most {most}")
+    total = end + sum(length + 4 for length in lengths if length)
+    if len(payload) < total:
+        raise Truncated(f"the payload has {len(payload)} bytes; its header announces {total}")
+    if len(payload) > total:
+        raise TrailingBytes(f"the payload has {len(payload)} bytes; its header announces {total}")
+    parts = {}
+    for name, length in zip(SECTION_NAMES, lengths, strict=True):
+        part = payload[end : end + length]
+        if length:
+            _check(part, payload[end + length : end + length + 4], f"section {name}")
+            end += length + 4
+        parts[name] = part
+    return header, Sections(**parts)
+
+
+def read_header(payload: bytes) -> Header:
+    """Map the beginning of a payload to its header, whatever follows; raises as `unpack`."""
+    return _read_header(payload, MAX_VALUES)[0]
+
+
+def _read_header(payload: bytes, max_values: int) -> tuple[Header, tuple[int, ...], int]:
+    if payload[: len(MAGIC)] != MAGIC[: len(payload)]:
+        raise Malformed(f"a .lat payload begins with {MAGIC!r}; this one with {payload[:4]!r}")
+    reader = _Reader(payload)
+    reader.take(len(MAGIC))
+    version = reader.byte()
+    if version != VERSION:
+        raise UnsupportedVersion(f"the payload is of version {version}; this release reads version {VERSION}")
+    kind = reader.byte()
+    names = [reader.take(reader.byte()) for _ in range(2)]
+    digest = reader.take(DIGEST_BYTES)
+    image_height, image_width, channels, height, width = (reader.varint() for _ in range(5))
+    table_id = int.from_bytes(reader.take(4), "little")
+    exponent = int.from_bytes(reader.take(1), "little", signed=True)
+    # So many bytes are there, or `take` says so, before anything is made of their number.
+    octets = reader.take(2 * reader.varint())
+    steps = tuple(int.from_bytes(octets[at : at + 2], "little") for at in range(0, len(octets), 2))
+    pull = reader.byte()
+    lengths = tuple(reader.varint() for _ in SECTION_NAMES)
+    end = reader.position
+    _check(payload[:end], reader.take(4), "header")
+    _check_shape((channels, height, width), max_values)
+    try:
+        model, latent_space = (name.decode() for name in names)
+        header = Header(
+            kind=Kind(kind),
+            model=model,
+            latent_space=latent_space,
+            weights_digest=digest.hex() if any(digest) else "",
+            image_size=(image_height, image_width),
+            shape=(channels, height, width),
+            table_id=table_id,
+            exponent=exponent,
+            numerators=steps * channels if len(steps) == 1 else steps,
+            pull=pull,
+        )
+    except ValueError as error:
+        raise Malformed(f"the header has a value that the format does not have: {error}") from error
+    header.check(max_values)
+    return header, lengths, reader.position
+
+
+def _check_shape(shape: tuple[int, int, int], max_values: int) -> None:
+    channels, height, width = shape
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise Malformed(f"the header announces {channels} channels; 1..{MAX_CHANNELS} are allowed")
+    if not 1 <= min(height, width) <= max(height, width) <= MAX_SIDE:
+        raise Malformed(f"the header announces latents of {width}x{height}; sides of 1..{MAX_SIDE} are allowed")
+    if channels * height * width > max_values:
+        raise Malformed(
+            f"the header announces {channels * height * width} latents; at most {max_values} are allowed (max_values)"
+        )
+
+
+def _check(part: bytes, checksum: bytes, name: str) -> None:
+    if zlib.crc32(part) != int.from_bytes(checksum, "little"):
+        raise ChecksumMismatch(f"the {name} was changed: its CRC-32 is not the one that was written")
+
+
+def _name(name: str) -> bytes:
+    try:
+        encoded = name.encode()
+    except UnicodeEncodeError as error:
+        raise TensorError(f"the name {name!r} is no text: {error}") from error
+    if len(encoded) > MAX_NAME_BYTES:
+        raise TensorError(f"the name {name!r} has {len(encoded)} bytes; at most {MAX_NAME_BYTES} are allowed")
+    return bytes([len(encoded)]) + encoded
+
+
+def _digest(digits: str) -> bytes:
+    if not digits:
+        return bytes(DIGEST_BYTES)
+    if len(digits) < 2 * DIGEST_BYTES or set(digits) - set(string.hexdigits):
+        raise TensorError(
+            f"the weights digest is {digits!r}; {2 * DIGEST_BYTES} hex digits or more are needed, or none"
+        )
+    return bytes.fromhex(digits[: 2 * DIGEST_BYTES])
+
+
+class _Reader:
+    """Takes one field after the other."""
+
+    def __init__(self, payload: bytes) -> None:
+        self._payload = payload
+        self.position = 0
+
+    def take(self, count: int) -> bytes:
+        end = self.position + count
+        if end > len(self._payload):
+            raise Truncated(f"the payload ends after {len(self._payload)} bytes, inside its header")
+        taken = self._payload[self.position : end]
+        self.position = end
+        return taken
+
+    def byte(self) -> int:
+        return self.take(1)[0]
+
+    def varint(self) -> int:
+        number = 0
+        for shift in range(0, 35, 7):
+            byte = self.byte()
+            number |= (byte & 127) << shift
+            if byte < 128:
+                if (shift and not byte) or number > LARGEST_NUMBER:
+                    raise Malformed("a number in the header is longer than it must be, or than 32 bits")
+                return number
+        raise Malformed("a number in the header is longer than 5 bytes")

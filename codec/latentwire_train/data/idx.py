@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""IDX files, as MNIST and Fashion-MNIST come in -> images and their labels.
+
+    offset 0  two zero bytes, the element type (0x08: unsigned byte), the number of dimensions
+    offset 4  each dimension as a big-endian 32-bit number
+    then      the elements, the last dimension fastest
+
+Magic, dimensions and length are checked before anything is allocated for the elements. A file may be compressed by
+gzip, which is seen from its first bytes, not from its name. Specification: http://yann.lecun.com/exdb/mnist
+"""
+
+import gzip
+import math
+import os
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from latentwire_codec.images.geometry import Pixels
+from latentwire_train.data.folder import DataError, Problem, explain
+
+_UNSIGNED_BYTE = 0x08
+_GZIP_MAGIC = b"\x1f\x8b"
+_PIECE_BYTES = 1 << 20
+
+MAX_ELEMENTS = 1 << 32
+"""The largest file that is read; EMNIST, the largest set of this kind, has 640 million elements."""
+
+
+@dataclass(frozen=True, eq=False)
+class IdxImages:
+    """Images of one size in memory, an `ImageSource`.
+
+    Attributes:
+        pixels: uint8 (N,H,W), 0 black to 255 white.
+        labels: uint8 (N,), or None where there is no label file.
+        files: that were read: the images, then the labels.
+        problems: what is missing, by name.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.uint8] | None
+    files: tuple[Path, ...]
+    problems: tuple[Problem, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def name(self, index: int) -> str:
+        """An index -> the file's name and the index."""
+        return f"{self.files[0].name}[{index}]"
+
+    def read(self, index: int) -> Pixels:
+        """An index -> uint8 (H,W,3), grey in all three channels."""
+        return np.repeat(self.pixels[index][:, :, None], 3, axis=2)
+
+    def attributes(self, class_names: Sequence[str] | None = None) -> tuple[tuple[str, ...], npt.NDArray[np.int8]]:
+        """Labels -> one attribute per class: its names (K,), and int8 (N,K) with 1 for the image's class, else -1.
+
+        Args:
+            class_names: one for each class; None names them `class 0` up to the largest label.
+
+        Raises:
+            DataError: there are no labels, or a label has no name.
+        """
+        if self.labels is None:
+            raise DataError(f"{self.files[0].name} has no labels beside it; put {_label_names(self.files[0])} there")
+        largest = int(self.labels.max())
+        names = tuple(class_names) if class_names is not None else tuple(f"class {k}" for k in range(largest + 1))
+        if largest >= len(names):
+            raise DataError(f"label {largest} of {self.files[1].name} has no name; {len(names)} names are given")
+        return names, np.where(self.labels[:, None] == np.arange(len(names)), 1, -1).astype(np.int8)
+
+
+def scan_idx(folder: Path, split: str = "train") -> IdxImages:
+    """A folder with MNIST's file names -> the images of a split, and their labels where they are there.
+
+    The names are `SPLIT-images-idx3-ubyte` and `SPLIT-labels-idx1-ubyte`, with `.idx` in place of `-idx` too, with
+    or without `.gz`; of a file in both forms the one without is read. A missing label file is reported; one that
+    does not match the images is refused.
+
+    Args:
+        folder: where the files lie.
+        split: `train`, or `t10k` for the test set.
+
+    Raises:
+        DataError: there are no images; a file is damaged, of another type or longer or shorter than its header says; or
+            there are more or fewer labels than images.
+    """
+    images_path = _find(folder, split, "images", 3)
+    if images_path is None:
+        raise DataError(
+            f"{folder} has no {split}-images-idx3-ubyte, with or without .gz; give the folder that holds it"
+        )
+    pixels = read_idx(images_path, dimensions=3)
+    if pixels.size == 0:
+        raise DataError(f"{images_path.name} holds no pixels: its dimensions are {pixels.shape}; take another file")
+    labels_path = _find(folder, split, "labels", 1)
+    if labels_path is None:
+        missing = Problem(_label_names(images_path), "is missing; the images have no labels")
+        return IdxImages(pixels, None, (images_path,), (missing,))
+    labels = read_idx(labels_path, dimensions=1)
+    if len(labels) != len(pixels):
+        raise DataError(
+            f"{labels_path.name} has {len(labels)} labels for the {len(pixels)} images of {images_path.name}; "
+            "take files of the same set"
+        )
+    return IdxImages(pixels, labels, (images_path, labels_path))
+
+
+def read_idx(path: Path, *, dimensions: int, max_elements: int = MAX_ELEMENTS) -> npt.NDArray[np.uint8]:
+    """An IDX file of unsigned bytes, gzip or not -> uint8 with `dimensions` axes.
+
+    Args:
+        path: of the file.
+        dimensions: how many it must have.
+        max_elements: more are refused before anything is allocated.
+
+    Raises:
+        DataError: it cannot be read, is damaged, holds another type or number of dimensions, is longer or shorter than
+            its header says, or is larger than `max_elements`.
+    """
+    try:
+        with path.open("rb") as raw:
+            packed = raw.read(2) == _GZIP_MAGIC
+            raw.seek(0)
+            if packed:
+                with gzip.GzipFile(fileobj=raw) as file:
+                    return _read(cast(BinaryIO, file), None, path.name, dimensions, max_elements)
+            return _read(raw, os.fstat(raw.fileno()).st_size, path.name, dimensions, max_elements)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path.name} cannot be read: {explain(error)}; fetch it again") from error
+
+
+def _read(
+    file: BinaryIO, size_bytes: int | None, name: str, dimensions: int, max_elements: int
+) -> npt.NDArray[np.uint8]:
+    """An open file, and its size where that is known -> its elements."""
+    magic = file.read(4)
+    if len(magic) < 4 or magic[:2] != b"\0\0":
+        raise DataError(f"{name} starts with {magic.hex(' ') or 'nothing'}; an IDX file starts with 00 00")
+    if magic[2] != _UNSIGNED_BYTE:
+        raise DataError(
+            f"{name} has elements of type 0x{magic[2]:02x}; only 0x08, unsigned bytes, are images or labels"
+        )
+    if magic[3] != dimensions:
+        raise DataError(f"{name} has {magic[3]} dimensions; {dimensions} are needed: 3 for images, 1 for labels")
+    header = file.read(4 * dimensions)
+    if len(header) < 4 * dimensions:
+        raise DataError(f"{name} ends within its header, at byte {4 + len(header)}; fetch it again")
+    shape = tuple(int.from_bytes(header[at : at + 4], "big") for at in range(0, len(header), 4))
+    announced = math.prod(shape)
+    said = "x".join(map(str, shape))
+    if announced > max_elements:
+        raise DataError(f"{name} announces {said} = {announced} bytes; at most {max_elements} are read")
+    if size_bytes is not None and size_bytes != 4 + len(header) + announced:
+        raise DataError(
+            f"{name} announces {said} = {announced} bytes and has {size_bytes - 4 - len(header)}; fetch it again"
+        )
+    # One byte more than announced: it reaches the end of a gzip stream, where the checksum is verified. In pieces,
+    # because GzipFile.read(n) allocates n bytes first, and here n is what a header says, not what is there.
+    data = bytearray()
+    while len(data) <= announced:
+        piece = file.read(min(_PIECE_BYTES, announced + 1 - len(data)))
+        if not piece:
+            break
+        data += piece
+    if len(data) != announced:
+        found = "more" if len(data) > announced else str(len(data))
+        raise DataError(f"{name} announces {said} = {announced} bytes and has {found}; fetch it again")
+    return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def _find(folder: Path, split: str, what: str, dimensions: int) -> Path | None:
+    for separator in ("-", "."):
+        for suffix in ("", ".gz"):
+            path = folder / f"{split}-{what}{separator}idx{dimensions}-ubyte{suffix}"
+            if path.is_file():
+                return path
+    return None
+
+
+def _label_names(images_path: Path) -> str:
+    return images_path.name.replace("images", "labels").replace("idx3", "idx1")

@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A configuration and a folder of images -> a folder with a trained VAE. `train` is the way in.
+
+Step n is a function of the weights before it and of n alone: its samples, its noise and (with a budget in steps) its
+learning rate are keyed by n. So a run that was killed goes on from its last checkpoint to the weights that it would
+have reached without.
+"""
+
+import copy
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from latentwire_core.errors import NonFiniteError
+from latentwire_train.compiling import compile_checked
+from latentwire_train.config import Kind, Precision, TrainingConfig
+from latentwire_train.data.cache import ImageCache
+from latentwire_train.data.crops import Draws
+from latentwire_train.data.folder import Problem
+from latentwire_train.data.source import TrainingData, measuring_framing, open_data, training_framing
+from latentwire_train.data.stream import SampleStream
+from latentwire_train.data.views import View
+from latentwire_train.devices import Devices, draw_on, find_devices
+from latentwire_train.loss.adversary import Adversary
+from latentwire_train.loss.objective import Objective, Outcome
+from latentwire_train.networks import build_network
+from latentwire_train.optimizers import build_optimizers
+from latentwire_train.record.evaluation import evaluate
+from latentwire_train.record.observer import Observer, Plan, Result
+from latentwire_train.record.record import Record
+from latentwire_train.state import describe_run, load_state, open_run, save_state
+
+_NOISE = 5  # a purpose of `Draws`
+
+BEGIN_WITH = 1024
+"""Training images, spread over all, to which a new network is fitted as far as that has a closed form; at most."""
+
+
+def train(config: TrainingConfig, data: Path, folder: Path, observer: Observer) -> Result:
+    """Train a VAE, or go on with a run that was interrupted.
+
+    Args:
+        config: everything but the places.
+        data: the folder of images.
+        folder: of the run; what it holds is described in `record.py`.
+        observer: told what happens.
+
+    Returns:
+        What was done. SIGINT and SIGTERM end a run early, after a checkpoint, where it has one process.
+
+    Raises:
+        DataError: the data cannot be used, or the folder holds another run.
+        ConfigError: the configuration fits neither the network nor `model.init`.
+        ModelError: the device or `model.init` cannot be used.
+        NonFiniteError: the gradient is not finite.
+        OSError: the folder cannot be written.
+    """
+    devices = find_devices(config.run.device)
+    opened = open_data(data, config.data)
+    if devices.rank == 0:
+        open_run(folder, describe_run(config, opened.digest, devices.ranks))
+    devices.wait()
+    return Training(config, opened, folder, observer, devices).run()
+
+
+class Training:
+    """A run: opened at its last checkpoint, then `run`."""
+
+    def __init__(
+        self, config: TrainingConfig, data: TrainingData, folder: Path, observer: Observer, devices: Devices
+    ) -> None:
+        schedule, device = config.schedule, devices.device
+        if schedule.batch_size % devices.ranks:
+            raise ValueError(f"schedule.batch_size is {schedule.batch_size}; {devices.ranks} processes must share it")
+        self._config, self._devices, self._observer, self._data = config, devices, observer, data
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(schedule.seed)
+            self._network = build_network(config.model, config.data.size)
+            adversary = Adversary(config.loss, schedule) if config.loss.adversarial else None
+        self._shape = self._network.latent_shape(config.data.size)
+        state = load_state(folder, device)
+        if state is None and not config.model.init:
+            self._begin()
+        self._format = torch.channels_last if config.run.channels_last else torch.contiguous_format
+        self._network.module.to(device=device, memory_format=self._format)  # type: ignore[call-overload]
+        self._averaged = copy.deepcopy(self._network)
+        self._averaged.module.eval().requires_grad_(False)
+        autocast = torch.bfloat16 if config.run.precision is Precision.BFLOAT16 else None
+        self._objective = Objective(self._network, config.loss, config.model.kind, self._shape[0], autocast).to(device)
+        self._optimizers = build_optimizers(self._network.module, schedule)
+        self._adversary = adversary.to(devices) if adversary else None
+
+        self._step, self._minutes = 0, 0.0
+        self._best: dict[str, float] = {}
+        self._restore(state)
+        self._record = Record(folder, config, data, self._step) if devices.rank == 0 else None
+        self._folder = folder
+
+    def run(self) -> Result:
+        """Train until the budget is used or a signal comes; return what was done."""
+        config, schedule, devices = self._config, self._config.schedule, self._devices
+        if devices.rank == 0:
+            self._observer.started(self._plan())
+        batch = schedule.batch_size // devices.ranks
+        batches = self._stream().batches(
+            batch,
+            start=self._step * schedule.batch_size,
+            rank=devices.rank,
+            ranks=devices.ranks,
+            workers=config.data.workers,
+            pin_memory=devices.device.type == "cuda",
+        )
+        objective = devices.share(self._compiled(self._objective))
+        sums: dict[str, Tensor] = {}
+        since, counted = time.monotonic(), 0
+        with _signals() as stopped:
+            while (progress := self._progress()) < 1 and not (stopped.is_set() and devices.ranks == 1):
+                started = time.monotonic()
+                rate = schedule.learning_rate_at(self._step, progress)
+                for name, part in self._take_step(objective, next(batches).pixels, rate).items():
+                    sums[name] = sums.get(name, torch.zeros_like(part)) + part
+                self._step += 1
+                counted += 1
+                self._minutes += (time.monotonic() - started) / 60
+                if self._step % config.run.log_every == 0:
+                    speed = counted * schedule.batch_size / (time.monotonic() - since)
+                    self._log(sums, counted, {"learning_rate": rate, "images_per_s": speed})
+                    sums, since, counted = {}, time.monotonic(), 0
+                aside = time.monotonic()
+                if self._step % config.run.evaluate_every == 0:
+                    self._evaluate()
+                if self._step % config.run.save_every == 0:
+                    self._save()
+                since += time.monotonic() - aside
+        ended = progress >= 1
+        if ended and self._step % config.run.evaluate_every:
+            self._evaluate()
+        self._save()
+        result = Result(self._folder, self._step, self._minutes, dict(self._best), not ended)
+        if self._record is not None:
+            self._record.close()
+            self._observer.ended(result)
+        return result
+
+    def _take_step(self, objective: nn.Module, pixels: Tensor, rate: float) -> dict[str, Tensor]:
+        """Map uint8 (B,3,S,S) to the parts of the loss, having moved the weights."""
+        loss, devices = self._config.loss, self._devices
+        images = pixels.to(devices.device, non_blocking=True).float().div_(127.5).sub_(1)
+        images = images.contiguous(memory_format=self._format)
+        key = Draws(self._config.schedule.seed, _NOISE, self._step * devices.ranks + devices.rank).words(1)
+        noise = draw_on(devices.device, int(key[0]) >> 1)
+        self._network.module.train()
+        outcome: Outcome = objective(images, noise, self._kl_weight())
+        total, parts = outcome.total, outcome.parts
+        if self._adversary is not None and self._step >= loss.adversarial_from:
+            extra, more = self._adversary.judge(images, outcome.prediction)
+            total, parts = total + extra, parts | more
+        parts["total"] = total.detach()
+        for optimizer in self._optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        norm = nn.utils.clip_grad_norm_(self._network.module.parameters(), self._config.schedule.clip_norm)
+        if not norm.isfinite():
+            raise NonFiniteError(
+                f"the gradient of step {self._step} is not finite (loss {total.item():g}); the last checkpoint is "
+                "good: lower schedule.learning_rate, or train in float32, in a new folder with model.init"
+            )
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+        if self._adversary is not None and self._step >= loss.adversarial_from:
+            parts |= self._adversary.learn(images, outcome.prediction.detach(), rate)
+        self._average()
+        return parts
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        # Early on the mean of all weights so far, without the random ones that it began with.
+        decay = min(self._config.schedule.ema_decay, (self._step + 1) / (self._step + 10))
+        averaged, current = (list(n.module.state_dict().values()) for n in (self._averaged, self._network))
+        torch._foreach_lerp_(averaged, current, 1 - decay)
+
+    def _progress(self) -> float:
+        """Return the used part of the budget, the same in every process."""
+        schedule = self._config.schedule
+        if schedule.steps:
+            return min(1.0, self._step / schedule.steps)
+        used = torch.tensor(self._minutes / schedule.minutes, device=self._devices.device)
+        return min(1.0, self._devices.mean(used).item())
+
+    def _kl_weight(self) -> float:
+        loss = self._config.loss
+        return loss.weights.kl * min(1.0, (self._step + 1) / max(1, loss.kl_warmup_steps))
+
+    def _log(self, sums: Mapping[str, Tensor], count: int, figures: dict[str, float]) -> None:
+        means = self._devices.mean(torch.stack(list(sums.values())).float()) / count
+        figures |= {f"train/{name}": value for name, value in zip(sums, means.tolist(), strict=True)}
+        if self._record is not None:
+            self._record.figures(self._step, figures)
+            self._observer.stepped(self._step, self._progress(), figures)
+
+    def _evaluate(self) -> None:
+        """Measure and save the averaged weights; rank 0 does, the others wait."""
+        if self._record is not None:
+            config = self._config
+            evaluation = evaluate(
+                self._averaged,
+                self._record.held_out,
+                self._objective.reconstruction,
+                kl_weight=config.loss.weights.kl,
+                moments=self._objective.moments,
+                quantization_step=config.loss.quantization_step,
+                batch_size=config.schedule.batch_size,
+            )
+            is_best = evaluation.figures["held_out/loss"] < self._best.get("held_out/loss", float("inf"))
+            if is_best:
+                self._best = evaluation.figures
+            self._record.evaluation(self._step, self._minutes, self._averaged, self._shape, evaluation, is_best)
+            self._observer.evaluated(self._step, evaluation.figures, is_best)
+        self._devices.wait()
+
+    def _save(self) -> None:
+        if self._devices.rank == 0:
+            save_state(self._folder, self._state())
+            self._observer.saved(self._step)
+        self._devices.wait()
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "step": self._step,
+            "minutes": self._minutes,
+            "best": self._best,
+            "network": self._network.module.state_dict(),
+            "averaged": self._averaged.module.state_dict(),
+            "moments": self._objective.moments.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+            "adversary": self._adversary.state_dict() if self._adversary else None,
+        }
+
+    def _restore(self, state: Mapping[str, Any] | None) -> None:
+        if state is None:
+            return
+        self._step, self._minutes, self._best = state["step"], state["minutes"], dict(state["best"])
+        self._network.module.load_state_dict(state["network"])
+        self._averaged.module.load_state_dict(state["averaged"])
+        self._objective.moments.load_state_dict(state["moments"])
+        for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        if self._adversary is not None:
+            self._adversary.load_state_dict(state["adversary"])
+
+    def _begin(self) -> None:
+        """Fit to some training images what the network can fit without training."""
+        if self._network.begin_with is None:
+            return
+        view = View(self._data.train, measuring_framing(self._config.data))
+        indices = range(0, len(view), -(-len(view) // BEGIN_WITH))
+        batches = view.batches(16, indices=indices)
+        images = (batch.pixels.float().div_(127.5).sub_(1) for batch in batches)
+        # A plain autoencoder has no prior that its latents should match.
+        self._network.begin_with(images, self._config.model.kind is Kind.VAE)
+
+    def _stream(self) -> SampleStream:
+        config = self._config
+        cache = ImageCache(self._data.train, config.data.cache_mib << 20)
+        cache.fill()
+        return SampleStream(
+            cache,
+            training_framing(config.data),
+            seed=config.schedule.seed,
+            max_bad_share=config.data.max_bad_share,
+            report=self._report,
+        )
+
+    def _report(self, problem: Problem) -> None:
+        if self._record is not None:
+            self._record.problem(problem)
+            self._observer.problem(problem)
+
+    def _compiled(self, objective: Objective) -> Objective:
+        if not self._config.run.compile:
+            return objective
+        size = self._config.data.size
+        return compile_checked(objective, torch.Size((2, 3, size, size)), self._devices.device)
+
+    def _plan(self) -> Plan:
+        schedule, devices = self._config.schedule, self._devices
+        return Plan(
+            folder=self._folder,
+            config=self._config,
+            images=len(self._data.train),
+            held_out=len(self._data.held_out),
+            problems=self._data.problems,
+            parameters=self._network.parameters,
+            device=str(devices.device) if devices.ranks == 1 else f"{devices.ranks} x {devices.device.type}",
+            first_step=self._step,
+            steps=schedule.steps,
+            minutes=schedule.minutes,
+            best=self._best,
+        )
+
+
+@contextmanager
+def _signals() -> Iterator[threading.Event]:
+    """Yield an event that SIGINT and SIGTERM set, where this is the main thread; the second SIGINT ends the process."""
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        stopped.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

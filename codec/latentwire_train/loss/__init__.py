@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images, reconstructions and posteriors -> the numbers that training makes smaller."""

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A family's name and options -> a network to train: images to moments, latents to images, and its configuration.
+
+    latent-vae       LatentVAE       spatial latents, images of any size that is a multiple of 8
+    autoencoder-kl   AutoencoderKL   diffusers' class, spatial latents, any widths
+    vector           VectorVAE       one latent vector for each image, of one size
+
+The tensors of every network have the names that its diffusers class gives them, so that they are saved as they are.
+Only `autoencoder-kl` needs diffusers.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from latentwire_codec.checkpoints.folder import find_folder, read_folder
+from latentwire_codec.networks.latent_vae import LatentVAE
+from latentwire_codec.networks.vector_vae import VectorVAE
+from latentwire_train.config import ConfigError, Family, Kind, ModelConfig
+
+POINT_LOGVAR = -30.0
+"""The log-variance of a plain autoencoder's latents, where the class has no floor above it: sigma = 3e-7."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A VAE to train.
+
+    Attributes:
+        module: all of it; its tensors' names are the saved ones.
+        encoder: images (B,3,H,W) in [-1,1] -> moments (B,2C,h,w).
+        decoder: latents (B,C,h,w) -> images (B,3,H,W).
+        class_name: the diffusers class that loads it.
+        config: of that class.
+        begin_with: fits to batches of images (B,3,H,W) in [-1,1] what has a closed form, before the first step, with
+            latents of variance 1 or without; None: nothing has.
+    """
+
+    module: nn.Module
+    encoder: nn.Module
+    decoder: nn.Module
+    class_name: str
+    config: Mapping[str, Any]
+    begin_with: Callable[[Iterable[Tensor], bool], None] | None = None
+
+    @property
+    def parameters(self) -> int:
+        """The number of parameters."""
+        return sum(parameter.numel() for parameter in self.module.parameters())
+
+    @torch.no_grad()
+    def latent_shape(self, size: int) -> tuple[int, int, int]:
+        """Map the side of an image in pixels to the shape (C,h,w) of its latents.
+
+        Raises:
+            ConfigError: the network takes no images of this size.
+        """
+        image = torch.zeros(1, 3, size, size, device=next(self.module.parameters()).device)
+        try:
+            mean = self.encoder(image).chunk(2, dim=1)[0]
+            decoded = self.decoder(mean)
+        except Exception as error:
+            raise ConfigError(f"data.size is {size}; the {self.class_name} takes no such images: {error}") from error
+        if decoded.shape != image.shape:
+            raise ConfigError(
+                f"data.size is {size}, of which the {self.class_name} makes {decoded.shape[-1]}; "
+                f"take a multiple of {max(1, size // mean.shape[-1])}"
+            )
+        return tuple(mean.shape[1:])
+
+
+def build_network(config: ModelConfig, size: int) -> Network:
+    """Map a configuration to a network with random weights, or with those of `config.init`.
+
+    Args:
+        config: what to build. With `init` the options are its own; those given must agree.
+        size: side of the images in pixels; a vector VAE is built for it.
+
+    Raises:
+        ConfigError: the options do not fit the family, or `init` does not fit options or family.
+        ModelError: `init` cannot be found or read.
+    """
+    options, tensors = dict(config.options), None
+    if config.init:
+        stored, tensors = read_folder(find_folder(config.init))
+        options = _options_of(stored, config)
+    elif config.family is Family.VECTOR:
+        options.setdefault("image_size", size)
+    try:
+        network = _BUILDERS[config.family](options)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"model.options {dict(options)} do not fit the family {config.family}: {error}") from error
+    if tensors is not None:
+        try:
+            network.module.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+        except RuntimeError as error:
+            raise ConfigError(f"model.init {config.init} does not fit its own configuration: {error}") from error
+    if config.kind is Kind.AE:
+        _pin_logvar(network)
+    return network
+
+
+def _options_of(stored: Mapping[str, Any], config: ModelConfig) -> dict[str, Any]:
+    """Map the config.json of a folder to the options of its network."""
+    wanted, found = _CLASSES[config.family], stored.get("_class_name")
+    if found != wanted:
+        raise ConfigError(f"model.init {config.init} is an {found}; the family {config.family} is {wanted}")
+    own = {key: value for key, value in stored.items() if key in _network_options(config.family)}
+    for key, value in config.options.items():
+        if own.get(key) != value:
+            raise ConfigError(f"model.options.{key} is {value!r}; in model.init it is {own.get(key)!r}; leave it out")
+    return own
+
+
+def _network_options(family: Family) -> set[str]:
+    if family is Family.AUTOENCODER_KL:
+        from diffusers import AutoencoderKL
+
+        return set(inspect.signature(AutoencoderKL.__init__).parameters) - {"self"}
+    plain = LatentVAE if family is Family.LATENT_VAE else VectorVAE
+    return set(inspect.signature(plain).parameters)
+
+
+def _latent_vae(options: Mapping[str, Any]) -> Network:
+    module = LatentVAE(**options)
+    config = _described(LatentVAE, options)
+    return Network(module, module.encoder, module.decoder, _CLASSES[Family.LATENT_VAE], config, module.begin_with)
+
+
+def _vector(options: Mapping[str, Any]) -> Network:
+    module = VectorVAE(**options)
+    config = _described(VectorVAE, options)
+    return Network(module, module.encoder, module.decoder, _CLASSES[Family.VECTOR], config, module.begin_with)
+
+
+def _autoencoder_kl(options: Mapping[str, Any]) -> Network:
+    from diffusers import AutoencoderKL
+
+    widths = options.get("block_out_channels", (32, 64, 128, 128))
+    defaults: dict[str, Any] = {
+        "block_out_channels": tuple(widths),
+        "down_block_types": ("DownEncoderBlock2D",) * len(widths),
+        "up_block_types": ("UpDecoderBlock2D",) * len(widths),
+        "norm_num_groups": min(32, *widths),
+    }
+    module = cast(nn.Module, AutoencoderKL(**{**defaults, **options}))
+    config = {key: value for key, value in cast(Any, module).config.items() if not key.startswith("_")}
+    encoder = nn.Sequential(*_present(module, "encoder", "quant_conv"))
+    decoder = nn.Sequential(*_present(module, "post_quant_conv", "decoder"))
+    return Network(module, encoder, decoder, _CLASSES[Family.AUTOENCODER_KL], config)
+
+
+_BUILDERS: dict[Family, Callable[[Mapping[str, Any]], Network]] = {
+    Family.LATENT_VAE: _latent_vae,
+    Family.AUTOENCODER_KL: _autoencoder_kl,
+    Family.VECTOR: _vector,
+}
+_CLASSES = {
+    Family.LATENT_VAE: "AutoencoderLatentVAE",
+    Family.AUTOENCODER_KL: "AutoencoderKL",
+    Family.VECTOR: "AutoencoderVectorVAE",
+}
+
+
+def _described(plain: type[nn.Module], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Map a network's options to a complete configuration, its defaults included."""
+    parameters = inspect.signature(plain).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty} | dict(options)
+
+
+def _present(module: nn.Module, *names: str) -> list[nn.Module]:
+    """Return the children of these names; an AutoencoderKL may do without the 1x1 convolutions around its latents."""
+    return [child for name in names if (child := getattr(module, name, None)) is not None]
+
+
+@torch.no_grad()
+def _pin_logvar(network: Network) -> None:
+    """Make the posterior a point, as narrow as the class can say: the latents of a plain autoencoder."""
+    pin = getattr(network.encoder, "pin_logvar", None)
+    if pin is not None:
+        pin()
+        return
+    *_, last = (layer for layer in network.encoder.modules() if isinstance(layer, nn.Conv2d))
+    weight, bias = last.weight, cast(Tensor, last.bias)
+    weight[len(weight) // 2 :] = 0
+    bias[len(bias) // 2 :] = POINT_LOGVAR

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Latents of many images -> the prior that codes such latents in few bits.
+
+The weights of the scale by non-negative least squares on absolute errors, each weighed by what is expected of it; then
+walks over everything count the symbols of each table.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from latentwire_codec.lat import coder
+from latentwire_codec.lat.bits import Integers
+from latentwire_codec.lat.context import (
+    ESCAPE,
+    FRACTIONS,
+    FREQUENCY_BITS,
+    LARGEST,
+    LEVELS,
+    MEAN_BITS,
+    MEAN_TERMS,
+    SCALE_BITS,
+    SCALE_TERMS,
+    SYMBOLS,
+    TABLES,
+    WEIGHT_BITS,
+    Surroundings,
+    contexts,
+)
+from latentwire_codec.lat.quantizer import TRADE, quantize, round_to
+from latentwire_codec.lat.scan import KINDS, Phase, phases
+from latentwire_codec.lat.side_information import DEVIATIONS, Prediction
+from latentwire_codec.lat.steps import Steps
+from latentwire_codec.lat.tables import (
+    LARGEST_FLOOR,
+    LARGEST_SPREAD,
+    LARGEST_WEIGHT,
+    ROWS,
+    SPREAD_BITS,
+    FittedPrior,
+)
+
+Latents = npt.NDArray[np.float32]
+Reals = npt.NDArray[np.float64]
+
+ROUNDS = 5
+LEAST_SCALE = 0.02
+"""In steps: what is expected more exactly than so weighs no more."""
+LAPLACE_COUNTS = 20.0
+"""So many symbols of a Laplace distribution are in each table from the start."""
+NEIGHBOURING_LEVELS = 0.2
+"""Share of the symbols of the two tables of neighbouring scales that count for a table."""
+
+
+def fit_prior(latents: Sequence[Latents], multiples: Sequence[float]) -> FittedPrior:
+    """Fit the weights of the scale and the tables to the latents of many images.
+
+    Args:
+        latents: of each image (C,h,w), raw; of any number of VAEs.
+        multiples: of each channel's standard deviation; all are used as steps for every image.
+    """
+    kinds = len(KINDS)
+    prior = FittedPrior(
+        scale_weights=np.zeros((ROWS, kinds, SCALE_TERMS), np.int64),
+        scale_floor=np.zeros((ROWS, kinds), np.int64),
+        scale_spread=np.zeros((ROWS, kinds), np.int64),
+        frequencies=np.full((TABLES, SYMBOLS), (1 << FREQUENCY_BITS) // SYMBOLS),
+    )
+    samples = [
+        (each, Steps.nearest(each.std(axis=(1, 2)).astype(np.float64) * multiple))
+        for each in latents
+        for multiple in multiples
+    ]
+    _fit_scales(prior, samples)
+    # The quantizer chooses by the tables' costs: the first tables are of rounded latents, the second of chosen ones.
+    for trade in (0.0, TRADE):
+        counts = np.zeros((TABLES, SYMBOLS))
+        for each, steps in samples:
+            _count(counts, each, steps, prior, trade)
+        prior = replace(prior, frequencies=_frequencies(counts))
+    return prior
+
+
+def _fit_scales(prior: FittedPrior, samples: Sequence[tuple[Latents, Steps]]) -> None:
+    """Fill in the weights of the scale."""
+    features, errors = defaultdict(list), defaultdict(list)
+    for latents, steps in samples:
+        for key, feature, error in _errors(prior, latents, steps):
+            features[key].append(feature)
+            errors[key].append(error)
+    for key in features:
+        table, wanted = np.concatenate(features[key]), np.concatenate(errors[key])
+        expected = np.full(len(wanted), wanted.mean() + LEAST_SCALE)
+        for _ in range(ROUNDS):
+            weights = _non_negative(table / expected[:, None], wanted / expected)
+            expected = np.maximum(table @ weights, LEAST_SCALE)
+        # Few errors can be fitted by weights of any size.
+        scaled = np.rint(weights[:SCALE_TERMS] * (1 << SCALE_BITS - MEAN_BITS + WEIGHT_BITS))
+        prior.scale_weights[key] = np.minimum(scaled, LARGEST_WEIGHT)
+        prior.scale_floor[key] = min(round(weights[-2] * (1 << SCALE_BITS + WEIGHT_BITS)), LARGEST_FLOOR)
+        prior.scale_spread[key] = min(round(weights[-1] * (1 << SPREAD_BITS)), LARGEST_SPREAD)
+
+
+def _errors(
+    prior: FittedPrior, latents: Latents, steps: Steps
+) -> Iterator[tuple[tuple[int, int], npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
+    """Yield of each channel and phase its row and kind, features of the scale (n, 9) and errors (n,), in steps."""
+    integers = round_to(latents, steps)
+    prediction = Prediction.fit(integers)
+    flat = integers.reshape(len(integers), -1)
+    found = Surroundings(coder.shape_of(integers), prior.prior(prediction))
+    for channel in range(len(flat)):
+        found.begin(channel)
+        deviation = DEVIATIONS[prediction.quarters[channel]] / (1 << SCALE_BITS)
+        for phase in phases(*found.size):
+            feature = found.features(channel, phase)[MEAN_TERMS:].T / (1 << MEAN_BITS)
+            mean, _ = found.expect(channel, phase)
+            found.put(channel, phase.places, flat[channel, phase.places], mean)
+            constants = np.broadcast_to([1.0, deviation], (len(feature), 2))
+            error = np.abs(flat[channel, phase.places] - mean / (1 << MEAN_BITS))
+            row = (min(channel, ROWS - 1), phase.kind)
+            yield row, np.column_stack([feature, constants]).astype(np.float32), error.astype(np.float32)
+
+
+def _non_negative(features: npt.NDArray[np.floating], targets: npt.NDArray[np.floating]) -> Reals:
+    """Least squares with weights of at least 0, by coordinate descent."""
+    gram, right = (features.T @ each for each in (features, targets))
+    scale = np.sqrt(np.diag(gram)) + 1e-9
+    gram, right = gram / scale / scale[:, None] + 1e-6 * np.eye(len(scale)), right / scale
+    weights: Reals = np.zeros(len(right))
+    for _ in range(300):
+        for index in range(len(right)):
+            weights[index] = max(0.0, weights[index] + (right[index] - gram[index] @ weights) / gram[index, index])
+    weights[scale < 1e-6] = 0
+    weights /= scale
+    return weights
+
+
+def _count(counts: Reals, latents: Latents, steps: Steps, prior: FittedPrior, trade: float) -> None:
+    """Add the symbols of one image at each table."""
+    image = prior.prior(Prediction.fit(round_to(latents, steps)))
+    integers = quantize(latents, steps, image, trade)[0].integers.reshape(len(latents), -1)
+
+    def choose(channel: int, phase: Phase, mean: Integers, scale: Integers) -> Integers:
+        chosen: Integers = integers[channel, phase.places]
+        context = contexts(mean, scale)
+        np.add.at(counts, (context.table, coder.symbols(chosen, context)[0]), 1)
+        return chosen
+
+    coder.walk(coder.shape_of(latents), image, choose)
+
+
+def _frequencies(counts: Reals) -> Integers:
+    """Map counts (TABLES, SYMBOLS) to frequencies: each at least 1, the sum of each table 2^16."""
+    levels = counts.reshape(LEVELS, FRACTIONS, SYMBOLS)
+    smooth = levels + LAPLACE_COUNTS * _laplace()
+    smooth[1:] += NEIGHBOURING_LEVELS * levels[:-1]
+    smooth[:-1] += NEIGHBOURING_LEVELS * levels[1:]
+    shares = (smooth / smooth.sum(-1, keepdims=True)).reshape(TABLES, SYMBOLS)
+    total = 1 << FREQUENCY_BITS
+    frequencies: Integers = np.maximum(1, np.floor(shares * total)).astype(np.int64)
+    frequencies[np.arange(TABLES), shares.argmax(1)] += total - frequencies.sum(1)
+    return frequencies
+
+
+def _laplace() -> Reals:
+    """Return probabilities (LEVELS, FRACTIONS, SYMBOLS) under Laplace distributions of the tables' scales."""
+    scale = 2.5 * 2 ** ((np.arange(LEVELS) + 0.5 - LEVELS) / 4)[:, None, None]
+    edges = np.arange(-LARGEST, LARGEST + 2) - 0.5 - (np.arange(FRACTIONS) / (1 << MEAN_BITS))[None, :, None]
+    below = np.where(edges < 0, np.exp(np.minimum(edges, 0) / scale) / 2, 1 - np.exp(-np.maximum(edges, 0) / scale) / 2)
+    inside = np.diff(below, axis=-1)
+    shares = np.zeros((LEVELS, FRACTIONS, SYMBOLS))
+    shares[..., :ESCAPE] = inside
+    shares[..., ESCAPE] = np.maximum(1 - inside.sum(-1), 1e-6)
+    return shares

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images uint8 (B,3,H,W) -> PNG files that show many of them side by side."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from latentwire_core.errors import TensorError
+from latentwire_core.files import write_whole
+
+Pixels = npt.NDArray[np.uint8]
+
+COLUMNS = 8
+MAX_WIDTH = 2100
+"""Of a picture, pixels: with larger images it has fewer columns."""
+MIN_SIDE, MAX_SIDE = 96, 512
+"""Smaller images are enlarged, each pixel to a square of them; larger ones are scaled down."""
+MARGIN = 6
+PAPER = 208  # neither the white nor the black that images may end with
+
+
+def reconstruction_grid(originals: Tensor, reconstructions: Tensor, path: Path) -> None:
+    """Write pairs of images as a PNG file, eight to a row: each original above its reconstruction.
+
+    Args:
+        originals: uint8 (B,3,H,W), B >= 1.
+        reconstructions: of the same shape.
+        path: of the file, written whole or not at all.
+
+    Raises:
+        TensorError: the shapes or dtypes are not as stated.
+        OSError: the file cannot be written.
+    """
+    if originals.shape != reconstructions.shape:
+        raise TensorError(
+            f"originals have the shape {tuple(originals.shape)}, reconstructions {tuple(reconstructions.shape)}; "
+            "both must be equal"
+        )
+    upper, lower = _tiles(originals), _tiles(reconstructions)
+    # A pair is one tile: the line between the two is thinner than the margin around them.
+    line = np.full((MARGIN // 3, *upper[0].shape[1:]), PAPER, np.uint8)
+    pairs = [np.concatenate([above, line, below]) for above, below in zip(upper, lower, strict=True)]
+    _write(pairs, path)
+
+
+def sample_grid(images: Tensor, path: Path) -> None:
+    """Write images as a PNG file, eight to a row.
+
+    Args:
+        images: uint8 (B,3,H,W), B >= 1.
+        path: of the file, written whole or not at all.
+
+    Raises:
+        TensorError: the shape or dtype is not as stated.
+        OSError: the file cannot be written.
+    """
+    _write(_tiles(images), path)
+
+
+def _tiles(images: Tensor) -> list[Pixels]:
+    """Map images to arrays (h,w,3) of a size at which one sees something."""
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or images.numel() == 0:
+        raise TensorError(
+            f"images are {images.dtype} of shape {tuple(images.shape)}; a picture needs uint8 (B,3,H,W), B >= 1"
+        )
+    height, width = images.shape[-2:]
+    factor = -(-MIN_SIDE // max(height, width))
+    tiles = []
+    for image in images.cpu().permute(0, 2, 3, 1).numpy():
+        enlarged = image.repeat(factor, axis=0).repeat(factor, axis=1)
+        if max(height, width) > MAX_SIDE:
+            scale = MAX_SIDE / max(height, width)
+            size = (max(1, round(width * scale)), max(1, round(height * scale)))
+            enlarged = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+        tiles.append(enlarged)
+    return tiles
+
+
+def _write(tiles: Sequence[Pixels], path: Path) -> None:
+    height, width = tiles[0].shape[:2]
+    columns = max(1, min(COLUMNS, len(tiles), (MAX_WIDTH - MARGIN) // (width + MARGIN)))
+    rows = -(-len(tiles) // columns)
+    canvas = np.full((MARGIN + rows * (height + MARGIN), MARGIN + columns * (width + MARGIN), 3), PAPER, np.uint8)
+    for index, tile in enumerate(tiles):
+        row, column = divmod(index, columns)
+        top, left = MARGIN + row * (height + MARGIN), MARGIN + column * (width + MARGIN)
+        canvas[top : top + height, left : left + width] = tile
+    file = io.BytesIO()
+    Image.fromarray(canvas).save(file, "PNG")
+    write_whole(path, file.getvalue())

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that a run needs to go on <-> one file, replaced whole.
+
+The file is read with torch's restricted unpickler: tensors and plain values, no code.
+"""
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from latentwire_core.files import write_whole
+from latentwire_train.config import TrainingConfig
+from latentwire_train.data.folder import DataError
+
+STATE, RUN = "state.pt", "run.json"
+LONGEST_VALUE = 40
+"""Characters of a value in a message."""
+# What may differ when a run goes on: it changes neither the samples nor what is computed from them.
+FREE = ("log_every", "evaluate_every", "save_every", "workers", "cache_mib")
+
+
+def save_state(folder: Path, state: Mapping[str, Any]) -> None:
+    """Write the state, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written; the one before is as it was.
+    """
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    write_whole(folder / STATE, buffer.getvalue())
+
+
+def load_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
+    """Return what `save_state` wrote, on a device; None if there is nothing.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    path = folder / STATE
+    if not path.is_file():
+        return None
+    try:
+        return cast(dict[str, Any], torch.load(path, map_location=device, weights_only=True))
+    except Exception as error:
+        raise DataError(f"{path} cannot be read: {error}; delete it to start this run from its beginning") from error
+
+
+def describe_run(config: TrainingConfig, digest: str, ranks: int) -> dict[str, Any]:
+    """Return what decides a run's trajectory, and what is good to know, as plain values."""
+    return {"config": config.as_dict(), "data_digest": digest, "processes": ranks, "torch": str(torch.__version__)}
+
+
+def open_run(folder: Path, description: Mapping[str, Any]) -> None:
+    """Make the folder of a run, or check that the one that is there is the same run's.
+
+    Raises:
+        DataError: it belongs to a run of another configuration, data or number of processes; what differs is named.
+        OSError: it cannot be written.
+    """
+    path = folder / RUN
+    new = json.loads(json.dumps(description))
+    if path.is_file():
+        try:
+            old = json.loads(path.read_text())
+        except ValueError as error:
+            raise DataError(f"{path} cannot be read: {error}; give another folder") from error
+        differences = sorted(_differences(old, new))
+        if differences:
+            raise DataError(
+                f"{folder} holds a run with another {', '.join(differences)}; give another folder, or the command that "
+                f"began it (see {RUN})"
+            )
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise DataError(f"{folder} is not empty and holds no {RUN}; give a new folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(path, (json.dumps(new, indent=2) + "\n").encode())
+
+
+def _differences(old: Any, new: Any, name: str = "") -> list[str]:
+    """Map two trees to the dotted names of what differs, `FREE` ones left out."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        found: list[str] = []
+        for key in old.keys() | new.keys():
+            if key not in FREE and (name or key != "torch"):
+                found += _differences(old.get(key), new.get(key), f"{name}.{key}".removeprefix("."))
+        return found
+    return [] if old == new else [f"{name} ({_short(old)} there, {_short(new)} here)"]
+
+
+def _short(value: Any) -> str:
+    """Write a value, a long one (the digest of all images, say) no further than it takes to tell it from another."""
+    text = str(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Around every RPC: the request id, the token, the state of the server, errors -> statuses, metrics and the log."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from functools import partial
+from typing import Any
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+from grpc_status import rpc_status
+
+from latentwire_proto.v1 import latent_codec_pb2 as pb
+from latentwire_server.doors.access import REQUEST_ID, check_token, choose_request_id
+from latentwire_server.doors.oip import messages as oip_messages
+from latentwire_server.errors import InvalidRequest, NotServing, QueueFull, forget_frames, status_code, to_status
+from latentwire_server.process.lifecycle import Lifecycle
+from latentwire_server.telemetry.metrics import Metrics, request_id
+
+log = logging.getLogger("latentwire")
+
+SERVICE = pb.DESCRIPTOR.services_by_name["LatentCodecService"].full_name
+REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
+OPEN_INFERENCE = oip_messages.SERVICE.full_name
+# What probes ask: as with grpc.health, it needs no token, and is answered while models load.
+PROBES = {f"/{OPEN_INFERENCE}/{method}" for method in ("ServerLive", "ServerReady", "ModelReady")}
+
+
+class RequestInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps the RPCs of the services, and asks for the token at reflection; health stays open to probes.
+
+    Args:
+        lifecycle: which requests are let in.
+        metrics: told how each RPC ended.
+        token: what clients must send; None: nothing.
+    """
+
+    def __init__(self, lifecycle: Lifecycle, metrics: Metrics, token: str | None) -> None:
+        self._lifecycle = lifecycle
+        self._metrics = metrics
+        self._token = token
+        self._lasting: set[asyncio.Timeout] = set()
+
+    def close(self) -> None:
+        """End the RPCs that are no requests and go on until somebody ends them: the transport would wait for them."""
+        for lasting in self._lasting:
+            lasting.reschedule(asyncio.get_running_loop().time())
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """Return the RPC's handler, wrapped."""
+        handler: Any = await continuation(handler_call_details)
+        service, _, method = handler_call_details.method.removeprefix("/").partition("/")
+        is_open = service not in (SERVICE, REFLECTION, OPEN_INFERENCE) or handler_call_details.method in PROBES
+        if handler is None or (is_open and not handler.unary_stream):
+            return handler
+        if handler.unary_stream:  # grpc.health's Watch alone
+
+            async def watch(request: Any, context: Any) -> None:
+                try:
+                    async with self._until_closed():
+                        await handler.unary_stream(request, context)
+                except NotServing as error:
+                    await _abort(context, error, choose_request_id(""))
+
+            return grpc.unary_stream_rpc_method_handler(
+                watch, handler.request_deserializer, handler.response_serializer
+            )
+        read = partial(_read, handler.request_deserializer)
+        if handler.stream_stream:
+            # No generator: gRPC drops one that it cancels while it writes, and what that had left to do would run
+            # after the RPC, when touching the context crashes the process (grpcio 1.81.0 to 1.85.1, at least).
+            async def stream(requests: Any, context: Any) -> None:
+                async with (
+                    self._around(service, method, context),
+                    aclosing(handler.stream_stream(requests, context)) as responses,
+                ):
+                    async for response in responses:
+                        await context.write(response)
+
+            return grpc.stream_stream_rpc_method_handler(stream, read, handler.response_serializer)
+
+        async def unary(message: bytes, context: Any) -> Any:
+            async with self._around(service, method, context):
+                return await handler.unary_unary(read(message), context)
+
+        # gRPC hands over the bytes, which it keeps anyway: what it failed to read would never come here.
+        return grpc.unary_unary_rpc_method_handler(unary, None, handler.response_serializer)
+
+    @asynccontextmanager
+    async def _around(self, service: str, method: str, context: Any) -> AsyncIterator[None]:
+        metadata = dict(context.invocation_metadata() or ())
+        identity = choose_request_id(str(metadata.get(REQUEST_ID, "")))
+        request_id.set(identity)
+        context.set_trailing_metadata(((REQUEST_ID, identity),))
+        peer = context.peer()
+        started = time.monotonic()
+        code = grpc.StatusCode.CANCELLED  # unless it ends otherwise
+        try:
+            check_token(self._token, str(metadata.get("authorization", "")))
+            if service != REFLECTION:
+                with self._lifecycle.request():
+                    yield
+            else:
+                async with self._until_closed():
+                    yield
+            code = grpc.StatusCode.OK
+        except grpc.aio.BaseError:
+            raise  # a response could not be written: the client is gone
+        except Exception as error:
+            code = status_code(error)
+            await _abort(context, error, identity)
+        finally:
+            self._metrics.ended(method, code.name)
+            milliseconds = (time.monotonic() - started) * 1000
+            log.info("%s %s in %.1f ms from %s", method, code.name, milliseconds, peer)
+
+    @asynccontextmanager
+    async def _until_closed(self) -> AsyncIterator[None]:
+        """Let an RPC that is no request go on; raises NotServing when the interceptor is closed."""
+        lasting = asyncio.timeout(None)
+        try:
+            async with lasting:
+                self._lasting.add(lasting)
+                try:
+                    yield
+                finally:
+                    self._lasting.remove(lasting)
+        except TimeoutError as error:
+            raise NotServing("the server is shutting down; ask another, or again later") from error
+
+
+def _read(deserialize: Callable[[bytes], Any], message: bytes) -> Any:
+    """Map bytes to a message; raises InvalidRequest where they are none."""
+    try:
+        return deserialize(message)
+    except DecodeError as error:
+        raise InvalidRequest(
+            "", f"the {len(message)} bytes that were sent are no request ({error}); make them by this server's .proto"
+        ) from error
+
+
+async def _abort(context: Any, error: Exception, identity: str) -> None:
+    """End an RPC with the status of an error."""
+    status = rpc_status.to_status(to_status(error, identity))
+    trailing = [*status.trailing_metadata, (REQUEST_ID, identity)]
+    if status.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        # gRPC's own retries obey this: a request that is over a limit stays so.
+        pushback = error.retry_after_s * 1000 if isinstance(error, QueueFull) else -1
+        trailing.append(("grpc-retry-pushback-ms", str(round(pushback))))
+    task = asyncio.current_task()
+    assert task is not None  # gRPC runs an RPC as one
+    try:
+        await context.abort(status.code, status.details, tuple(trailing))
+    except BaseException as end:
+        # gRPC keeps it with the call, and the frames that it still has to pass refer to the call.
+        task.add_done_callback(partial(_forget, end))
+        raise
+
+
+def _forget(error: BaseException, _: object) -> None:
+    forget_frames(error)

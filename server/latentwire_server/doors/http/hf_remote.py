@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An HTTP face for diffusers' remote VAE functions: requests -> the engine's jobs -> responses; errors as JSON.
+
+    POST /  /predict  /MODEL                latents of Content-Type tensor/binary are decoded, all else is encoded
+    POST /decode  /encode  /MODEL/decode  /MODEL/encode
+    GET  /          the models and their limits
+    GET  /health    200 while requests are let in, else 503
+
+Without MODEL it is the first one. Only configured names are paths, and no path is redirected: redirected, a POST would
+come back as a GET.
+"""
+
+import asyncio
+import base64
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from functools import partial
+from typing import TypeVar
+
+import grpc
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from latentwire_proto import __version__
+from latentwire_server.config import ServerConfig
+from latentwire_server.doors.access import REQUEST_ID, check_token, choose_request_id
+from latentwire_server.doors.http import hf_dialect
+from latentwire_server.doors.http.query import Query
+from latentwire_server.engine.engine import Engine
+from latentwire_server.engine.jobs import Caller
+from latentwire_server.errors import (
+    HTTP_STATUSES,
+    NotServing,
+    QueueFull,
+    RequestTooLarge,
+    ServerError,
+    Unauthenticated,
+    forget_frames,
+    http_status,
+    status_code,
+    to_status,
+)
+from latentwire_server.process.lifecycle import SHUTTING_DOWN, Lifecycle
+from latentwire_server.telemetry.metrics import Metrics, request_id
+
+log = logging.getLogger("latentwire")
+
+T = TypeVar("T")
+
+
+class RemoteVaeGateway:
+    """Answers the clients of one server.
+
+    Args:
+        engine: does the work.
+        config: the models' names, the token and the limits.
+        lifecycle: which requests are let in.
+        metrics: told how each request ended, as method `http/decode`, `http/encode`, `http/info` or `http/unknown`.
+    """
+
+    def __init__(self, engine: Engine, config: ServerConfig, lifecycle: Lifecycle, metrics: Metrics) -> None:
+        self._engine = engine
+        self._config = config
+        self._lifecycle = lifecycle
+        self._metrics = metrics
+
+    def application(self) -> Starlette:
+        """Return the routes as an ASGI application.
+
+        Raises:
+            ServerError: the paths of a model are taken by another, or mean something else here.
+        """
+        routes = [
+            Route("/health", self._health),
+            Route("/", self._root, methods=["GET", "POST"]),
+            Route("/predict", partial(self._post, "", ""), methods=["POST"]),
+            Route("/decode", partial(self._post, "", "decode"), methods=["POST"]),
+            Route("/encode", partial(self._post, "", "encode"), methods=["POST"]),
+        ]
+        for model in self._config.models:
+            routes += [
+                Route(f"/{model.name}", partial(self._post, model.name, ""), methods=["POST"]),
+                Route(f"/{model.name}/decode", partial(self._post, model.name, "decode"), methods=["POST"]),
+                Route(f"/{model.name}/encode", partial(self._post, model.name, "encode"), methods=["POST"]),
+            ]
+        path, times = Counter(route.path for route in routes).most_common(1)[0]
+        if times > 1:
+            raise ServerError(
+                f"the HTTP path {path} would stand for two things; give the model another name (--model NAME=SOURCE), "
+                "or leave --http-port out"
+            )
+        application = Starlette(routes=routes, exception_handlers={HTTPException: self._no_route})
+        application.router.redirect_slashes = False
+        return application
+
+    async def _root(self, request: Request) -> Response:
+        if request.method == "POST":
+            return await self._post("", "", request)
+        return await self._answer("info", request, self._info)
+
+    async def _post(self, model: str, operation: str, request: Request) -> Response:
+        operation = operation or hf_dialect.to_operation(request.headers.get("content-type", ""))
+        work = self._decode if operation == "decode" else self._encode
+        return await self._answer(operation, request, partial(work, model))
+
+    async def _info(self, request: Request) -> Response:
+        with self._lifecycle.request():
+            specs = {name: model.spec for name, model in self._engine.models.items()}
+        return JSONResponse(
+            {
+                "server": f"latentwire {__version__}",
+                "max_body_bytes": self._config.max_message_bytes,
+                "models": [
+                    {
+                        "name": name,
+                        "latent_space": spec.latent_space,
+                        "weights_digest": spec.weights_digest,
+                        "latent_channels": spec.latent_channels,
+                        "downsample_factor": spec.downsample_factor,
+                        "scale": spec.scale,
+                        "shift": spec.shift,
+                    }
+                    for name, spec in specs.items()
+                ],
+            }
+        )
+
+    async def _health(self, request: Request) -> Response:
+        # Asked every few seconds by probes: no token, no line in the log.
+        identity = _identify(request)
+        try:
+            with self._lifecycle.request():
+                response = JSONResponse({"status": "ok"})
+        except NotServing as error:
+            response = _to_response(error)
+        response.headers[REQUEST_ID] = identity
+        return response
+
+    async def _decode(self, model: str, request: Request) -> Response:
+        headers, query = request.headers, _query(request)
+        body = await self._body(request)
+        with self._lifecycle.request():
+            name = self._engine.model_name(model)
+            spec = self._engine.models[name].spec
+            with self._metrics.conversion(name, "decode"):
+                hf_dialect.check_content_type(headers.get("content-type", ""))
+                # Tensors are checked and copied in a thread: up to the size of a message each.
+                job, reply = await self._engine.aside(
+                    partial(hf_dialect.to_decode_job, query, headers.get("accept", ""), body, name, spec)
+                )
+            result = await _while_connected(request, self._engine.decode(job, _caller(request)))
+            return await self._engine.aside(partial(_respond, partial(hf_dialect.from_decode_result, result, reply)))
+
+    async def _encode(self, model: str, request: Request) -> Response:
+        query = _query(request)
+        body = await self._body(request)
+        with self._lifecycle.request():
+            name = self._engine.model_name(model)
+            with self._metrics.conversion(name, "encode"):
+                job = await self._engine.aside(partial(hf_dialect.to_encode_job, query, body, name))
+            result = await _while_connected(request, self._engine.encode(job, _caller(request)))
+            return await self._engine.aside(partial(_respond, partial(hf_dialect.from_encode_result, result)))
+
+    async def _body(self, request: Request) -> bytearray:
+        """Read the body; refuse a larger one than a message before it is in memory, and any when the server drains."""
+        return await _unless(self._lifecycle.draining.wait(), NotServing(SHUTTING_DOWN), self._read(request))
+
+    async def _read(self, request: Request) -> bytearray:
+        limit = self._config.max_message_bytes
+        announced = request.headers.get("content-length", "")
+        too_large = f"the body has {announced or 'more'} bytes; {limit} are accepted (serve --max-message-mib)"
+        if int(announced or 0) > limit:
+            raise RequestTooLarge(too_large)
+        body = bytearray()
+        async with aclosing(request.stream()) as stream:
+            async for chunk in stream:
+                body += chunk
+                if len(body) > limit:
+                    raise RequestTooLarge(too_large)
+        return body
+
+    async def _answer(self, method: str, request: Request, work: Callable[[Request], Awaitable[Response]]) -> Response:
+        """Give the request its id, check its token, and see to its errors, the metrics and the log."""
+        identity = _identify(request)
+        started = time.monotonic()
+        code = grpc.StatusCode.CANCELLED  # unless it ends otherwise
+        try:
+            check_token(self._config.token, _authorization(request))
+            response = await work(request)
+            code = grpc.StatusCode.OK
+        except ClientDisconnect:
+            response = Response(status_code=HTTP_STATUSES[code])  # for nobody
+        except Exception as error:
+            code = status_code(error)
+            response = _to_response(error)
+            forget_frames(error)
+        finally:
+            self._ended(method, code, request, started)
+        response.headers[REQUEST_ID] = identity
+        return response
+
+    async def _no_route(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # what the handler is registered for
+        identity, started = _identify(request), time.monotonic()
+        code = next(code for code, status in HTTP_STATUSES.items() if status == error.status_code)
+        text = (
+            f"there is no {request.method} {request.scope['path'][:100]}; POST to /decode, /encode, /MODEL/decode or "
+            "/MODEL/encode, where MODEL is one of those that GET / lists"
+        )
+        content = {"error": text, "code": code.name, "request_id": identity}
+        response = JSONResponse(content, error.status_code, error.headers)
+        response.headers[REQUEST_ID] = identity
+        self._ended("unknown", code, request, started)
+        return response
+
+    def _ended(self, method: str, code: grpc.StatusCode, request: Request, started: float) -> None:
+        self._metrics.ended(f"http/{method}", code.name)
+        milliseconds = (time.monotonic() - started) * 1000
+        log.info("http/%s %s in %.1f ms from %s", method, code.name, milliseconds, _peer(request))
+
+
+async def _while_connected(request: Request, work: Awaitable[T]) -> T:
+    """Return what the work gives; when the client goes, cancel it and raise ClientDisconnect.
+
+    The request's body must have been read.
+    """
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    return await _unless(gone(), ClientDisconnect(), work)
+
+
+async def _unless(event: Awaitable[object], error: Exception, work: Awaitable[T]) -> T:
+    """Return what the work gives; when the event comes first, cancel it and raise the error."""
+    working, watching = asyncio.ensure_future(work), asyncio.ensure_future(event)
+    try:
+        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise error
+        return working.result()
+    finally:
+        for task in (working, watching):
+            task.cancel()
+        await asyncio.gather(working, watching, return_exceptions=True)
+
+
+def _identify(request: Request) -> str:
+    """Choose the request's id, for its answer and for what is logged meanwhile."""
+    identity = choose_request_id(request.headers.get(REQUEST_ID, ""))
+    request_id.set(identity)
+    return identity
+
+
+def _query(request: Request) -> Query:
+    # Not of request.url, which is put together with what the client says of the host.
+    return Query(request.scope["query_string"].decode("latin-1"))
+
+
+def _caller(request: Request) -> Caller:
+    # Clients of this dialect connect anew for each call: by the connection they would all be strangers.
+    return Caller(client=f"http:{request.client.host if request.client else ''}")
+
+
+def _peer(request: Request) -> str:
+    return f"{request.client.host}:{request.client.port}" if request.client else "unknown"
+
+
+def _authorization(request: Request) -> str:
+    """Return the header of that name; the password of a URL, the one way to give diffusers' functions a token, as one.
+
+    `http://any:TOKEN@host:port/` becomes `Authorization: Basic ...`.
+    """
+    sent = request.headers.get("authorization", "")
+    scheme, _, credentials = sent.partition(" ")
+    if scheme.lower() != "basic":
+        return sent
+    try:
+        password = base64.b64decode(credentials, validate=True).decode().partition(":")[2]
+    except ValueError:  # no Base64, or of no text
+        return sent
+    return f"Bearer {password}"
+
+
+def _respond(make: Callable[[], hf_dialect.Answer]) -> Response:
+    answer = make()
+    return Response(answer.body, headers=answer.headers, media_type=answer.media_type)
+
+
+def _to_response(error: Exception) -> JSONResponse:
+    """Map an exception to what the client is told, under the id of the current request."""
+    status = to_status(error, request_id.get())
+    headers = {}
+    if isinstance(error, QueueFull):
+        headers["retry-after"] = str(math.ceil(error.retry_after_s))
+    if isinstance(error, Unauthenticated):
+        headers["www-authenticate"] = "Bearer"
+    content = {"error": status.message, "code": status_code(error).name, "request_id": request_id.get()}
+    return JSONResponse(content, http_status(error), headers)

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a batch is to do -> what the model gives for each image of it; plain functions for the device's thread."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from latentwire_codec.images import pixels
+from latentwire_codec.lat.optimise import Refinement
+from latentwire_codec.lat.payload import refine_latents
+from latentwire_codec.runtime.autoencoder import Autoencoder
+from latentwire_codec.runtime.tiling.footprint import Half
+from latentwire_core.errors import NonFiniteError
+
+WARM_UP_SIDE = 64
+PASSES_PER_ITERATION = 3
+"""An iteration decodes, and goes the same way back for the gradient, which takes twice as long."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How encoded latents are fitted to their images before they become payloads."""
+
+    refinement: Refinement
+    quality: str | float
+    """Of the payloads, not lossless."""
+    image_size: tuple[int, int]
+    """Height and width before padding."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one batch does: equal tasks may share a batch."""
+
+    name: str
+    """The model's, as it is served."""
+    model: Autoencoder
+    operation: Half
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    """Of the input for encode, of the output for decode: uint8 or a float."""
+    fit: Fit | None = None
+    """For encode."""
+
+    @property
+    def passes(self) -> int:
+        """How much work it is: in so many times that of encoding or decoding once."""
+        return 1 if self.fit is None else 1 + PASSES_PER_ITERATION * self.fit.refinement.iterations
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What the model gave for one image: moments for encode, one image for decode; each with B = 1.
+
+    An encode with a fit gives the fitted latents (1,C,h,w) and the units (1,C), float64, to compress them with.
+    """
+
+    tensors: tuple[Tensor, ...]
+    float32_retry: bool
+    compute_ns: int = 0
+    """Of the whole batch, known when that has ended."""
+
+
+def compute(task: Task, payloads: list[Tensor], pause: Callable[[], None]) -> list[Computed | Exception]:
+    """Map the inputs of a batch, each with B = 1, to their outputs.
+
+    Where an image of it gives no finite output, all run again one by one.
+
+    Args:
+        task: of all of them.
+        payloads: at least one.
+        pause: called between the strips, or a refinement's windows, of a long batch; what it raises ends the batch.
+    """
+    retried: set[int] = set()
+    try:
+        tensors = _forward(task, torch.cat(payloads), retried.update, pause)
+    except NonFiniteError as error:
+        if len(payloads) == 1:
+            return [error]
+        return [result for one in payloads for result in compute(task, [one], pause)]
+    return [
+        Computed(tuple(tensor[index : index + 1] for tensor in tensors), index in retried)
+        for index in range(len(payloads))
+    ]
+
+
+def warm_up(model: Autoencoder) -> None:
+    """Run both halves once, in the thread that will: the first request pays for no lazy initialisation."""
+    spec = model.spec
+    side = -(-WARM_UP_SIDE // spec.downsample_factor) * spec.downsample_factor
+    sides = spec.fixed_size or (side, side)
+    images = pixels.to_float(torch.zeros(1, *sides, 3, dtype=torch.uint8, device=spec.device))
+    model.decode(model.encode(images).mean, pixels.to_uint8)
+
+
+def _forward(
+    task: Task, batch: Tensor, on_retry: Callable[[list[int]], None], pause: Callable[[], None]
+) -> tuple[Tensor, ...]:
+    model = task.model
+    if task.operation == "decode":
+        if task.dtype == torch.uint8:
+            return (model.decode(batch, pixels.to_uint8, on_retry, pause),)
+        return (model.decode(batch, on_retry=on_retry, pause=pause),)
+    if task.dtype == torch.uint8:
+        batch = pixels.to_float(batch.to(model.spec.device))
+    posterior = model.encode(batch, on_retry, pause)
+    if task.fit is not None:
+        return _fitted(task.fit, model, posterior.mode(), batch, pause)
+    if posterior.logvar is None:
+        return (posterior.mean,)
+    return posterior.mean, posterior.logvar
+
+
+def _fitted(
+    fit: Fit, model: Autoencoder, latents: Tensor, padded: Tensor, pause: Callable[[], None]
+) -> tuple[Tensor, Tensor]:
+    """Map latents (B,C,h,w) and their images, float (B,3,H,W), to the fitted latents and their units (B,C)."""
+    height, width = fit.image_size
+    fitted, units = zip(
+        *(
+            refine_latents(one, image, fit.quality, fit.refinement, model=model, pause=pause)
+            for one, image in zip(latents.split(1), padded[:, :, :height, :width].split(1), strict=True)
+        ),
+        strict=True,
+    )
+    return torch.stack([torch.from_numpy(one) for one in fitted]), torch.tensor(units, dtype=torch.float64)

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Models are called by the last part of where they come from."""
+
+from pathlib import Path
+
+import pytest
+
+from latentwire_codec.checkpoints.model_name import model_name
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("f8c4", "f8c4"),
+        ("stabilityai/sd-vae-ft-mse", "sd-vae-ft-mse"),
+        ("/home/someone/runs/best/", "best"),
+        ("/models/vae-ft-mse-840000.safetensors", "vae-ft-mse-840000"),
+        ("old.CKPT", "old"),
+        ("runs/f8c4.v2", "f8c4.v2"),
+        (".", Path.cwd().name),
+    ],
+)
+def test_a_model_is_called_by_the_last_part_of_its_source_without_the_suffix_of_weights(source: str, name: str) -> None:
+    assert model_name(source) == name

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An integer is one of the two next to its latent; what comes back is within a step, and exact in its arithmetic."""
+
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from latentwire_codec.lat import coder
+from latentwire_codec.lat.context import LIMIT, Prior
+from latentwire_codec.lat.quantizer import LARGEST_PULL, TRADE, dequantize, quantize, round_to
+from latentwire_codec.lat.side_information import Prediction
+from latentwire_codec.lat.steps import Steps
+from latentwire_codec.lat.tables import common_prior
+from latentwire_core.errors import TensorError
+
+Latents = npt.NDArray[np.float32]
+unhurried = settings(deadline=None)
+shapes = st.tuples(st.integers(1, 5), st.integers(1, 20), st.integers(1, 20))
+
+
+def drawn(shape: tuple[int, int, int], seed: int) -> tuple[Latents, Steps, Prior]:
+    random = np.random.default_rng(seed)
+    latents = random.laplace(size=shape).astype(np.float32)
+    latents[random.random(shape) < 0.02] *= 1000
+    steps = Steps.nearest(10.0 ** random.uniform(-2, 1, shape[0]))
+    return latents, steps, common_prior().prior(Prediction.fit(round_to(latents, steps)))
+
+
+@unhurried
+@given(shapes, st.integers(0, 999), st.sampled_from([0.0, TRADE, 10.0]))
+def test_each_integer_is_one_of_the_two_next_to_its_latent(
+    shape: tuple[int, int, int], seed: int, trade: float
+) -> None:
+    latents, steps, prior = drawn(shape, seed)
+    walked, pull = quantize(latents, steps, prior, trade)
+    integers = walked.integers
+    exact = latents / steps.sizes[:, None, None]
+    assert integers.shape == shape
+    assert (np.abs(integers - exact) <= 1).all()
+    assert 0 <= pull <= LARGEST_PULL
+    if not trade:
+        assert np.array_equal(integers, round_to(latents, steps))
+        assert (np.abs(integers - exact) <= 0.5).all()
+
+
+def test_fewer_bits_are_bought_with_error() -> None:
+    latents, steps, prior = drawn((4, 32, 32), 0)
+    sizes, errors = [], []
+    for trade in (0.0, TRADE, 0.5):
+        walked, _ = quantize(latents, steps, prior, trade)
+        integers = walked.integers
+        coded = coder.encode(integers, prior)
+        sizes.append(sum(len(part) for part in vars(coded).values()))
+        errors.append(float(((integers - latents / steps.sizes[:, None, None]) ** 2).mean()))
+    assert sizes == sorted(sizes, reverse=True)
+    assert errors == sorted(errors)
+    assert sizes[0] > sizes[-1]
+
+
+def test_what_the_quantizer_went_through_is_written_as_if_it_was_encoded() -> None:
+    latents, steps, prior = drawn((4, 20, 33), 5)
+    walked, _ = quantize(latents, steps, prior)
+    assert coder.write(walked, prior) == coder.encode(walked.integers, prior)
+
+
+def test_the_pull_lowers_the_error() -> None:
+    latents, steps, prior = drawn((4, 32, 32), 3)
+    walked, pull = quantize(latents, steps, prior)
+    integers = walked.integers
+    _, means = coder.decode(coder.encode(integers, prior), (4, 32, 32), prior)
+    with_pull, without = (
+        float(((dequantize(integers, means, steps, each) - latents) ** 2).mean()) for each in (pull, 0)
+    )
+    assert pull > 0
+    assert with_pull < without
+
+
+@given(
+    st.integers(1 - LIMIT, LIMIT - 1),
+    st.integers(-(2**31), 2**31),
+    st.integers(1, 65535),
+    st.integers(-64, 63),
+    st.integers(0, 255),
+)
+def test_a_latent_is_the_exact_value_rounded_once(
+    integer: int, mean: int, numerator: int, exponent: int, pull: int
+) -> None:
+    found = dequantize(np.array([[[integer]]]), np.array([[[mean]]]), Steps((numerator,), exponent), pull)
+    distance = max(-16, min(16, 16 * integer - mean))
+    exact = Fraction(4096 * integer - pull * distance, 4096) * numerator * Fraction(2) ** -exponent
+    assert found.dtype == np.float32
+    # To float64 the fraction is exact; float32 is rounded to from there.
+    assert Fraction(float(exact)) == exact
+    assert found.item() == np.float32(float(exact))
+
+
+@unhurried
+@given(shapes, st.integers(0, 99), st.integers(0, LARGEST_PULL))
+def test_what_comes_back_is_within_two_steps(shape: tuple[int, int, int], seed: int, pull: int) -> None:
+    latents, steps, prior = drawn(shape, seed)
+    walked, _ = quantize(latents, steps, prior)
+    integers = walked.integers
+    _, means = coder.decode(coder.encode(integers, prior), shape, prior)
+    allowed = 2 * steps.sizes[:, None, None] + np.abs(latents) * 2.0**-20
+    assert (np.abs(dequantize(integers, means, steps, pull) - latents) <= allowed).all()
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 8388607.0, -1e30])
+def test_a_latent_of_too_many_steps_is_refused(value: float) -> None:
+    latents, steps = np.full((1, 2, 2), value, np.float32), Steps((1,), 0)
+    with pytest.raises(TensorError, match="take larger steps"):
+        round_to(latents, steps)
+
+
+def test_the_most_steps_that_a_latent_may_have_can_be_coded() -> None:
+    latents, steps = np.full((1, 2, 2), LIMIT - 2.0, np.float32), Steps((1,), 0)
+    prior = common_prior().prior(Prediction.fit(round_to(latents, steps)))
+    walked, _ = quantize(latents, steps, prior)
+    integers = walked.integers
+    assert np.array_equal(coder.decode(coder.encode(integers, prior), (1, 2, 2), prior)[0], integers)

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every place is coded once, after all of its neighbours."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from latentwire_codec.lat.scan import KEPT_PLACES, KINDS, NEIGHBOURS, phases
+from tests.codec.lat import lat_reference
+
+sides = st.integers(1, 40)
+
+
+@given(sides, sides)
+def test_every_place_is_coded_once_and_after_its_neighbours(height: int, width: int) -> None:
+    coded = np.zeros(height * width, bool)
+    for phase in phases(height, width):
+        assert not coded[phase.places].any()
+        assert phase.neighbours.shape == (NEIGHBOURS if phase.kind else 0, len(phase.places))
+        assert coded[phase.neighbours].all()
+        coded[phase.places] = True
+    assert coded.all()
+
+
+@given(sides, sides)
+def test_the_order_and_the_neighbours_are_those_of_the_specification(height: int, width: int) -> None:
+    expected = [(kind, places) for kind, places in lat_reference.order(height, width) if places]
+    found = phases(height, width)
+    assert [phase.kind for phase in found] == [kind for kind, _ in expected]
+    for phase, (kind, places) in zip(found, expected, strict=True):
+        assert [divmod(int(place), width) for place in phase.places] == places
+        if kind:
+            around = [lat_reference.neighbours(kind, place, height, width) for place in places]
+            assert [[divmod(int(each), width) for each in column] for column in phase.neighbours.T] == around
+
+
+def test_inside_a_map_neighbours_are_opposite_pairs_at_the_phases_distance() -> None:
+    width = 33
+    for phase in phases(33, width)[1:]:
+        distance = int(KINDS[phase.kind].split()[1])
+        down, right = np.divmod(phase.neighbours, width) - np.array(np.divmod(phase.places, width))[:, None]
+        inside = (np.abs(down) + np.abs(right) > 0).all(axis=0)
+        assert inside.any()
+        assert (np.maximum(np.abs(down), np.abs(right)) == distance).all()
+        y, x = np.divmod(phase.places, width)
+        middle = (np.minimum(y, x) >= distance) & (np.maximum(y, x) < width - distance)
+        for each in (down, right):
+            assert (each[0] + each[1])[middle].tolist() == [0] * int(middle.sum())
+            assert (each[2] + each[3])[middle].tolist() == [0] * int(middle.sum())
+
+
+@pytest.mark.parametrize(("side", "kept"), [(8, True), (1 + int(KEPT_PLACES**0.5), False)])
+def test_only_the_plans_of_small_maps_are_kept_in_memory(side: int, kept: bool) -> None:
+    assert (phases(side, side) is phases(side, side)) is kept

@@ -1,0 +1,372 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who gets a place in the queue, who waits, who is refused."""
+
+import asyncio
+import time
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from latentwire_server.engine.admission import Admission
+from latentwire_server.engine.jobs import Caller
+from latentwire_server.errors import DeadlineExceeded, QueueFull, RequestTooLarge
+
+
+class Guests:
+    """Requests that hold their places until they are told to leave."""
+
+    def __init__(self, admission: Admission) -> None:
+        self.admission = admission
+        self.inside: Counter[str] = Counter()
+        self.entered: list[str] = []
+        self._leave: dict[asyncio.Task[None], asyncio.Event] = {}
+
+    def enter(
+        self, client: str, images: int = 1, *, patient: bool = False, deadline: float | None = None
+    ) -> "asyncio.Task[None]":
+        leave = asyncio.Event()
+
+        async def stay() -> None:
+            async with self.admission.place(Caller(client, deadline, patient), images):
+                self.inside[client] += images
+                self.entered.append(client)
+                try:
+                    await leave.wait()
+                finally:
+                    self.inside[client] -= images
+
+        task = asyncio.create_task(stay())
+        self._leave[task] = leave
+        return task
+
+    def leave(self, task: "asyncio.Task[None]") -> None:
+        self._leave[task].set()
+
+    async def close(self) -> list[BaseException | None]:
+        for leave in self._leave.values():
+            leave.set()
+        async with asyncio.timeout(10):
+            results = await asyncio.gather(*self._leave, return_exceptions=True)
+        assert self.admission.held == 0
+        assert not self.inside.total()
+        return results
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def fill(guests: Guests, client: str, images: int = 1) -> int:
+    """Let a client take all the places it can get, and return how many it holds."""
+    while True:
+        task = guests.enter(client, images)
+        await settle()
+        if task.done():
+            assert isinstance(task.exception(), QueueFull)
+            return guests.inside[client]
+
+
+@pytest.mark.parametrize("places", [1, 2, 3, 4, 7, 256])
+async def test_one_client_alone_gets_at_most_three_quarters(places: int) -> None:
+    guests = Guests(Admission(places))
+    assert await fill(guests, "a") == max(1, places * 3 // 4) == guests.admission.largest
+    await guests.close()
+
+
+@pytest.mark.parametrize("places", [1, 2, 3, 4, 7, 256])
+async def test_the_largest_request_fits_into_an_empty_queue(places: int) -> None:
+    guests = Guests(Admission(places))
+    guests.enter("a", guests.admission.largest)
+    await settle()
+    assert guests.admission.held == guests.admission.largest
+    await guests.close()
+
+
+@pytest.mark.parametrize("places", [2, 3, 4, 256])
+async def test_a_newcomer_finds_a_place_however_much_another_asked_for(places: int) -> None:
+    guests = Guests(Admission(places))
+    await fill(guests, "greedy")
+    newcomer = guests.enter("newcomer")
+    await settle()
+    assert guests.inside["newcomer"] == 1
+    assert not newcomer.done()
+    await guests.close()
+
+
+async def test_every_place_is_given_to_newcomers_before_one_is_refused() -> None:
+    guests = Guests(Admission(16))
+    await fill(guests, "greedy")
+    for n in range(4):
+        guests.enter(f"newcomer {n}")
+    await settle()
+    assert guests.admission.held == 16
+    late = guests.enter("late")
+    await settle()
+    assert isinstance(late.exception(), QueueFull)
+    await guests.close()
+
+
+@pytest.mark.parametrize("clients", [1, 2, 3, 5])
+async def test_clients_that_come_alike_get_three_parts_of_3n_plus_1_each(clients: int) -> None:
+    places = 160
+    guests = Guests(Admission(places))
+    for _ in range(places):
+        for n in range(clients):
+            guests.enter(f"{n}")
+        await settle()
+    share = places * 3 // (3 * clients + 1)
+    assert all(share - 1 <= guests.inside[f"{n}"] <= share + 1 for n in range(clients))
+    await guests.close()
+
+
+async def test_places_that_are_left_come_back() -> None:
+    guests = Guests(Admission(4))
+    first = guests.enter("a", 3)
+    await settle()
+    guests.leave(first)
+    await settle()
+    assert guests.admission.held == 0
+    guests.enter("a", 3)
+    await settle()
+    assert guests.inside["a"] == 3
+    await guests.close()
+
+
+async def test_a_failing_request_gives_its_places_back() -> None:
+    admission = Admission(4)
+    with pytest.raises(RuntimeError, match="broken"):
+        async with admission.place(Caller("a"), 2):
+            raise RuntimeError("broken")
+    assert admission.held == 0
+
+
+async def test_queue_full_says_how_full_of_what_limit_and_which_flag() -> None:
+    guests = Guests(Admission(8))
+    guests.enter("a", 4)
+    guests.enter("b", 2)
+    await settle()
+    with pytest.raises(QueueFull) as caught:
+        async with guests.admission.place(Caller("a"), 2):
+            pass
+    assert str(caught.value) == (
+        "the queue is full: 6 of 8 places are taken (4 by this client), 2 more were asked for (serve --max-queue)"
+    )
+    await guests.close()
+
+
+async def test_retry_after_grows_with_the_queue_and_the_time_of_an_image() -> None:
+    guests = Guests(Admission(8))
+    guests.enter("a", 6)
+    await settle()
+    for seconds_per_image, retry_after_s in ((2.0, 6.0), (0.0001, 0.1)):
+        guests.admission.seconds_per_image = seconds_per_image
+        with pytest.raises(QueueFull) as caught:
+            async with guests.admission.place(Caller("a"), 1):
+                pass
+        assert caught.value.retry_after_s == pytest.approx(retry_after_s)
+    await guests.close()
+
+
+@pytest.mark.parametrize("patient", [False, True])
+async def test_more_than_a_client_can_ever_hold_is_too_large(patient: bool) -> None:
+    admission = Admission(8)
+    with pytest.raises(RequestTooLarge, match=r"7 images.* at most 6 .*--max-queue"):
+        async with admission.place(Caller("a", patient=patient), 7):
+            pass
+    assert admission.held == 0
+
+
+async def test_a_passed_deadline_is_refused_even_if_there_is_a_place() -> None:
+    with pytest.raises(DeadlineExceeded):
+        async with Admission(8).place(Caller("a", deadline=time.monotonic() - 1), 1):
+            pass
+
+
+async def test_the_patient_wait_in_line_and_are_let_in_as_places_come_free() -> None:
+    guests = Guests(Admission(4))
+    first = guests.enter("a", 3)
+    await settle()
+    waiting = [guests.enter("a", 1, patient=True) for _ in range(3)]
+    await settle()
+    assert guests.inside["a"] == 3
+    guests.leave(first)
+    await settle()
+    assert guests.inside["a"] == 3
+    assert not any(task.done() for task in waiting)
+    assert await guests.close() == [None] * 4
+
+
+async def test_a_small_request_does_not_overtake_its_own_clients_large_one() -> None:
+    guests = Guests(Admission(8))
+    first = guests.enter("a", 5)
+    await settle()
+    large = guests.enter("a", 6, patient=True)
+    await settle()
+    small = guests.enter("a", 1, patient=True)
+    await settle()
+    assert guests.inside["a"] == 5
+    guests.leave(first)
+    await settle()
+    assert guests.inside["a"] == 6
+    guests.leave(large)
+    await settle()
+    assert guests.inside["a"] == 1
+    assert not small.done()
+    await guests.close()
+
+
+async def test_a_waiting_client_does_not_hold_back_another() -> None:
+    guests = Guests(Admission(8))
+    guests.enter("a", 6)
+    await settle()
+    guests.enter("a", 6, patient=True)
+    guests.enter("b", 1, patient=True)
+    await settle()
+    assert guests.inside["b"] == 1
+    await guests.close()
+
+
+async def test_waiting_clients_are_let_in_first_come_first_served() -> None:
+    guests = Guests(Admission(1))
+    first = guests.enter("first")
+    await settle()
+    for client in ("b", "c", "d"):
+        guests.enter(client, patient=True)
+        await settle()
+    tasks = {"first": first}
+    assert guests.entered == ["first"]
+    guests.leave(tasks["first"])
+    await settle()
+    assert guests.entered == ["first", "b"]
+    await guests.close()
+    assert guests.entered == ["first", "b", "c", "d"]
+
+
+async def test_the_patient_wait_until_their_deadline_and_no_longer() -> None:
+    guests = Guests(Admission(4))
+    guests.enter("a", 3)
+    await settle()
+    late = guests.enter("a", patient=True, deadline=time.monotonic() + 0.02)
+    with pytest.raises(DeadlineExceeded, match="waited for a place in the queue"):
+        await late
+    assert guests.admission.held == 3
+    await guests.close()
+
+
+async def test_who_gives_up_while_waiting_leaves_no_place_taken() -> None:
+    guests = Guests(Admission(4))
+    first = guests.enter("a", 3)
+    await settle()
+    waiting = guests.enter("a", 2, patient=True)
+    await settle()
+    waiting.cancel()
+    await settle()
+    guests.leave(first)
+    await settle()
+    assert guests.admission.held == 0
+    await guests.close()
+
+
+async def test_who_gives_up_in_the_moment_of_being_let_in_leaves_no_place_taken() -> None:
+    guests = Guests(Admission(4))
+    leave = asyncio.Event()
+
+    async def leave_and_cancel_the_next() -> None:
+        async with guests.admission.place(Caller("a"), 3):
+            await leave.wait()
+        assert guests.admission.held == 2  # given on, and its new holder has not run yet
+        waiting.cancel()
+
+    first = asyncio.create_task(leave_and_cancel_the_next())
+    await settle()
+    waiting = guests.enter("a", 2, patient=True)
+    guests.enter("a", 3, patient=True)
+    await settle()
+    leave.set()
+    await first
+    await settle()
+    assert waiting.cancelled()
+    assert guests.inside["a"] == guests.admission.held == 3
+    await guests.close()
+
+
+async def test_when_a_large_request_gives_up_the_smaller_ones_behind_it_are_let_in() -> None:
+    guests = Guests(Admission(8))
+    guests.enter("a", 5)
+    await settle()
+    large = guests.enter("a", 6, patient=True)
+    await settle()
+    guests.enter("a", 1, patient=True)
+    await settle()
+    assert guests.inside["a"] == 5
+    large.cancel()
+    await settle()
+    assert guests.inside["a"] == 6
+    await guests.close()
+
+
+async def test_clients_that_left_are_forgotten() -> None:
+    admission = Admission(2)
+    for n in range(10):
+        async with admission.place(Caller(f"{n}"), 1):
+            pass
+    holder, waiter = Caller("holder"), Caller("waiter", patient=True)
+
+    async def wait() -> None:
+        async with admission.place(waiter, 1):
+            pass
+
+    async with admission.place(holder, 1), admission.place(Caller("other"), 1):
+        task = asyncio.create_task(wait())
+        await settle()
+    task.cancel()  # its turn was given, and is given back
+    await asyncio.gather(task, return_exceptions=True)
+    assert not admission._held
+
+
+steps = st.one_of(
+    st.tuples(st.just("enter"), st.sampled_from("abc"), st.integers(1, 8), st.booleans(), st.booleans()),
+    st.tuples(st.sampled_from(["leave", "cancel", "both"]), st.integers(0, 40), st.integers(0, 3)),
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(places=st.integers(1, 12), sequence=st.lists(steps, max_size=40))
+def test_whatever_happens_no_place_is_lost_and_nobody_waits_for_ever(
+    places: int, sequence: list[tuple[object, ...]]
+) -> None:
+    async def scenario() -> None:
+        admission = Admission(places)
+        guests = Guests(admission)
+        tasks: list[asyncio.Task[None]] = []
+        for step in sequence:
+            match step:
+                case ("enter", str(client), int(images), bool(patient), bool(at_once)):
+                    tasks.append(guests.enter(client, images, patient=patient))
+                    if at_once:
+                        continue
+                    await asyncio.sleep(0)
+                case (str(action), int(index), int(ticks)):
+                    if tasks and action in ("leave", "both"):
+                        guests.leave(tasks[index % len(tasks)])
+                    for _ in range(ticks):
+                        await asyncio.sleep(0)
+                    if tasks and action in ("cancel", "both"):
+                        tasks[index % len(tasks)].cancel()
+            assert admission.held <= places
+            assert all(held <= admission.largest for held in guests.inside.values())
+        await settle()
+        # Who heads its client's line has to wait for a reason.
+        heads: dict[str, int] = {}
+        for _, client, images in admission._waiters:
+            heads.setdefault(client, images)
+        assert not any(admission._fits(client, images) for client, images in heads.items())
+        for result in await guests.close():
+            allowed = (QueueFull, RequestTooLarge, asyncio.CancelledError)
+            assert result is None or isinstance(result, allowed)
+        assert not admission._waiters
+
+    asyncio.run(scenario())

@@ -16,6 +16,7 @@ from benchmarks.report.scores import Metric
 from benchmarks.report.summary import PERCENTILES, Summary
 from benchmarks.roundtrip.losses import QUALITY
 from latentwire_codec.images.geometry import Pixels
+from latentwire_codec.metrics import scores
 
 GAIN = 4
 """By which differences are shown."""
@@ -118,8 +119,8 @@ def strip(image: Pixels, row: Row, models: Sequence[Model], labels: Mapping[str,
         framed = model.frame(image)
         decoded = model.decode(model.encode(framed), framed)
         where = part if framed is image else detailed_part(framed)
-        scores = row["models"][model.name]["scores"]
-        lines = [f"{label} {scores[name]:.{digits}f}" for name, (label, digits) in labels.items() if scores[name]]
+        values = row["models"][model.name]["scores"]
+        lines = [f"{label} {values[name]:.{digits}f}" for name, (label, digits) in labels.items() if values[name]]
         pictures.append(picture(decoded, where, model.name, *lines))
         shown = scores.psnr(framed, decoded)
         pictures.append(

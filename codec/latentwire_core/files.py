@@ -1,36 +1,91 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bytes -> a file that is there whole or not at all, whatever ends the process; a safetensors file -> its arrays."""
 
+import hashlib
 import os
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
+try:
+    import fcntl
+except ImportError:  # Windows: each writer then has a partial file of its own
+    fcntl = None  # type: ignore[assignment]
+
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file, whole or not at all, and the folders above it.
+    """Write a file, whole or not at all, and the folders above it; several processes may write the same file.
 
-    A process that is killed meanwhile may leave `.NAME.partial` beside the file, NAME being 32 hex digits.
+    The bytes go to a hidden partial file beside the file first. A process that is killed may leave the partial file
+    behind; the next writer of the same file removes it.
 
     Raises:
-        OSError: the file or a folder cannot be written; what was there before is as it was.
+        OSError: the file or a folder cannot be written; the earlier content stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Each writer has a partial file of its own: two never meet, and a long name stays within the system's limit.
-    partial = path.with_name(f".{uuid.uuid4().hex}.partial")
-    try:
-        with partial.open("wb") as file:
+    partial, file = _open_partial(path)
+    with file:
+        try:
             file.write(data)
             file.flush()
             # Without it, a machine that loses power may keep the new name and lose the content.
             os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+            partial.replace(path)
+        except BaseException:
+            # While the file is locked: later the name may be another writer's.
+            partial.unlink(missing_ok=True)
+            raise
+
+
+def _open_partial(path: Path) -> tuple[Path, BinaryIO]:
+    """Create the partial file of a path and lock it; another writer at work gets a name of its own.
+
+    Both names have a fixed length: the name of the file itself may be as long as the system allows.
+    """
+    shared = path.with_name(f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]}.partial")
+    while True:
+        try:
+            file: BinaryIO = shared.open("xb")
+        except FileExistsError:
+            if not _left_behind(shared):
+                own = path.with_name(f".{uuid.uuid4().hex}.partial")
+                return own, own.open("xb")
+            continue
+        if fcntl is None:
+            return shared, file
+        fcntl.flock(file, fcntl.LOCK_EX)
+        # Before the lock was taken, another writer may have removed the file as one left behind.
+        if _is_named(file, shared):
+            return shared, file
+        file.close()
+
+
+def _is_named(file: BinaryIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def _left_behind(partial: Path) -> bool:
+    """Remove a partial file that no writer has locked; return whether its name is free now."""
+    if fcntl is None:
+        return False
+    try:
+        with partial.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The name may have gone on to another writer's file since this one was opened.
+            if _is_named(file, partial):
+                partial.unlink()
+    except FileNotFoundError:
+        pass
+    except BlockingIOError:
+        return False
+    return True
 
 
 def read_tensors(path: Path, what: str, file_format: str) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:

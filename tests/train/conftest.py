@@ -13,6 +13,7 @@ from latentwire_train.config import TrainingConfig
 from latentwire_train.data.folder import Problem
 from latentwire_train.recipes import config_from
 from latentwire_train.record.observer import Plan, Result
+from tests.codec.conftest import build_kl, tiny_kl_folder  # noqa: F401 - fixtures
 
 TINY: dict[str, dict[str, Any]] = {
     "latent-vae": {"widths": [8, 16, 16], "encoder_depths": [1, 1], "decoder_depths": [1, 1, 1]},

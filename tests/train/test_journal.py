@@ -308,9 +308,3 @@ def test_a_file_that_cannot_take_its_place_leaves_the_old_one_and_nothing_beside
         write_whole(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_what_a_killed_process_left_is_replaced_by_the_next(tmp_path: Path) -> None:
-    (tmp_path / ".file.partial").write_bytes(b"half")
-    write_whole(tmp_path / "file", b"whole")
-    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("file", b"whole")]

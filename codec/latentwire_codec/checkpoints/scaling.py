@@ -99,6 +99,8 @@ def told_by(config: Mapping[str, Any]) -> Scaling | None:
     """
     try:
         scaling = from_config(config)
+        if scaling is None and "scaling_factor" in config:
+            raise TypeError("scaling_factor is None")
         return None if scaling is None else check(scaling)
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise CheckpointError(f"the scaling in the configuration is not of finite numbers: {error!r}") from error

@@ -19,10 +19,10 @@ from latentwire_codec.networks.pipeline_vae import AutoencoderVectorVAE
 def test_a_run_puts_models_side_by_side(roundtrip_run: Path, photographs: Path) -> None:
     run = json.loads((roundtrip_run / "run.json").read_text())
     assert list(run["summary"]["models"]) == ["f8c4", "wide"]
-    scores = run["summary"]["models"]["f8c4"]["scores"]["psnr_db"]
+    summary = run["summary"]["models"]["f8c4"]["scores"]["psnr_db"]
     rows = [row["models"]["f8c4"]["scores"]["psnr_db"] for row in run["rows"]]
-    assert scores["mean"] == pytest.approx(np.mean(rows))
-    assert (scores["lowest"], scores["highest"], scores["count"]) == (min(rows), max(rows), 2)
+    assert summary["mean"] == pytest.approx(np.mean(rows))
+    assert (summary["lowest"], summary["highest"], summary["count"]) == (min(rows), max(rows), 2)
     model = Source("f8c4", device="cpu").load()
     image = read_image((photographs / "astronaut.png").read_bytes())
     assert rows[0] == pytest.approx(scores.psnr(image, model.decode(model.encode(image), image)), abs=1e-3)

@@ -13,6 +13,7 @@ from benchmarks.report.scores import Wanted
 from benchmarks.roundtrip.__main__ import main
 from benchmarks.roundtrip.losses import measure_model
 from latentwire_codec import read_image
+from latentwire_codec.metrics import scores
 from latentwire_codec.networks.pipeline_vae import AutoencoderVectorVAE
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from latentwire_codec.images.files import ImageLimits, read_image, write_image
-    from latentwire_codec.lat.optimise import Refinement
+    from latentwire_codec.lat.optimise import LatentOptimisation
     from latentwire_codec.lat.payload import compress, compress_latents, decompress, decompress_latents
     from latentwire_codec.load import load_autoencoder
     from latentwire_codec.networks.latent_vae import LatentVAE
@@ -27,9 +27,9 @@ __all__ = [
     "AutoencoderVectorVAE",
     "ImageFormat",
     "ImageLimits",
+    "LatentOptimisation",
     "LatentVAE",
     "Posterior",
-    "Refinement",
     "VectorVAE",
     "compress",
     "compress_latents",
@@ -49,7 +49,7 @@ _HOMES = {
     "ImageLimits": "latentwire_codec.images.files",
     "LatentVAE": "latentwire_codec.networks.latent_vae",
     "Posterior": "latentwire_codec.runtime.posterior",
-    "Refinement": "latentwire_codec.lat.optimise",
+    "LatentOptimisation": "latentwire_codec.lat.optimise",
     "VectorVAE": "latentwire_codec.networks.vector_vae",
     "compress": "latentwire_codec.lat.payload",
     "compress_latents": "latentwire_codec.lat.payload",

@@ -39,7 +39,7 @@ LAST_BYTES = 8
 """Words that the range coder ends with; bytes that are begun."""
 
 
-class Kind(enum.IntEnum):
+class PayloadKind(enum.IntEnum):
     """What the numbers of a payload are."""
 
     QUANTIZED = 1
@@ -59,13 +59,13 @@ class Header:
         weights_digest: the first 8 bytes of the digest of the model's weights, 16 hex digits; empty: unknown.
         image_size: (height, width) that the decoded image is cropped to; (0, 0): all of it.
         shape: (C, h, w).
-        table_id: of the tables that it was coded with, see `FittedPrior.table_id`.
+        table_id: of the tables that it was coded with, see `Tables.table_id`.
         exponent: the step of a channel is its numerator * 2^-exponent; -64 .. 63.
         numerators: one for each channel, 1 .. 65535.
-        pull: see `quantizer.dequantize`; 0 .. 255, and 0 for `Kind.FLOAT16`.
+        reconstruction_offset: see `quantizer.dequantize`; 0 .. 255, and 0 for `PayloadKind.FLOAT16`.
     """
 
-    kind: Kind
+    kind: PayloadKind
     model: str
     latent_space: str
     weights_digest: str
@@ -74,7 +74,7 @@ class Header:
     table_id: int
     exponent: int
     numerators: tuple[int, ...]
-    pull: int
+    reconstruction_offset: int
 
     def check(self, max_values: int = MAX_VALUES) -> None:
         """Refuse values that the format does not have.
@@ -83,7 +83,7 @@ class Header:
             Malformed: one is out of its range.
         """
         _check_shape(self.shape, max_values)
-        most_pull = 0 if self.kind is Kind.FLOAT16 else 255
+        most_offset = 0 if self.kind is PayloadKind.FLOAT16 else 255
         wrong = ""
         if self.image_size != (0, 0) and not all(1 <= side <= LARGEST_NUMBER for side in self.image_size):
             wrong = f"the image size {self.image_size}; both sides are 0, or both 1..{LARGEST_NUMBER}"
@@ -93,8 +93,8 @@ class Header:
             wrong = f"steps of {min(self.numerators)}..{max(self.numerators)}; 1..{LARGEST_STEP} are allowed"
         elif self.exponent not in EXPONENTS:
             wrong = f"the exponent {self.exponent}; {EXPONENTS[0]}..{EXPONENTS[-1]} are allowed"
-        elif not 0 <= self.pull <= most_pull:
-            wrong = f"the pull {self.pull}; 0..{most_pull} are allowed"
+        elif not 0 <= self.reconstruction_offset <= most_offset:
+            wrong = f"the reconstruction offset {self.reconstruction_offset}; 0..{most_offset} are allowed"
         if wrong:
             raise Malformed(f"the header announces {wrong}")
 
@@ -104,9 +104,9 @@ class Sections:
     """The parts that follow the header; an empty one takes no room.
 
     Attributes:
-        weights: see `prediction.Prediction`.
+        weights: see `SideInformation`.
         symbols, escapes, low_bits: see `entropy.Coded`.
-        remainders: of `Kind.FLOAT16`: see `exact.py`.
+        remainders: of `PayloadKind.FLOAT16`: see `exact.py`.
     """
 
     weights: bytes = b""
@@ -145,7 +145,7 @@ def pack(header: Header, sections: Sections) -> bytes:
     written += to_varint(len(steps))
     for step in steps:
         written += step.to_bytes(2, "little")
-    written.append(header.pull)
+    written.append(header.reconstruction_offset)
     for part in parts:
         written += to_varint(len(part))
     written += zlib.crc32(written).to_bytes(4, "little")
@@ -211,7 +211,7 @@ def _read_header(payload: bytes, max_values: int) -> tuple[Header, tuple[int, ..
     # So many bytes are there, or `take` says so, before anything is made of their number.
     octets = reader.take(2 * reader.varint())
     steps = tuple(int.from_bytes(octets[at : at + 2], "little") for at in range(0, len(octets), 2))
-    pull = reader.byte()
+    offset = reader.byte()
     lengths = tuple(reader.varint() for _ in SECTION_NAMES)
     end = reader.position
     _check(payload[:end], reader.take(4), "header")
@@ -219,7 +219,7 @@ def _read_header(payload: bytes, max_values: int) -> tuple[Header, tuple[int, ..
     try:
         model, latent_space = (name.decode() for name in names)
         header = Header(
-            kind=Kind(kind),
+            kind=PayloadKind(kind),
             model=model,
             latent_space=latent_space,
             weights_digest=digest.hex() if any(digest) else "",
@@ -228,7 +228,7 @@ def _read_header(payload: bytes, max_values: int) -> tuple[Header, tuple[int, ..
             table_id=table_id,
             exponent=exponent,
             numerators=steps * channels if len(steps) == 1 else steps,
-            pull=pull,
+            reconstruction_offset=offset,
         )
     except ValueError as error:
         raise Malformed(f"the header has a value that the format does not have: {error}") from error

@@ -29,14 +29,14 @@ NEW_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredVAE:
     """A VAE as its files hold it.
 
     Attributes:
         where: what messages call it.
         class_name: its class.
-        config: the configuration of that class, as far as it is told or follows from the shapes.
-        told: the part of it that somebody wrote down: config.json, or the file beside a single file.
+        config: the configuration of that class, as far as it is declared or follows from the shapes.
+        declared: the part of it that somebody wrote down: config.json, or the file beside a single file.
         tensors: as they are stored, under the class's names.
         files: where they come from.
         family: the name of the family that the rest of a full checkpoint shows; empty: none.
@@ -45,13 +45,13 @@ class Stored:
     where: Path
     class_name: str
     config: Mapping[str, Any]
-    told: Mapping[str, Any]
+    declared: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
     files: tuple[Path, ...]
     family: str = ""
 
 
-def build_network(stored: Stored) -> tuple[Any, dict[str, Tensor]]:
+def build_network(stored: StoredVAE) -> tuple[Any, dict[str, Tensor]]:
     """Map what is stored to its network, and to its tensors under the network's names and shapes.
 
     Returns:
@@ -80,7 +80,7 @@ def build_network(stored: Stored) -> tuple[Any, dict[str, Tensor]]:
     return module.eval(), tensors
 
 
-def _empty(stored: Stored) -> Any:
+def _empty(stored: StoredVAE) -> Any:
     """Build the network without numbers."""
     import diffusers
 

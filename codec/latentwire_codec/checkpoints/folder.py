@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from latentwire_codec.checkpoints.build import Stored
+from latentwire_codec.checkpoints.build import StoredVAE
 from latentwire_codec.checkpoints.weights_file import open_weights
 from latentwire_core.errors import CheckpointError, UnknownModel
 
@@ -66,7 +66,7 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return read_config(folder / "config.json"), _read_weights(folder, allow_pickle=False)[0]
 
 
-def stored_in_folder(folder: Path, allow_pickle: bool = False) -> Stored:
+def stored_in_folder(folder: Path, allow_pickle: bool = False) -> StoredVAE:
     """Map a folder to what it holds; raises what `read_folder` raises.
 
     Args:
@@ -75,7 +75,7 @@ def stored_in_folder(folder: Path, allow_pickle: bool = False) -> Stored:
     """
     config = read_config(folder / "config.json")
     tensors, files = _read_weights(folder, allow_pickle)
-    return Stored(folder, str(config.get("_class_name", "")), config, config, tensors, files)
+    return StoredVAE(folder, str(config.get("_class_name", "")), config, config, tensors, files)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def _cached_snapshot(source: str) -> Path:
-    """Map a hub id to its snapshot in the local Hugging Calling cache."""
+    """Map a hub id to its snapshot in the local Hugging Face cache."""
     if not HUB_ID.fullmatch(source):
         raise UnknownModel(
             f"no model {source!r}: it is neither a bundled one ({', '.join(bundled_names())}) nor a folder or file"
@@ -106,7 +106,7 @@ def _cached_snapshot(source: str) -> Path:
         return Path(snapshot_download(source, local_files_only=True))
     except LocalEntryNotFoundError as error:
         raise UnknownModel(
-            f"no model {source!r}: it is neither a folder nor a file, nor in the local Hugging Calling cache; "
+            f"no model {source!r}: it is neither a folder nor a file, nor in the local Hugging Face cache; "
             f"correct the path, or download it with `hf download {source}`"
         ) from error
     except HFValidationError as error:

@@ -28,7 +28,7 @@ PAIRS = (("shift_factor", "scaling_factor"), ("latents_mean", "latents_std"), ("
 
 
 @dataclass(frozen=True)
-class Wish:
+class Requested:
     """What the caller says; None: nothing.
 
     Attributes:
@@ -43,55 +43,55 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Detected:
     """What is known about a VAE.
 
     Attributes:
         where: what messages call it.
         config: of its class, complete.
-        told: the part of it that somebody wrote down.
+        declared: the part of it that somebody wrote down.
         tensors: its tensors, by name.
         candidates: the families with such a network.
         family: the family that a full checkpoint or a registry shows; empty: none.
-        defaults: whether the class's own factors stand where none are told, as diffusers reads its folders.
+        defaults: whether the class's own factors stand where none are declared, as diffusers reads its folders.
     """
 
     where: Path
     config: Mapping[str, Any]
-    told: Mapping[str, Any]
+    declared: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
     candidates: Sequence[Family]
     family: str
     defaults: bool
 
 
-def resolve(wish: Wish, evidence: Evidence) -> tuple[Scaling, str]:
+def resolve(requested: Requested, detected: Detected) -> tuple[Scaling, str]:
     """Map what is said and known to scale and shift, and to the name of the latent space (empty: unnamed).
 
     Raises:
         CheckpointError: nothing says which factors are right, or they cannot be used.
     """
     for given, needed in PAIRS:
-        if evidence.told.get(given) is not None and evidence.told.get(needed) is None:
-            raise CheckpointError(f"{evidence.where}: its configuration tells {given}, but no {needed}; give both")
-    family = _family(wish, evidence)
-    found = _found(evidence, family)
-    scaling = found if wish.scale is None and wish.shift is None else _wished(wish, evidence, found)
+        if detected.declared.get(given) is not None and detected.declared.get(needed) is None:
+            raise CheckpointError(f"{detected.where}: its configuration tells {given}, but no {needed}; give both")
+    family = _family(requested, detected)
+    found = _found(detected, family)
+    scaling = found if requested.scale is None and requested.shift is None else _completed(requested, detected, found)
     if scaling is None:
-        raise CheckpointError(_refusal(evidence))
+        raise CheckpointError(_refusal(detected))
     check(scaling)
-    if wish.latent_space is not None:
-        if family is not None and family.name == wish.latent_space and family.scaling not in (None, scaling):
+    if requested.latent_space is not None:
+        if family is not None and family.name == requested.latent_space and family.scaling not in (None, scaling):
             log.warning(
                 "%s: its latents are named %s, but scaled as none of that family's are: by %s after a shift by %s; %s",
-                evidence.where, family.name, _text(scaling.scale), _text(scaling.shift), _listed([family]),
+                detected.where, family.name, _text(scaling.scale), _text(scaling.shift), _listed([family]),
             )  # fmt: skip
-        return scaling, wish.latent_space
-    named = str(evidence.told.get("latent_space", ""))
-    return scaling, named or _space(evidence.candidates, family, scaling)
+        return scaling, requested.latent_space
+    named = str(detected.declared.get("latent_space", ""))
+    return scaling, named or _space(detected.candidates, family, scaling)
 
 
-def told_by(config: Mapping[str, Any]) -> Scaling | None:
+def declared_by(config: Mapping[str, Any]) -> Scaling | None:
     """Map a diffusers configuration to its factors, see `scaling.from_config`; None where it has no factors.
 
     Raises:
@@ -104,7 +104,7 @@ def told_by(config: Mapping[str, Any]) -> Scaling | None:
         raise CheckpointError(f"the scaling in the configuration is not of finite numbers: {error!r}") from error
 
 
-def told_by_batch_norm(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Scaling | None:
+def declared_by_batch_norm(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Scaling | None:
     """Map FLUX.2's batch norm to factors of the VAE's own C channels; None: there is no batch norm.
 
     It holds the statistics of 4C channels, one for each place in a patch of 2x2 (channel 4c + place); those of a
@@ -125,7 +125,7 @@ def in_config(scaling: Scaling, config: Mapping[str, Any]) -> dict[str, Any]:
 
     Keys that the class does not have are not added: FLUX.2 keeps its factors in its weights.
     """
-    if told_by(config) == scaling:
+    if declared_by(config) == scaling:
         return dict(config)
     changes: dict[str, Any]
     if len(scaling.scale) == len(scaling.shift) == 1 and "scaling_factor" in config:
@@ -151,47 +151,47 @@ def check(scaling: Scaling) -> Scaling:
     return scaling
 
 
-def _family(wish: Wish, evidence: Evidence) -> Family | None:
+def _family(requested: Requested, detected: Detected) -> Family | None:
     """Return the family that is named, or shown; one without such a network is out of the question."""
-    for name in (wish.latent_space, evidence.told.get("latent_space"), evidence.family):
+    for name in (requested.latent_space, detected.declared.get("latent_space"), detected.family):
         family = BY_NAME.get(str(name))
-        if family is not None and (family in evidence.candidates or not evidence.candidates):
+        if family is not None and (family in detected.candidates or not detected.candidates):
             return family
-    return evidence.candidates[0] if len(evidence.candidates) == 1 else None
+    return detected.candidates[0] if len(detected.candidates) == 1 else None
 
 
-def _found(evidence: Evidence, family: Family | None) -> Scaling | None:
+def _found(detected: Detected, family: Family | None) -> Scaling | None:
     """Return the factors that stand without the caller's own."""
-    told = told_by(evidence.config) if told_by(evidence.told) is not None else None
-    told = told or told_by_batch_norm(evidence.tensors, evidence.config)
-    if told is not None:
-        return told
+    declared = declared_by(detected.config) if declared_by(detected.declared) is not None else None
+    declared = declared or declared_by_batch_norm(detected.tensors, detected.config)
+    if declared is not None:
+        return declared
     if family is not None and family.scaling is not None:
         return family.scaling
-    shared = {candidate.scaling for candidate in evidence.candidates}
+    shared = {candidate.scaling for candidate in detected.candidates}
     if len(shared) == 1:
         return shared.pop()
-    return told_by(evidence.config) if evidence.defaults else None
+    return declared_by(detected.config) if detected.defaults else None
 
 
-def _wished(wish: Wish, evidence: Evidence, found: Scaling | None) -> Scaling:
+def _completed(requested: Requested, detected: Detected, found: Scaling | None) -> Scaling:
     """Complete the caller's scale or shift: with what was found, or with the family of that scale."""
-    if wish.scale is None:
+    if requested.scale is None:
         if found is None:
-            raise CheckpointError(f"{evidence.where}: a shift is given, but no scale; give scale too")
-        return Scaling(found.scale, _numbers(wish.shift, "shift"))
-    scale = _numbers(wish.scale, "scale")
-    if wish.shift is not None:
-        return Scaling(scale, _numbers(wish.shift, "shift"))
-    if found is not None and (told_by(evidence.told) is not None or len(evidence.candidates) == 1):
+            raise CheckpointError(f"{detected.where}: a shift is given, but no scale; give scale too")
+        return Scaling(found.scale, _numbers(requested.shift, "shift"))
+    scale = _numbers(requested.scale, "scale")
+    if requested.shift is not None:
+        return Scaling(scale, _numbers(requested.shift, "shift"))
+    if found is not None and (declared_by(detected.declared) is not None or len(detected.candidates) == 1):
         return Scaling(scale, found.shift)
-    known = [family.scaling for family in evidence.candidates if family.scaling is not None]
+    known = [family.scaling for family in detected.candidates if family.scaling is not None]
     shifts = {scaling.shift for scaling in known if _close(scaling.scale, scale)}
     if len(shifts) == 1:
         return Scaling(scale, shifts.pop())
     if any(len(scaling.shift) == 1 and scaling.shift != (0.0,) for scaling in known):
         raise CheckpointError(
-            f"{evidence.where}: scale is {scale[0]:g}, which is none of {_listed(evidence.candidates)}, and their "
+            f"{detected.where}: scale is {scale[0]:g}, which is none of {_listed(detected.candidates)}, and their "
             "latents are shifted; give shift too"
         )
     return Scaling(scale)
@@ -205,18 +205,18 @@ def _space(candidates: Sequence[Family], family: Family | None, scaling: Scaling
     return names[0] if len(names) == 1 else ""
 
 
-def _refusal(evidence: Evidence) -> str:
-    known = _listed(evidence.candidates)
+def _refusal(detected: Detected) -> str:
+    known = _listed(detected.candidates)
     why = (
         f"its tensors fit {known}, and nothing tells which"
         if known
         else f"no family that is known has such a network ({', '.join(BY_NAME)})"
     )
-    sidecar = evidence.where.with_suffix(".json").name
+    sidecar = detected.where.with_suffix(".json").name
     remedy = "latent_space (a family's name) or scale" if known else "scale (and shift)"
     remedy += ", for a server as --latent-space or --scale" if known else ", for a server as --scale and --shift"
     return (
-        f"{evidence.where}: its scaling is not known: {why}; give {remedy}, or put "
+        f"{detected.where}: its scaling is not known: {why}; give {remedy}, or put "
         f'{sidecar} beside it, such as {{"scaling_factor": 0.18215}}'
     )
 

@@ -9,8 +9,8 @@ from latentwire_codec.lat.bits import Integers
 from latentwire_codec.lat.context import ESCAPE, FREQUENCY_BITS, LARGEST, contexts
 from latentwire_codec.lat.payload import decompress_latents
 from latentwire_codec.lat.scan import Phase
-from latentwire_codec.lat.side_information import Prediction
-from latentwire_codec.lat.tables import common_prior
+from latentwire_codec.lat.side_information import SideInformation
+from latentwire_codec.lat.tables import common_tables
 from latentwire_core.container import unpack
 
 
@@ -26,7 +26,7 @@ def channel_bits(payload: bytes) -> npt.NDArray[np.float64]:
     """
     decompress_latents(payload)  # it refuses what is no such payload
     header, sections = unpack(payload)
-    prior = common_prior().prior(Prediction.from_bytes(sections.weights, header.shape[0]))
+    prior = common_tables().context_model(SideInformation.from_bytes(sections.weights, header.shape[0]))
     reader = coder.Reader(coder.Coded(sections.symbols, sections.escapes, sections.low_bits), prior)
     costs = FREQUENCY_BITS - np.log2(prior.frequencies)
     bits = np.zeros(header.shape[0])
@@ -41,5 +41,5 @@ def channel_bits(payload: bytes) -> npt.NDArray[np.float64]:
         bits[channel] += costs[context.table, symbols].sum() + escapes.sum() + context.shift.sum()
         return integers
 
-    coder.walk(header.shape, prior, choose)
+    coder.traverse(header.shape, prior, choose)
     return bits

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from latentwire_codec.lat.bits import BitReader, Integers, write_bits
-from latentwire_codec.lat.context import ESCAPE, LARGEST, LIMIT, Contexts, Prior, Surroundings, contexts
+from latentwire_codec.lat.context import ESCAPE, LARGEST, LIMIT, ContextModel, Contexts, Surroundings, contexts
 from latentwire_codec.lat.scan import Phase, phases
 from latentwire_core.errors import Malformed, TensorError
 from latentwire_core.varints import check_varints, from_varints, to_varints
@@ -43,7 +43,7 @@ class Coded:
 
 
 @dataclass(frozen=True)
-class Walked:
+class Traversed:
     """The integers of one image's latents, and what was expected of them.
 
     Attributes:
@@ -57,7 +57,7 @@ class Walked:
     coded: tuple[Integers, Integers, Integers]
 
 
-def walk(shape: tuple[int, int, int], prior: Prior, choose: Choose) -> Walked:
+def traverse(shape: tuple[int, int, int], prior: ContextModel, choose: Choose) -> Traversed:
     """Go through all places of (C,h,w) in coding order and put there what `choose` says."""
     found = Surroundings(shape, prior)
     plan = phases(*shape[1:])
@@ -70,7 +70,7 @@ def walk(shape: tuple[int, int, int], prior: Prior, choose: Choose) -> Walked:
             found.put(channel, phase.places, chosen, mean)
             coded.append((chosen, mean, scale))
     integers, means, scales = (np.concatenate(each) for each in zip(*coded, strict=True))
-    return Walked(found.values.reshape(shape), found.means.reshape(shape), (integers, means, scales))
+    return Traversed(found.values.reshape(shape), found.means.reshape(shape), (integers, means, scales))
 
 
 def symbols(integers: Integers, context: Contexts) -> tuple[Integers, Integers]:
@@ -91,7 +91,7 @@ def shape_of(latents: npt.NDArray[Any]) -> tuple[int, int, int]:
 class Writer:
     """Takes the integers of one phase after the other, and gives them as bytes."""
 
-    def __init__(self, prior: Prior) -> None:
+    def __init__(self, prior: ContextModel) -> None:
         self._prior = prior
         self._coder = constriction.stream.queue.RangeEncoder()
         self._escapes = [np.empty(0, np.int64)]
@@ -128,7 +128,7 @@ class Reader:
         Malformed: the bytes are none that a `Writer` gives.
     """
 
-    def __init__(self, coded: Coded, prior: Prior) -> None:
+    def __init__(self, coded: Coded, prior: ContextModel) -> None:
         if len(coded.symbols) % 4:
             raise Malformed(f"the symbols are {len(coded.symbols)} bytes; they are words of 4")
         self._prior = prior
@@ -190,7 +190,7 @@ class Reader:
         return np.where(taken & 1, -beyond, beyond)
 
 
-def encode(integers: Integers, prior: Prior) -> Coded:
+def encode(integers: Integers, prior: ContextModel) -> Coded:
     """Map integers (C,h,w) to bytes.
 
     Args:
@@ -208,18 +208,18 @@ def encode(integers: Integers, prior: Prior) -> Coded:
         chosen: Integers = flat[channel].take(phase.places)
         return chosen
 
-    return write(walk(shape_of(integers), prior, choose), prior)
+    return write(traverse(shape_of(integers), prior, choose), prior)
 
 
-def write(walked: Walked, prior: Prior) -> Coded:
+def write(traversed: Traversed, prior: ContextModel) -> Coded:
     """Map integers, and what the same prior expected of them, to bytes."""
-    chosen, mean, scale = walked.coded
+    chosen, mean, scale = traversed.coded
     writer = Writer(prior)
     writer.write(chosen, contexts(mean, scale))
     return writer.finish()
 
 
-def decode(coded: Coded, shape: tuple[int, int, int], prior: Prior) -> tuple[Integers, Integers]:
+def decode(coded: Coded, shape: tuple[int, int, int], prior: ContextModel) -> tuple[Integers, Integers]:
     """Map bytes to integers (C,h,w), and to the means that were expected of them, in sixteenths.
 
     Args:
@@ -231,6 +231,6 @@ def decode(coded: Coded, shape: tuple[int, int, int], prior: Prior) -> tuple[Int
         Malformed: the bytes are not what `encode` gives.
     """
     reader = Reader(coded, prior)
-    found = walk(shape, prior, lambda channel, phase, mean, scale: reader.read(contexts(mean, scale)))
+    found = traverse(shape, prior, lambda channel, phase, mean, scale: reader.read(contexts(mean, scale)))
     reader.finish()
     return found.integers, found.means

@@ -48,7 +48,7 @@ def nearest_fourth_root(number: int) -> int:
 THRESHOLDS = np.array([nearest_fourth_root(5**4 << (level + 8)) for level in range(1, LEVELS + 4 * 23)])
 
 MEAN_TERMS, SCALE_TERMS = 3, 7
-"""Features of the mean and of the scale; see `Prior`."""
+"""Features of the mean and of the scale; see `ContextModel`."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def contexts(mean: Integers, scale: Integers) -> Contexts:
 
 
 @dataclass(frozen=True)
-class Prior:
+class ContextModel:
     """Weights and tables, for latents of C channels; each channel may refer to an earlier one.
 
     The features of the mean, in steps: the sum of the first pair of neighbours, that of the second, and the value of
@@ -129,7 +129,7 @@ class Prior:
 class Surroundings:
     """The integers of one image's latents as far as they are coded, and what they say of the next ones."""
 
-    def __init__(self, shape: tuple[int, int, int], prior: Prior) -> None:
+    def __init__(self, shape: tuple[int, int, int], prior: ContextModel) -> None:
         channels, *size = shape
         self.size = (size[0], size[1])
         self.prior = prior

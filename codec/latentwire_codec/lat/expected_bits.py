@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from latentwire_codec.lat.bits import Integers
-from latentwire_codec.lat.context import MEAN_BITS, SCALE_BITS, WEIGHT_BITS, Prior
+from latentwire_codec.lat.context import MEAN_BITS, SCALE_BITS, WEIGHT_BITS, ContextModel
 from latentwire_codec.lat.scan import NEIGHBOURS, phases
 
 SMALLEST_SCALE = 0.1
@@ -29,7 +29,7 @@ class ExpectedBits:
         device: where they are.
     """
 
-    def __init__(self, shape: tuple[int, int, int], prior: Prior, device: torch.device) -> None:
+    def __init__(self, shape: tuple[int, int, int], prior: ContextModel, device: torch.device) -> None:
         def placed(numbers: Integers, one: int) -> Tensor:
             return torch.from_numpy(numbers / one).float().unsqueeze(-1).to(device)
 

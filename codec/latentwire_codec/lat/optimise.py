@@ -22,9 +22,9 @@ from torch import Tensor
 
 from latentwire_codec.lat.bits import Integers
 from latentwire_codec.lat.expected_bits import ExpectedBits
-from latentwire_codec.lat.side_information import Prediction
+from latentwire_codec.lat.side_information import SideInformation
 from latentwire_codec.lat.steps import Steps
-from latentwire_codec.lat.tables import common_prior
+from latentwire_codec.lat.tables import common_tables
 from latentwire_codec.metrics.similarity import WINDOW_SIDE, ms_ssim_loss
 from latentwire_codec.runtime.autoencoder import Autoencoder
 from latentwire_core.errors import NonFiniteError, TensorError
@@ -49,7 +49,7 @@ WINDOW, HALO = 128, 16
 
 
 @dataclass(frozen=True)
-class Refinement:
+class LatentOptimisation:
     """How far latents are fitted to their image.
 
     Attributes:
@@ -67,17 +67,17 @@ class Refinement:
     def __post_init__(self) -> None:
         """Check the ranges."""
         if self.iterations < 1:
-            raise TensorError(f"a refinement has {self.iterations} iterations; at least 1 is needed")
+            raise TensorError(f"a latent optimisation has {self.iterations} iterations; at least 1 is needed")
         if not 0 <= self.rate_weight < math.inf:
             raise TensorError(f"the rate's weight is {self.rate_weight}; it must be finite and at least 0")
 
 
-def refine(
+def optimise(
     autoencoder: Autoencoder,
     image: Tensor,
     latents: Tensor,
     steps: Steps,
-    refinement: Refinement,
+    optimisation: LatentOptimisation,
     pause: Callable[[], None] = lambda: None,
 ) -> Latents:
     """Map an image and its latents to those multiples of the steps that are the best compromise of error and bits.
@@ -89,7 +89,7 @@ def refine(
         image: float (1,3,H,W) in [-1,1], before padding.
         latents: float32 (1,C,h,w), raw, as they were encoded.
         steps: of the quantizer that comes after.
-        refinement: how far.
+        optimisation: how far.
         pause: called before each window of each iteration; what it raises ends them.
 
     Returns:
@@ -99,8 +99,8 @@ def refine(
         NonFiniteError: what the latents decode to is not finite.
     """
     with torch.inference_mode(False), torch.enable_grad():
-        descent = _Descent(autoencoder, image, latents, steps, refinement, pause)
-        for iteration in range(refinement.iterations):
+        descent = _Descent(autoencoder, image, latents, steps, optimisation, pause)
+        for iteration in range(optimisation.iterations):
             descent.go(iteration)
         return descent.latents
 
@@ -114,10 +114,10 @@ class _Descent:
         image: Tensor,
         latents: Tensor,
         steps: Steps,
-        refinement: Refinement,
+        optimisation: LatentOptimisation,
         pause: Callable[[], None],
     ) -> None:
-        self._autoencoder, self._steps, self._iterations = autoencoder, steps, refinement.iterations
+        self._autoencoder, self._steps, self._iterations = autoencoder, steps, optimisation.iterations
         self._pause = pause
         device = torch.device(autoencoder.spec.device)
         self._image = image.float().to(device)
@@ -132,7 +132,7 @@ class _Descent:
         # Those of the iteration before; of rounded latents, before the first.
         self._distortions = self._distortions_of(self._reals + self._uniform(self._reals.shape) - 0.5)
         quantization_share = 1 - (encoded / self._distortions)[0].item()
-        self._db_per_bit = refinement.rate_weight * DB_PER_BIT * max(0.0, quantization_share)
+        self._db_per_bit = optimisation.rate_weight * DB_PER_BIT * max(0.0, quantization_share)
         # Where steps are fine, so many of them are no way to go.
         self._learning_rate = max(LEARNING_RATE, SLOWEST * self._reals.std(correction=0).item())
         self._reals.requires_grad_()
@@ -162,7 +162,7 @@ class _Descent:
 
     def _fit_bits(self) -> ExpectedBits:
         channels, height, width = self._reals.shape
-        prior = common_prior().prior(Prediction.fit(self._integers()))
+        prior = common_tables().context_model(SideInformation.fit(self._integers()))
         return ExpectedBits((channels, height, width), prior, self._reals.device)
 
     def _integers(self) -> Integers:
@@ -218,7 +218,7 @@ class _Descent:
     def _counted(self, distortions: Tensor) -> Tensor:
         if not distortions.isfinite().all():
             raise NonFiniteError(
-                "what the latents decode to is not finite while they are refined; compress without refinement"
+                "what the latents decode to is not finite while they are optimised; compress without latent optimisation"
             )
         return distortions.maximum(torch.tensor(SMALLEST, device=distortions.device) * self._image.numel())
 

@@ -6,7 +6,7 @@
     payload = compress(read_image(Path("photo.jpg").read_bytes()), quality="high")
     image = decompress(payload)
 
-`compress_latents` and `decompress_latents` need no model and no torch. `refine_latents` fits latents to their image.
+`compress_latents` and `decompress_latents` need no model and no torch. `optimise_latents` fits latents to their image.
 """
 
 from collections.abc import Callable
@@ -20,18 +20,18 @@ from latentwire_codec.checkpoints.model_name import model_name
 from latentwire_codec.lat import coder, exact
 from latentwire_codec.lat.bits import Integers
 from latentwire_codec.lat.quantizer import dequantize, quantize, round_to
-from latentwire_codec.lat.side_information import Prediction
+from latentwire_codec.lat.side_information import SideInformation
 from latentwire_codec.lat.steps import Steps
-from latentwire_codec.lat.tables import common_prior
+from latentwire_codec.lat.tables import common_tables
 from latentwire_core import container
-from latentwire_core.container import MAX_VALUES, Header, Kind, Sections
+from latentwire_core.container import MAX_VALUES, Header, PayloadKind, Sections
 from latentwire_core.errors import Malformed, NonFiniteError, TensorError, UnsupportedVersion
 from latentwire_core.quality import LOSSLESS, step_multiple
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from latentwire_codec.lat.optimise import Refinement
+    from latentwire_codec.lat.optimise import LatentOptimisation
     from latentwire_codec.runtime.autoencoder import Autoencoder
 
 Latents = npt.NDArray[np.floating[Any]]
@@ -44,7 +44,7 @@ FEW_PLACES, MANY_PLACES = 4, 1 << 10
 
 
 @dataclass(frozen=True)
-class Origin:
+class Provenance:
     """What a payload says of where its latents come from; see `container.Header`."""
 
     model: str = ""
@@ -58,7 +58,7 @@ def compress_latents(
     quality: str | float = "cache",
     *,
     units: tuple[float, ...] | None = None,
-    origin: Origin = Origin(),
+    provenance: Provenance = Provenance(),
 ) -> bytes:
     """Map one image's latents to a `.lat` payload.
 
@@ -67,7 +67,7 @@ def compress_latents(
         quality: a name in `QUALITIES`, `lossless`, or a step in units: smaller is better.
         units: of each channel, the step of quality 1.0, such as `AutoencoderSpec.latent_units`; None: the standard
             deviation of each channel of these latents, or of them all where a channel has one place.
-        origin: what the payload shall say of where they come from.
+        provenance: what the payload shall say of where they come from.
 
     Raises:
         TensorError: shape, dtype, values, units or quality are not what is needed.
@@ -85,30 +85,32 @@ def compress_latents(
         steps = Steps.nearest(np.array(_units(latents, units)) * multiple)
         nearest = round_to(latents, steps)
     header = Header(
-        kind=Kind.FLOAT16 if multiple is None else Kind.QUANTIZED,
-        model=origin.model,
-        latent_space=origin.latent_space,
-        weights_digest=origin.weights_digest,
-        image_size=origin.image_size,
+        kind=PayloadKind.FLOAT16 if multiple is None else PayloadKind.QUANTIZED,
+        model=provenance.model,
+        latent_space=provenance.latent_space,
+        weights_digest=provenance.weights_digest,
+        image_size=provenance.image_size,
         shape=coder.shape_of(latents),
-        table_id=common_prior().table_id,
+        table_id=common_tables().table_id,
         exponent=steps.exponent,
         numerators=steps.numerators,
-        pull=0,
+        reconstruction_offset=0,
     )
-    predictions = [Prediction.fit(nearest, shared=shared) for shared in _sharing(len(nearest), nearest[0].size)]
-    return min((_payload(latents, nearest, header, each, remainders) for each in predictions), key=len)
+    choices = [SideInformation.fit(nearest, shared=shared) for shared in _sharing(len(nearest), nearest[0].size)]
+    return min((_payload(latents, nearest, header, each, remainders) for each in choices), key=len)
 
 
-def _payload(latents: Latents, nearest: Integers, header: Header, prediction: Prediction, remainders: bytes) -> bytes:
-    prior = common_prior().prior(prediction)
-    if header.kind is Kind.QUANTIZED:
-        walked, pull = quantize(latents, Steps(header.numerators, header.exponent), prior)
-        coded = coder.write(walked, prior)
+def _payload(
+    latents: Latents, nearest: Integers, header: Header, side_information: SideInformation, remainders: bytes
+) -> bytes:
+    prior = common_tables().context_model(side_information)
+    if header.kind is PayloadKind.QUANTIZED:
+        traversed, offset = quantize(latents, Steps(header.numerators, header.exponent), prior)
+        coded = coder.write(traversed, prior)
     else:
-        coded, pull = coder.encode(nearest, prior), 0
-    sections = Sections(prediction.to_bytes(), coded.symbols, coded.escapes, coded.low_bits, remainders)
-    return container.pack(replace(header, pull=pull), sections)
+        coded, offset = coder.encode(nearest, prior), 0
+    sections = Sections(side_information.to_bytes(), coded.symbols, coded.escapes, coded.low_bits, remainders)
+    return container.pack(replace(header, reconstruction_offset=offset), sections)
 
 
 def decompress_latents(payload: bytes, max_values: int = MAX_VALUES) -> tuple[Latents, Header]:
@@ -125,27 +127,27 @@ def decompress_latents(payload: bytes, max_values: int = MAX_VALUES) -> tuple[La
         BitstreamError: it is no `.lat` payload as it was written, or needs tables that are not here.
     """
     header, sections = container.unpack(payload, max_values)
-    prior = common_prior()
+    prior = common_tables()
     if header.table_id != prior.table_id:
         raise UnsupportedVersion(
             f"the payload was coded with tables {header.table_id:08x}; this release has {prior.table_id:08x}"
         )
     steps = Steps(header.numerators, header.exponent)
-    prediction = Prediction.from_bytes(sections.weights, header.shape[0])
+    side_information = SideInformation.from_bytes(sections.weights, header.shape[0])
     coded = coder.Coded(sections.symbols, sections.escapes, sections.low_bits)
-    integers, means = coder.decode(coded, header.shape, prior.prior(prediction))
-    if header.kind is Kind.FLOAT16:
+    integers, means = coder.decode(coded, header.shape, prior.context_model(side_information))
+    if header.kind is PayloadKind.FLOAT16:
         return exact.join(integers, steps, sections.remainders), header
     if sections.remainders:
         raise Malformed("quantized latents have remainders")
-    return dequantize(integers, means, steps, header.pull), header
+    return dequantize(integers, means, steps, header.reconstruction_offset), header
 
 
-def refine_latents(
+def optimise_latents(
     latents: "Tensor",
     image: "Tensor",
     quality: str | float,
-    refinement: "Refinement",
+    optimisation: "LatentOptimisation",
     *,
     model: "Autoencoder",
     pause: Callable[[], None] = lambda: None,
@@ -156,9 +158,9 @@ def refine_latents(
         latents: float32 (1,C,h,w), raw, as the model encoded them.
         image: float (1,3,H,W) in [-1,1], before padding.
         quality: see `compress_latents`.
-        refinement: how far they are fitted.
+        optimisation: how far they are fitted.
         model: that decodes them.
-        pause: called again and again, as in `refine`; what it raises ends it.
+        pause: called again and again, as in `optimise`; what it raises ends it.
 
     Returns:
         float32 (C,h,w), and the units that `compress_latents` is to take with them.
@@ -167,14 +169,14 @@ def refine_latents(
         TensorError: the quality is none, or lossless: latents that are kept as they are cannot be fitted.
         NonFiniteError: what the latents decode to is not finite.
     """
-    from latentwire_codec.lat.optimise import refine
+    from latentwire_codec.lat.optimise import optimise
 
     multiple = step_multiple(quality)
     if multiple is None:
-        raise TensorError("lossless keeps latents as they are; take another quality, or no refinement")
+        raise TensorError("lossless keeps latents as they are; take another quality, or no latent optimisation")
     units = _units(latents[0].numpy(), model.spec.latent_units)
     steps = Steps.nearest(np.array(units) * multiple)
-    return refine(model, image, latents, steps, refinement, pause), units
+    return optimise(model, image, latents, steps, optimisation, pause), units
 
 
 def compress(
@@ -182,7 +184,7 @@ def compress(
     *,
     model: "Autoencoder | str" = "f8c4",
     quality: str | float = "cache",
-    refinement: "Refinement | None" = None,
+    optimisation: "LatentOptimisation | None" = None,
     name: str = "",
 ) -> bytes:
     """Map an image to a `.lat` payload.
@@ -191,7 +193,7 @@ def compress(
         image: uint8 (H,W,3), RGB, of any size (of a model with a fixed size, that one).
         model: as `load_autoencoder` takes it, or one that is loaded already.
         quality: see `compress_latents`.
-        refinement: how far the latents are fitted to the image, which takes its time; None: they are as encoded.
+        optimisation: how far the latents are fitted to the image, which takes its time; None: they are as encoded.
         name: the model's name in the payload; empty: `model_name` of what it is loaded from, if it is loaded here.
 
     Raises:
@@ -212,10 +214,10 @@ def compress(
     padded = pad_to_multiple(image, spec.downsample_factor)
     mode = autoencoder.encode(pixels.to_float(torch.from_numpy(padded).unsqueeze(0))).mode()
     latents, units = mode[0].numpy(), spec.latent_units
-    if refinement is not None:
+    if optimisation is not None:
         original = pixels.to_float(torch.tensor(image).unsqueeze(0))
-        latents, units = refine_latents(mode, original, quality, refinement, model=autoencoder)
-    origin = Origin(
+        latents, units = optimise_latents(mode, original, quality, optimisation, model=autoencoder)
+    provenance = Provenance(
         model=name or (model_name(model) if isinstance(model, str) else ""),
         latent_space=spec.latent_space,
         weights_digest=spec.weights_digest,
@@ -224,7 +226,7 @@ def compress(
     if quality == LOSSLESS:
         with np.errstate(over="ignore"):
             latents = latents.astype(np.float16)
-    return compress_latents(latents, quality, units=units, origin=origin)
+    return compress_latents(latents, quality, units=units, provenance=provenance)
 
 
 def decompress(payload: bytes, *, model: "Autoencoder | str" = "f8c4") -> Pixels:

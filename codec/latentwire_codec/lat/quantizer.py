@@ -8,17 +8,17 @@ import numpy.typing as npt
 
 from latentwire_codec.lat import coder
 from latentwire_codec.lat.bits import Integers
-from latentwire_codec.lat.context import ESCAPE, FREQUENCY_BITS, LIMIT, MEAN_BITS, Prior, contexts
+from latentwire_codec.lat.context import ESCAPE, FREQUENCY_BITS, LIMIT, MEAN_BITS, ContextModel, contexts
 from latentwire_codec.lat.scan import Phase
 from latentwire_codec.lat.steps import Steps
 from latentwire_core.errors import TensorError
 
 Latents = npt.NDArray[np.floating[Any]]
 
-TRADE = 0.1
+LAMBDA = 0.1
 """Squared error, in squared steps, that one bit is worth. At high rates d(distortion)/d(rate) = ln 2 / 6 = 0.116."""
-PULL_BITS = 8
-LARGEST_PULL = (1 << PULL_BITS) - 1
+OFFSET_BITS = 8
+LARGEST_OFFSET = (1 << OFFSET_BITS) - 1
 
 
 def round_to(latents: Latents, steps: Steps) -> Integers:
@@ -26,20 +26,22 @@ def round_to(latents: Latents, steps: Steps) -> Integers:
     return np.rint(_in_steps(latents, steps)).astype(np.int64)
 
 
-def quantize(latents: Latents, steps: Steps, prior: Prior, trade: float = TRADE) -> tuple[coder.Walked, int]:
-    """Map latents to the integers that are the best compromise of error and bits, and to the pull that fits them.
+def quantize(
+    latents: Latents, steps: Steps, prior: ContextModel, lambda_: float = LAMBDA
+) -> tuple[coder.Traversed, int]:
+    """Map latents to the integers that are the best compromise of error and bits, and to the offset that fits them.
 
-    Of the two integers next to a latent the one is taken with the smaller sum of squared error and `trade` times its
+    Of the two integers next to a latent the one is taken with the smaller sum of squared error and `lambda_` times its
     bits; each is decided once, in coding order.
 
     Args:
         latents: float (C,h,w), finite.
         steps: of C channels.
         prior: that will code them, for these steps.
-        trade: 0 rounds to the nearest integer.
+        lambda_: 0 rounds to the nearest integer.
 
     Returns:
-        integers (C,h,w) with what was expected of them, for `coder.write`; and the pull for `dequantize`, 0..255.
+        integers (C,h,w) with what was expected of them, for `coder.write`; and the offset for `dequantize`, 0..255.
 
     Raises:
         TensorError: a latent is not finite, or too large for its step.
@@ -57,25 +59,25 @@ def quantize(latents: Latents, steps: Steps, prior: Prior, trade: float = TRADE)
         saved = bits[context.table, first] - bits[context.table, second]
         lost = (wanted - other) ** 2 - (wanted - nearest) ** 2
         # What an escape costs is not in the table.
-        better = (trade * saved > lost) & (first != ESCAPE) & (second != ESCAPE)
+        better = (lambda_ * saved > lost) & (first != ESCAPE) & (second != ESCAPE)
         chosen: Integers = np.where(better, other, nearest)
         return chosen
 
-    walked = coder.walk(coder.shape_of(latents), prior, choose)
-    away = _away(walked.integers, walked.means)
+    traversed = coder.traverse(coder.shape_of(latents), prior, choose)
+    away = _away(traversed.integers, traversed.means)
     energy = float((away**2).sum())
-    pull = float((away * (walked.integers - real)).sum()) / energy if energy else 0.0
-    return walked, int(np.clip(round(pull * (1 << PULL_BITS)), 0, LARGEST_PULL))
+    offset = float((away * (traversed.integers - real)).sum()) / energy if energy else 0.0
+    return traversed, int(np.clip(round(offset * (1 << OFFSET_BITS)), 0, LARGEST_OFFSET))
 
 
-def dequantize(integers: Integers, means: Integers, steps: Steps, pull: int) -> Latents:
+def dequantize(integers: Integers, means: Integers, steps: Steps, offset: int) -> Latents:
     """Map integers and the means expected of them, each (C,h,w), to latents.
 
-    Within its step a latent is likelier on the side of its mean: it is drawn there by pull / 256 of its distance, of
+    Within its step a latent is likelier on the side of its mean: it is drawn there by offset / 256 of its distance, of
     one step at most. The result is exact in float64 and then rounded to float32, and so the same on every machine.
     """
-    drawn = (integers << PULL_BITS + MEAN_BITS) - pull * _distance(integers, means)
-    sizes = steps.sizes * 2.0 ** -(PULL_BITS + MEAN_BITS)
+    drawn = (integers << OFFSET_BITS + MEAN_BITS) - offset * _distance(integers, means)
+    sizes = steps.sizes * 2.0 ** -(OFFSET_BITS + MEAN_BITS)
     return (drawn * sizes[:, None, None]).astype(np.float32)
 
 

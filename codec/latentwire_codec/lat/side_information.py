@@ -31,7 +31,7 @@ DEVIATIONS = np.array([nearest_fourth_root(1 << quarters) for quarters in range(
 
 
 @dataclass(frozen=True)
-class Prediction:
+class SideInformation:
     """The weights of each channel.
 
     Attributes:
@@ -46,7 +46,7 @@ class Prediction:
     weights: Integers
 
     @classmethod
-    def fit(cls, integers: Integers, *, shared: bool = False) -> "Prediction":
+    def fit(cls, integers: Integers, *, shared: bool = False) -> "SideInformation":
         """Fit weights to integers (C,h,w): to each channel its own, or the same to all."""
         channels, height, width = integers.shape
         axis, groups = (None, [range(channels)]) if shared else (1, [range(each, each + 1) for each in range(channels)])
@@ -73,7 +73,7 @@ class Prediction:
         return rows[: 1 if (rows == rows[0]).all() else None].tobytes()
 
     @classmethod
-    def from_bytes(cls, data: bytes, channels: int) -> "Prediction":
+    def from_bytes(cls, data: bytes, channels: int) -> "SideInformation":
         """Read what `to_bytes` wrote.
 
         Raises:

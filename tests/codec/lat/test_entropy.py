@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentwire_codec.lat.coder import Coded, Writer, decode, encode
-from latentwire_codec.lat.context import ESCAPE, LIMIT, SYMBOLS, TABLES, Contexts, Prior
-from latentwire_codec.lat.side_information import Prediction
-from latentwire_codec.lat.tables import common_prior
+from latentwire_codec.lat.context import ESCAPE, LIMIT, SYMBOLS, TABLES, ContextModel, Contexts
+from latentwire_codec.lat.side_information import SideInformation
+from latentwire_codec.lat.tables import common_tables
 from latentwire_core.container import LAST_BYTES, SECTION_BITS
 from latentwire_core.errors import Malformed, TensorError
 from tests.codec.lat import lat_reference
@@ -24,8 +24,8 @@ sides = st.integers(1, 40)
 largest = st.sampled_from([0, 1, 3, 20, 200, 40_000, LIMIT - 1])
 
 
-def prior_of(integers: Integers, shared: bool = True) -> Prior:
-    return common_prior().prior(Prediction.fit(integers, shared=shared))
+def prior_of(integers: Integers, shared: bool = True) -> ContextModel:
+    return common_tables().context_model(SideInformation.fit(integers, shared=shared))
 
 
 def drawn(shape: tuple[int, int, int], most: int, seed: int) -> Integers:
@@ -36,7 +36,7 @@ def drawn(shape: tuple[int, int, int], most: int, seed: int) -> Integers:
     return found
 
 
-def returns(integers: Integers, prior: Prior) -> bool:
+def returns(integers: Integers, prior: ContextModel) -> bool:
     return np.array_equal(decode(encode(integers, prior), integers.shape, prior)[0], integers)
 
 
@@ -72,7 +72,7 @@ def test_integers_that_were_not_expected_come_back(shape: tuple[int, int, int], 
     integers = np.where(random.random(shape) < 0.5, value, random.integers(1 - LIMIT, LIMIT, shape))
     rows = random.integers(0, 256, (shape[0], 9)).astype(np.uint8)
     rows[:, 2] &= 127
-    assert returns(integers, common_prior().prior(Prediction.from_bytes(rows.tobytes(), shape[0])))
+    assert returns(integers, common_tables().context_model(SideInformation.from_bytes(rows.tobytes(), shape[0])))
 
 
 @pytest.mark.parametrize("value", [0, LIMIT - 1])
@@ -105,7 +105,7 @@ def test_a_constant_costs_next_to_nothing() -> None:
     assert (coded.escapes, coded.low_bits) == (b"", b"")
 
 
-def tables_of(frequencies: list[list[int]]) -> Prior:
+def tables_of(frequencies: list[list[int]]) -> ContextModel:
     """A prior of which only the tables are used."""
     return replace(prior_of(np.zeros((1, 1, 1), np.int64)), frequencies=np.array(frequencies))
 
@@ -159,7 +159,7 @@ def test_each_symbol_of_each_table_has_the_width_of_the_specification() -> None:
         reference.finish()
 
 
-def coded_outliers() -> tuple[Coded, tuple[int, int, int], Prior]:
+def coded_outliers() -> tuple[Coded, tuple[int, int, int], ContextModel]:
     integers = drawn((2, 9, 9), 3, 0)
     integers[0, 2, 3], integers[1, 5, 5] = 70_000, -90_000
     prior = prior_of(integers)
@@ -206,7 +206,7 @@ def test_sections_of_chance_give_integers_or_are_malformed(
     symbols: bytes, escapes: bytes, low_bits: bytes, weights: bytes, size: tuple[int, int]
 ) -> None:
     try:
-        prior = common_prior().prior(Prediction.from_bytes(weights, 2))
+        prior = common_tables().context_model(SideInformation.from_bytes(weights, 2))
         integers, _ = decode(Coded(symbols, escapes, low_bits), (2, *size), prior)
     except Malformed:
         return

@@ -51,7 +51,7 @@ def test_any_latents_come_back_from_a_payload(latents: Half) -> None:
     found, header = decompress_latents(compress_latents(latents, "lossless"))
     assert found.dtype == np.float16
     assert same(found.astype(np.float16), latents)
-    assert header.pull == 0
+    assert header.reconstruction_offset == 0
 
 
 @unhurried

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from latentwire_codec.lat import coder
-from latentwire_codec.lat.context import Prior
+from latentwire_codec.lat.context import ContextModel
 from latentwire_codec.lat.expected_bits import ExpectedBits
-from latentwire_codec.lat.side_information import Prediction
-from latentwire_codec.lat.tables import common_prior
+from latentwire_codec.lat.side_information import SideInformation
+from latentwire_codec.lat.tables import common_tables
 
 CPU = torch.device("cpu")
 
@@ -23,8 +23,8 @@ def smooth(channels: int, height: int, width: int, spread: float) -> np.ndarray:
     return np.rint(planes * spread).astype(np.int64)
 
 
-def prior_of(integers: np.ndarray) -> Prior:
-    return common_prior().prior(Prediction.fit(integers))
+def prior_of(integers: np.ndarray) -> ContextModel:
+    return common_tables().context_model(SideInformation.fit(integers))
 
 
 def bits_of(values: Tensor, integers: np.ndarray) -> Tensor:

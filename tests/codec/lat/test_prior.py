@@ -12,8 +12,8 @@ from safetensors.numpy import save_file
 
 from latentwire_codec.lat.context import LIMIT, THRESHOLDS, Surroundings, contexts
 from latentwire_codec.lat.scan import phases
-from latentwire_codec.lat.side_information import Prediction
-from latentwire_codec.lat.tables import FILE, common_prior, load_prior
+from latentwire_codec.lat.side_information import SideInformation
+from latentwire_codec.lat.tables import FILE, common_tables, load_tables
 from latentwire_core.errors import CheckpointError
 from tests.codec.lat import lat_reference
 
@@ -67,7 +67,7 @@ def test_thresholds_are_quarter_octaves_to_the_nearest_integer() -> None:
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_the_largest_integers_leave_no_sum_that_64_bits_do_not_hold(sign: int) -> None:
     weights = np.full((2, 2, 3), 127 * sign)
-    prior = common_prior().prior(Prediction(np.full(2, -sign * 32767), np.full(2, 127), weights))
+    prior = common_tables().context_model(SideInformation(np.full(2, -sign * 32767), np.full(2, 127), weights))
     largest = replace(prior, scale_weights=np.full_like(prior.scale_weights, 1 << 18))
     found = Surroundings((2, 9, 9), largest)
     for channel in range(2):
@@ -85,14 +85,14 @@ def test_the_largest_integers_leave_no_sum_that_64_bits_do_not_hold(sign: int) -
 
 def test_the_bundled_tables_are_read_as_they_are_written(tmp_path: Path) -> None:
     path = tmp_path / "again.safetensors"
-    path.write_bytes(common_prior().to_bytes())
-    assert load_prior(path).table_id == common_prior().table_id == TABLES.identity
-    assert (common_prior().frequencies.sum(axis=1) == 1 << 16).all()
+    path.write_bytes(common_tables().to_bytes())
+    assert load_tables(path).table_id == common_tables().table_id == TABLES.identity
+    assert (common_tables().frequencies.sum(axis=1) == 1 << 16).all()
 
 
 def broken(**arrays: np.ndarray) -> dict[str, np.ndarray]:
     return {
-        **{name: array.astype(np.int32) for name, array in vars(common_prior()).items() if name != "table_id"},
+        **{name: array.astype(np.int32) for name, array in vars(common_tables()).items() if name != "table_id"},
         **arrays,
     }
 
@@ -111,7 +111,7 @@ def broken(**arrays: np.ndarray) -> dict[str, np.ndarray]:
 def test_a_file_that_holds_no_tables_is_refused(tmp_path: Path, arrays: dict[str, np.ndarray], problem: str) -> None:
     save_file(broken(**arrays), tmp_path / "prior.safetensors")
     with pytest.raises(CheckpointError, match=problem):
-        load_prior(tmp_path / "prior.safetensors")
+        load_tables(tmp_path / "prior.safetensors")
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no tables"])
@@ -120,11 +120,11 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, content: bytes | 
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(CheckpointError, match="holds no prior"):
-        load_prior(path)
+        load_tables(path)
 
 
 def test_a_frequency_of_0_is_refused() -> None:
-    frequencies = common_prior().frequencies.copy()
+    frequencies = common_tables().frequencies.copy()
     frequencies[0, :2] += [frequencies[0, 1], -frequencies[0, 1]]
     with pytest.raises(ValueError, match="at least 1"):
-        replace(common_prior(), frequencies=frequencies)
+        replace(common_tables(), frequencies=frequencies)

@@ -98,6 +98,8 @@ def declared_by(config: Mapping[str, Any]) -> Scaling | None:
         CheckpointError: they are no numbers, or cannot be undone.
     """
     try:
+        if config.get("scaling_factor", 1.0) is None:
+            raise TypeError("scaling_factor is null")
         scaling = from_config(config)
         return None if scaling is None else check(scaling)
     except (TypeError, ValueError, ZeroDivisionError) as error:

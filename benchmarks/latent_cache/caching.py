@@ -19,9 +19,8 @@ from latentwire_codec.images.geometry import Pixels
 from latentwire_codec.lat import coder
 from latentwire_codec.lat.optimise import LatentOptimisation
 from latentwire_codec.lat.payload import decompress_latents
-from latentwire_codec.lat.quantizer import round_to
+from latentwire_codec.lat.quantizer import Steps, round_to
 from latentwire_codec.lat.side_information import SideInformation
-from latentwire_codec.lat.steps import Steps
 from latentwire_codec.lat.tables import common_tables
 from latentwire_codec.metrics import scores
 from latentwire_core import container

@@ -9,13 +9,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from latentwire_codec.checkpoints.model_name import model_name
 from latentwire_codec.images import pixels
 from latentwire_codec.images.geometry import Pixels, crop, pad_to_multiple, resize_to_cover
+from latentwire_codec.lat.images import optimise_latents
 from latentwire_codec.lat.optimise import LatentOptimisation
-from latentwire_codec.lat.payload import Provenance, compress_latents, optimise_latents
+from latentwire_codec.lat.payload import Provenance, compress_latents
 from latentwire_codec.load import load_autoencoder
 from latentwire_codec.runtime.autoencoder import Autoencoder
+from latentwire_core.formats import model_name
 
 Latents = npt.NDArray[np.float32]
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from latentwire_codec.images.files import ImageLimits, read_image, write_image
+    from latentwire_codec.lat.images import compress, decompress
     from latentwire_codec.lat.optimise import LatentOptimisation
-    from latentwire_codec.lat.payload import compress, compress_latents, decompress, decompress_latents
+    from latentwire_codec.lat.payload import compress_latents, decompress_latents
     from latentwire_codec.load import load_autoencoder
     from latentwire_codec.networks.latent_vae import LatentVAE
     from latentwire_codec.networks.pipeline_vae import AutoencoderLatentVAE, AutoencoderVectorVAE
@@ -51,9 +52,9 @@ _HOMES = {
     "Posterior": "latentwire_codec.runtime.posterior",
     "LatentOptimisation": "latentwire_codec.lat.optimise",
     "VectorVAE": "latentwire_codec.networks.vector_vae",
-    "compress": "latentwire_codec.lat.payload",
+    "compress": "latentwire_codec.lat.images",
     "compress_latents": "latentwire_codec.lat.payload",
-    "decompress": "latentwire_codec.lat.payload",
+    "decompress": "latentwire_codec.lat.images",
     "decompress_latents": "latentwire_codec.lat.payload",
     "load_autoencoder": "latentwire_codec.load",
     "read_image": "latentwire_codec.images.files",

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The files that latentwire reads and writes, by format and by the end of their names."""
+"""The files that latentwire reads and writes: image formats, the suffixes of file names, the name of a model."""
 
 from enum import StrEnum
+from pathlib import Path
 
 
 class ImageFormat(StrEnum):
@@ -31,3 +32,13 @@ IMAGE_SUFFIXES = frozenset((
 """Names that end so, in any case, are taken for images; other files of a folder are not looked at."""
 LATENT_SUFFIXES = frozenset((".safetensors",))
 PAYLOAD_SUFFIXES = frozenset((".lat",))
+SAFETENSORS_SUFFIXES = (".safetensors", ".sft")
+PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth")
+"""Pickles that somebody names as such. A `.bin` must be allowed: diffusers falls back to it unasked."""
+WEIGHT_SUFFIXES = (*SAFETENSORS_SUFFIXES, *PICKLE_SUFFIXES, ".bin")
+
+
+def model_name(source: str) -> str:
+    """Map the source of a model, see `load_autoencoder`, to its last path component without a suffix of weights."""
+    path = Path(source).resolve()
+    return path.stem if path.suffix.lower() in WEIGHT_SUFFIXES else path.name

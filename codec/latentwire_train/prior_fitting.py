@@ -12,7 +12,6 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from latentwire_codec.lat import coder
 from latentwire_codec.lat.bits import Integers
 from latentwire_codec.lat.context import (
     ESCAPE,
@@ -27,13 +26,10 @@ from latentwire_codec.lat.context import (
     SYMBOLS,
     TABLES,
     WEIGHT_BITS,
-    Surroundings,
     contexts,
 )
-from latentwire_codec.lat.quantizer import LAMBDA, quantize, round_to
-from latentwire_codec.lat.scan import KINDS, Phase, phases
+from latentwire_codec.lat.quantizer import LAMBDA, Steps, quantize, round_to
 from latentwire_codec.lat.side_information import DEVIATIONS, SideInformation
-from latentwire_codec.lat.steps import Steps
 from latentwire_codec.lat.tables import (
     LARGEST_FLOOR,
     LARGEST_SPREAD,
@@ -42,6 +38,7 @@ from latentwire_codec.lat.tables import (
     SPREAD_BITS,
     Tables,
 )
+from latentwire_codec.lat.traversal import KINDS, Phase, Surroundings, phases, shape_of, symbols, traverse
 
 Latents = npt.NDArray[np.float32]
 Reals = npt.NDArray[np.float64]
@@ -111,7 +108,7 @@ def _errors(
     integers = round_to(latents, steps)
     prediction = SideInformation.fit(integers)
     flat = integers.reshape(len(integers), -1)
-    found = Surroundings(coder.shape_of(integers), prior.context_model(prediction))
+    found = Surroundings(shape_of(integers), prior.context_model(prediction))
     for channel in range(len(flat)):
         found.begin(channel)
         deviation = DEVIATIONS[prediction.quarters[channel]] / (1 << SCALE_BITS)
@@ -147,10 +144,10 @@ def _count(counts: Reals, latents: Latents, steps: Steps, prior: Tables, trade: 
     def choose(channel: int, phase: Phase, mean: Integers, scale: Integers) -> Integers:
         chosen: Integers = integers[channel, phase.places]
         context = contexts(mean, scale)
-        np.add.at(counts, (context.table, coder.symbols(chosen, context)[0]), 1)
+        np.add.at(counts, (context.table, symbols(chosen, context)[0]), 1)
         return chosen
 
-    coder.traverse(coder.shape_of(latents), image, choose)
+    traverse(shape_of(latents), image, choose)
 
 
 def _frequencies(counts: Reals) -> Integers:

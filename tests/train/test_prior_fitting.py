@@ -5,11 +5,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from latentwire_codec.lat import coder
+from latentwire_codec.lat import coder, traversal
 from latentwire_codec.lat.context import TABLES
-from latentwire_codec.lat.quantizer import round_to
+from latentwire_codec.lat.quantizer import Steps, round_to
 from latentwire_codec.lat.side_information import SideInformation
-from latentwire_codec.lat.steps import Steps
 from latentwire_codec.lat.tables import Tables
 from latentwire_train.prior_fitting import fit_prior
 
@@ -32,7 +31,7 @@ def size_of(latents: Latents, fitted: Tables, multiple: float) -> int:
     integers = round_to(latents, Steps.nearest(latents.std(axis=(1, 2)).astype(np.float64) * multiple))
     prior = fitted.context_model(SideInformation.fit(integers))
     coded = coder.encode(integers, prior)
-    assert np.array_equal(coder.decode(coded, coder.shape_of(integers), prior)[0], integers)
+    assert np.array_equal(coder.decode(coded, traversal.shape_of(integers), prior)[0], integers)
     return sum(len(part) for part in vars(coded).values())
 
 

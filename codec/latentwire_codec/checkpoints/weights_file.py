@@ -14,8 +14,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from latentwire_codec.checkpoints.model_name import PICKLES, SAFETENSORS, WEIGHT_SUFFIXES
 from latentwire_core.errors import CheckpointError
+from latentwire_core.formats import PICKLE_SUFFIXES, SAFETENSORS_SUFFIXES, WEIGHT_SUFFIXES
 
 SAFETY = (
     "code in a file is never run; where you trust it, load it once with torch.load(..., weights_only=False) and save "
@@ -75,9 +75,9 @@ def open_weights(path: Path, allow_pickle: bool = False) -> WeightsFile:
         raise CheckpointError(
             f"{path} is a Git LFS pointer, not the weights themselves; fetch them with `git lfs pull`"
         )
-    if suffix in SAFETENSORS:
+    if suffix in SAFETENSORS_SUFFIXES:
         return _open_safetensors(path)
-    if suffix in PICKLES or (suffix == ".bin" and allow_pickle):
+    if suffix in PICKLE_SUFFIXES or (suffix == ".bin" and allow_pickle):
         tensors = _unpickle(path)
         return WeightsFile(path, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, tensors)
     if suffix == ".bin":

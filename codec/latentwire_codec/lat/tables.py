@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was learnt of latents in general <-> a file; with an image's side information it makes the context model of its integers.
+"""A file of statistics that hold for latents in general -> with an image's side information, its context model.
 
-One file, `weights/prior.safetensors`, serves the latents of any VAE: with weights of the mean that are sent with each
+One file, `weights/prior.safetensors`, serves the latents of any VAE: since the weights of the mean are sent with each
 image, tables fitted to one VAE's latents were not better than common ones. `python -m latentwire_train prior`
 writes it.
 """
@@ -26,15 +26,15 @@ from latentwire_codec.lat.context import (
     WEIGHT_BITS,
     ContextModel,
 )
-from latentwire_codec.lat.scan import KINDS
 from latentwire_codec.lat.side_information import DEVIATIONS, SENT_BITS, SideInformation
+from latentwire_codec.lat.traversal import KINDS
 from latentwire_core.errors import CheckpointError
 
 FILE = Path(__file__).parents[1] / "weights" / "prior.safetensors"
 ROWS = 2
 """The first channel, and all others, which refer to the one before."""
 LARGEST_WEIGHT = 1 << 18
-"""With larger ones a sum could leave 64 bits."""
+"""With larger weights a sum could leave 64 bits."""
 LARGEST_FLOOR = 1 << 30
 SPREAD_BITS = 8
 LARGEST_SPREAD = 1 << 16
@@ -51,7 +51,7 @@ class Tables:
         frequencies: (TABLES, SYMBOLS), as in `ContextModel`.
 
     Raises:
-        ValueError: an array has another shape, or a value that cannot be.
+        ValueError: an array has another shape, or a value out of its range.
     """
 
     scale_weights: Integers
@@ -84,7 +84,7 @@ class Tables:
         return zlib.crc32(b"".join(getattr(self, field.name).astype("<i4").tobytes() for field in fields(self)))
 
     def context_model(self, side_information: SideInformation) -> ContextModel:
-        """Return the prior of an image's integers."""
+        """Return the context model of an image's integers."""
         channels, kinds = len(side_information.means), len(KINDS)
         weights = np.zeros((channels, kinds, MEAN_TERMS), np.int64)
         weights[:, 1:] = np.tile(side_information.weights, (1, kinds // 2, 1))
@@ -111,18 +111,18 @@ class Tables:
 
 
 def load_tables(path: Path) -> Tables:
-    """Map a file to the prior in it.
+    """Map a file to the tables in it.
 
     Raises:
-        CheckpointError: it cannot be read, or what it holds is no prior.
+        CheckpointError: the file cannot be read, or holds no tables.
     """
     try:
         return Tables(**{name: array.astype(np.int64) for name, array in load_file(path).items()})
     except (OSError, SafetensorError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} holds no prior of latents: {error!r}") from error
+        raise CheckpointError(f"{path} holds no tables of the entropy coder: {error!r}") from error
 
 
 @lru_cache(maxsize=1)
 def common_tables() -> Tables:
-    """Return the prior for latents of any VAE."""
+    """Return the tables that come with the package, for latents of any VAE."""
     return load_tables(FILE)

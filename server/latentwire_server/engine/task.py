@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from latentwire_codec.images import pixels
+from latentwire_codec.lat.images import optimise_latents
 from latentwire_codec.lat.optimise import LatentOptimisation
-from latentwire_codec.lat.payload import optimise_latents
 from latentwire_codec.runtime.autoencoder import Autoencoder
 from latentwire_codec.runtime.tiling.footprint import Half
 from latentwire_core.errors import NonFiniteError

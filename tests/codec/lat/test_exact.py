@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as arrays
 
 from latentwire_codec.lat.exact import join, split
 from latentwire_codec.lat.payload import compress_latents, decompress_latents
-from latentwire_codec.lat.steps import Steps
+from latentwire_codec.lat.quantizer import Steps
 from latentwire_core.container import LAST_BYTES, SECTION_BITS
 from latentwire_core.errors import Malformed, NonFiniteError, TensorError
 

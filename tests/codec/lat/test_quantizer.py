@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An integer is one of the two next to its latent; what comes back is within a step, and exact in its arithmetic."""
+"""Steps fit a header; an integer is one of the two next to its latent, and comes back within a step, exactly."""
 
+import math
 from fractions import Fraction
 
 import numpy as np
@@ -11,9 +12,8 @@ from hypothesis import strategies as st
 
 from latentwire_codec.lat import coder
 from latentwire_codec.lat.context import LIMIT, ContextModel
-from latentwire_codec.lat.quantizer import LAMBDA, LARGEST_OFFSET, dequantize, quantize, round_to
+from latentwire_codec.lat.quantizer import LAMBDA, LARGEST_OFFSET, Steps, dequantize, quantize, round_to
 from latentwire_codec.lat.side_information import SideInformation
-from latentwire_codec.lat.steps import Steps
 from latentwire_codec.lat.tables import common_tables
 from latentwire_core.errors import TensorError
 
@@ -35,8 +35,8 @@ def drawn(shape: tuple[int, int, int], seed: int) -> tuple[Latents, Steps, Conte
 def test_each_integer_is_one_of_the_two_next_to_its_latent(
     shape: tuple[int, int, int], seed: int, lambda_: float
 ) -> None:
-    latents, steps, prior = drawn(shape, seed)
-    traversed, offset = quantize(latents, steps, prior, lambda_)
+    latents, steps, model = drawn(shape, seed)
+    traversed, offset = quantize(latents, steps, model, lambda_)
     integers = traversed.integers
     exact = latents / steps.sizes[:, None, None]
     assert integers.shape == shape
@@ -48,12 +48,12 @@ def test_each_integer_is_one_of_the_two_next_to_its_latent(
 
 
 def test_fewer_bits_are_bought_with_error() -> None:
-    latents, steps, prior = drawn((4, 32, 32), 0)
+    latents, steps, model = drawn((4, 32, 32), 0)
     sizes, errors = [], []
     for lambda_ in (0.0, LAMBDA, 0.5):
-        traversed, _ = quantize(latents, steps, prior, lambda_)
+        traversed, _ = quantize(latents, steps, model, lambda_)
         integers = traversed.integers
-        coded = coder.encode(integers, prior)
+        coded = coder.encode(integers, model)
         sizes.append(sum(len(part) for part in vars(coded).values()))
         errors.append(float(((integers - latents / steps.sizes[:, None, None]) ** 2).mean()))
     assert sizes == sorted(sizes, reverse=True)
@@ -62,16 +62,16 @@ def test_fewer_bits_are_bought_with_error() -> None:
 
 
 def test_what_the_quantizer_went_through_is_written_as_if_it_was_encoded() -> None:
-    latents, steps, prior = drawn((4, 20, 33), 5)
-    traversed, _ = quantize(latents, steps, prior)
-    assert coder.write(traversed, prior) == coder.encode(traversed.integers, prior)
+    latents, steps, model = drawn((4, 20, 33), 5)
+    traversed, _ = quantize(latents, steps, model)
+    assert coder.write(traversed, model) == coder.encode(traversed.integers, model)
 
 
 def test_the_pull_lowers_the_error() -> None:
-    latents, steps, prior = drawn((4, 32, 32), 3)
-    traversed, offset = quantize(latents, steps, prior)
+    latents, steps, model = drawn((4, 32, 32), 3)
+    traversed, offset = quantize(latents, steps, model)
     integers = traversed.integers
-    _, means = coder.decode(coder.encode(integers, prior), (4, 32, 32), prior)
+    _, means = coder.decode(coder.encode(integers, model), (4, 32, 32), model)
     with_pull, without = (
         float(((dequantize(integers, means, steps, each) - latents) ** 2).mean()) for each in (offset, 0)
     )
@@ -101,10 +101,10 @@ def test_a_latent_is_the_exact_value_rounded_once(
 @unhurried
 @given(shapes, st.integers(0, 99), st.integers(0, LARGEST_OFFSET))
 def test_what_comes_back_is_within_two_steps(shape: tuple[int, int, int], seed: int, offset: int) -> None:
-    latents, steps, prior = drawn(shape, seed)
-    traversed, _ = quantize(latents, steps, prior)
+    latents, steps, model = drawn(shape, seed)
+    traversed, _ = quantize(latents, steps, model)
     integers = traversed.integers
-    _, means = coder.decode(coder.encode(integers, prior), shape, prior)
+    _, means = coder.decode(coder.encode(integers, model), shape, model)
     allowed = 2 * steps.sizes[:, None, None] + np.abs(latents) * 2.0**-20
     assert (np.abs(dequantize(integers, means, steps, offset) - latents) <= allowed).all()
 
@@ -118,7 +118,33 @@ def test_a_latent_of_too_many_steps_is_refused(value: float) -> None:
 
 def test_the_most_steps_that_a_latent_may_have_can_be_coded() -> None:
     latents, steps = np.full((1, 2, 2), LIMIT - 2.0, np.float32), Steps((1,), 0)
-    prior = common_tables().context_model(SideInformation.fit(round_to(latents, steps)))
-    traversed, _ = quantize(latents, steps, prior)
+    model = common_tables().context_model(SideInformation.fit(round_to(latents, steps)))
+    traversed, _ = quantize(latents, steps, model)
     integers = traversed.integers
-    assert np.array_equal(coder.decode(coder.encode(integers, prior), (1, 2, 2), prior)[0], integers)
+    assert np.array_equal(coder.decode(coder.encode(integers, model), (1, 2, 2), model)[0], integers)
+
+
+# Steps
+
+sizes = st.lists(st.floats(1e-12, 1e12), min_size=1, max_size=8)
+
+
+@given(sizes)
+def test_steps_are_exact_to_a_part_of_the_largest(wanted: list[float]) -> None:
+    steps = Steps.nearest(np.array(wanted))
+    assert len(steps.numerators) == len(wanted)
+    tolerance = max(wanted) * 2.0**-15
+    assert steps.sizes == pytest.approx(wanted, rel=0, abs=tolerance)
+    assert max(steps.numerators) >= 1 << 15
+
+
+@given(st.lists(st.floats(0, math.inf, exclude_min=True), min_size=1, max_size=8))
+def test_any_positive_size_gives_steps_that_a_header_holds(wanted: list[float]) -> None:
+    steps = Steps.nearest(np.array(wanted))
+    assert all(1 <= numerator <= 65535 for numerator in steps.numerators)
+    assert -64 <= steps.exponent <= 63
+
+
+def test_a_size_is_its_numerator_over_a_power_of_two() -> None:
+    assert Steps((3, 65535), -2).sizes.tolist() == [12.0, 262140.0]
+    assert Steps((1, 5), 63).sizes.tolist() == [2.0**-63, 5 * 2.0**-63]

@@ -16,8 +16,11 @@ from hypothesis.extra import numpy as arrays
 
 from latentwire_codec.images import pixels
 from latentwire_codec.images.geometry import crop, pad_to_multiple
+from latentwire_codec.lat.context import FREQUENCY_BITS, SYMBOLS
+from latentwire_codec.lat.images import compress, decompress
 from latentwire_codec.lat.optimise import LatentOptimisation
-from latentwire_codec.lat.payload import Provenance, compress, compress_latents, decompress, decompress_latents
+from latentwire_codec.lat.payload import Provenance, compress_latents, decompress_latents
+from latentwire_codec.lat.tables import Tables, common_tables
 from latentwire_codec.load import load_autoencoder
 from latentwire_codec.metrics import scores
 from latentwire_core import container
@@ -330,3 +333,36 @@ def test_vectors_of_images_of_one_size_are_coded(tiny_vector_vae: Any, tmp_path:
     payload = compress(astronaut[:32, :32], model=model)
     assert container.read_header(payload).shape == (6, 1, 1)
     assert decompress(payload, model=model).shape == (32, 32, 3)
+
+
+# Other tables
+
+
+def other_tables() -> Tables:
+    """Tables by which all symbols are equally likely."""
+    flat = np.full_like(common_tables().frequencies, (1 << FREQUENCY_BITS) // SYMBOLS)
+    return replace(common_tables(), frequencies=flat)
+
+
+@pytest.mark.parametrize("quality", ["medium", "lossless"])
+def test_other_tables_can_be_measured(quality: str) -> None:
+    latents = np.random.default_rng(0).normal(size=(3, 16, 17)).astype(np.float16)
+    ours, theirs = compress_latents(latents, quality), compress_latents(latents, quality, tables=other_tables())
+    assert len(ours) < len(theirs)
+    assert container.read_header(theirs).table_id == other_tables().table_id
+    found, _ = decompress_latents(theirs, tables=other_tables())
+    assert np.abs(found - latents).max() <= 2 * steps_of(theirs).max()
+    if quality == "lossless":
+        assert found.tobytes() == latents.tobytes()
+
+
+def test_a_payload_of_other_tables_needs_them() -> None:
+    latents = np.zeros((1, 4, 4), np.float32)
+    for written, read_with in ((other_tables(), None), (None, other_tables())):
+        with pytest.raises(UnsupportedVersion, match=r"coded with tables [0-9a-f]{8}; this release has [0-9a-f]{8}"):
+            decompress_latents(compress_latents(latents, tables=written), tables=read_with)
+
+
+def test_the_tables_of_the_package_are_the_ones_by_default() -> None:
+    latents = np.random.default_rng(0).normal(size=(2, 9, 9)).astype(np.float32)
+    assert compress_latents(latents, tables=common_tables()) == compress_latents(latents)

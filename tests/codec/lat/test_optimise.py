@@ -13,8 +13,9 @@ from skimage import data
 
 from latentwire_codec.images import pixels
 from latentwire_codec.lat import optimise
+from latentwire_codec.lat.images import compress, decompress, optimise_latents
 from latentwire_codec.lat.optimise import LatentOptimisation
-from latentwire_codec.lat.payload import compress, compress_latents, decompress, decompress_latents, optimise_latents
+from latentwire_codec.lat.payload import compress_latents, decompress_latents
 from latentwire_codec.load import load_autoencoder
 from latentwire_codec.metrics import scores
 from latentwire_codec.runtime.autoencoder import Autoencoder

@@ -4,7 +4,7 @@
 from latentwire_codec.checkpoints.checkpoint import load_checkpoint
 from latentwire_codec.checkpoints.scaling import Numbers
 from latentwire_codec.runtime.autoencoder import Autoencoder
-from latentwire_codec.runtime.precision import Placement
+from latentwire_codec.runtime.placement import Placement
 from latentwire_codec.runtime.probe import warn_of_mix_up
 from latentwire_codec.runtime.tiling.tiled import Tiling
 

@@ -29,7 +29,7 @@ from torch import Tensor
 from latentwire_codec.lat.optimise import LatentOptimisation
 from latentwire_codec.load import load_autoencoder
 from latentwire_codec.runtime.autoencoder import Autoencoder
-from latentwire_codec.runtime.precision import Placement
+from latentwire_codec.runtime.placement import Placement
 from latentwire_core.errors import UnknownModel
 from latentwire_server.config import MIB, ModelSource, ServerConfig
 from latentwire_server.engine import coding

@@ -17,7 +17,7 @@ from latentwire_codec.images import pixels
 from latentwire_codec.lat.payload import Provenance
 from latentwire_codec.load import load_autoencoder
 from latentwire_codec.runtime.autoencoder import Autoencoder
-from latentwire_codec.runtime.precision import Placement
+from latentwire_codec.runtime.placement import Placement
 from latentwire_codec.runtime.tiling import convolution
 from latentwire_core.errors import CheckpointError, LatentSpaceMismatch, NonFiniteError, TensorError
 

@@ -2,7 +2,7 @@
 """A file of statistics that hold for latents in general -> with an image's side information, its context model.
 
 One file, `weights/prior.safetensors`, serves the latents of any VAE: since the weights of the mean are sent with each
-image, tables fitted to one VAE's latents were not better than common ones. `python -m latentwire_train prior`
+image, tables fitted to one VAE's latents were not better than common ones. `python -m latentwire_train.dev tables`
 writes it.
 """
 

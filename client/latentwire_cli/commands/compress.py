@@ -23,7 +23,6 @@ from latentwire_cli.words import option
 from latentwire_client.client import Client
 from latentwire_core.files import write_whole
 from latentwire_core.formats import IMAGE_SUFFIXES
-from latentwire_core.quality import LOSSLESS
 from latentwire_core.quality import NAMES as QUALITIES
 
 NAMES = ", ".join(QUALITIES)
@@ -81,7 +80,7 @@ def compress(
     wanted = _wanted({"--bpp": bpp, "--bytes": most_bytes, "--psnr": psnr}, quality)
     step = _quality(quality or "cache")
     asked = {
-        "kind": "float16" if step == LOSSLESS and wanted is None else "quantized",
+        "kind": "float16" if step == "lossless" and wanted is None else "quantized",
         "model": served_name(model) if local else model,
     }
     difference = partial(payload_difference, asked=asked) if skip_existing else None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bytes -> a file that is there whole or not at all, whatever ends the process; a safetensors file -> its arrays."""
+"""Bytes -> a file written whole or not at all, whatever ends the process; a safetensors file -> its arrays."""
 
 import os
 import uuid
@@ -14,19 +14,19 @@ from safetensors import SafetensorError, safe_open
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file, whole or not at all, and the folders above it.
 
-    A process that is killed meanwhile may leave `.NAME.partial` beside the file, NAME being 32 hex digits.
+    A process that is killed meanwhile may leave `.NAME.partial` beside the file; NAME is 32 hex digits.
 
     Raises:
-        OSError: the file or a folder cannot be written; what was there before is as it was.
+        OSError: the file or a folder cannot be written; an earlier file stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Each writer has a partial file of its own: two never meet, and a long name stays within the system's limit.
+    # Each writer has its own partial file: two writers never meet, and a long name stays within the system's limit.
     partial = path.with_name(f".{uuid.uuid4().hex}.partial")
     try:
         with partial.open("wb") as file:
             file.write(data)
             file.flush()
-            # Without it, a machine that loses power may keep the new name and lose the content.
+            # Without fsync, a machine that loses power may keep the new name and lose the content.
             os.fsync(file.fileno())
         partial.replace(path)
     finally:
@@ -38,12 +38,12 @@ def read_tensors(path: Path, what: str, file_format: str) -> tuple[dict[str, npt
 
     Args:
         path: the file.
-        what: that it should hold, in the plural, for the message.
-        file_format: what its metadata must state under `format`.
+        what: the expected content for the message, in the plural.
+        file_format: the format that its metadata must state under `format`.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is no safetensors file, or not one of that format.
+        ValueError: it is no safetensors file, or has another format.
     """
     with path.open("rb"):  # a missing file is an OSError of its own, not a broken safetensors file
         pass
@@ -51,7 +51,7 @@ def read_tensors(path: Path, what: str, file_format: str) -> tuple[dict[str, npt
         with safe_open(path, framework="numpy") as file:
             metadata: dict[str, str] = file.metadata() or {}
             tensors = {name: np.asarray(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
-    except (AttributeError, SafetensorError, TypeError) as error:  # the dtypes that numpy lacks are not its own errors
+    except (AttributeError, SafetensorError, TypeError) as error:  # a dtype that numpy lacks is no SafetensorError
         raise ValueError(f"{path} cannot be read as safetensors: {error}") from error
     if metadata.get("format") != file_format:
         raise ValueError(f"{path} has the format {metadata.get('format')!r}; {what} are {file_format!r}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class ImageFormat(StrEnum):
-    """The image formats that are written."""
+    """An image format that can be written."""
 
     PNG = "png"
     JPEG = "jpeg"
@@ -29,7 +29,7 @@ IMAGE_SUFFIXES = frozenset((
     ".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
 ))
 # fmt: on
-"""Names that end so, in any case, are taken for images; other files of a folder are not looked at."""
+"""Suffixes of image files, in any case; other files of a folder are ignored."""
 LATENT_SUFFIXES = frozenset((".safetensors",))
 PAYLOAD_SUFFIXES = frozenset((".lat",))
 SAFETENSORS_SUFFIXES = (".safetensors", ".sft")

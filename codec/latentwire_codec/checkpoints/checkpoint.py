@@ -30,10 +30,10 @@ class Checkpoint:
     Attributes:
         module: a diffusers VAE, float32, on the CPU, in eval mode.
         class_name: its class.
-        config: its configuration, complete with the class's defaults; it tells the scaling below.
-        scaling: of its latents.
-        latent_space: the identity of its latents, empty where it has none.
-        latent_units: see `AutoencoderSpec`; None where nothing tells them.
+        config: its configuration, complete with the class's defaults; it states the scaling below.
+        scaling: the scaling of its latents.
+        latent_space: the identity of its latents; empty: unnamed.
+        latent_units: see `AutoencoderSpec`; None: not known.
         weights_digest: SHA-256 over the tensors under the network's names, see `digest`; the same for one VAE in a
             folder, a single file and a full checkpoint.
         file_sha256: SHA-256 of the weights file where it is a single one, else empty; it begins with A1111's hash.
@@ -66,14 +66,14 @@ def load_checkpoint(
             checkpoint, of which only the VAE is read.
         scale: scaled = (raw - shift) * scale, 1 or C numbers; None: see `scaling` for what decides.
         shift: 1 or C numbers; None: see `scaling`.
-        latent_space: names the latents; a family's name (`sd1`, `sdxl`, `sd3`, `flux1` ...) also tells the factors
-            that no configuration tells. None: what the source shows.
+        latent_space: the name of the latent space; a family's name (`sd1`, `sdxl`, `sd3`, `flux1` ...) also gives the
+            factors where no configuration does. None: the space that the source shows.
         allow_pickle: whether `.bin` weights are taken; they are unpickled as tensors only, as `.ckpt` and `.pt` are.
 
     Raises:
         UnknownModel: nothing of that name is bundled, on disk or cached.
-        CheckpointError: what was found cannot be read or trusted, is of a class that is not supported, its tensors do
-            not match the class, or nothing tells how its latents are scaled.
+        CheckpointError: the source cannot be read or trusted, its class is not supported, its tensors do not match the
+            class, or nothing tells how its latents are scaled.
     """
     stored = _find(source, allow_pickle)
     module, tensors = build_network(stored)

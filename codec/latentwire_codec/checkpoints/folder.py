@@ -13,7 +13,7 @@ from latentwire_codec.checkpoints.weights_file import open_weights
 from latentwire_core.errors import CheckpointError, UnknownModel
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
-# Full precision first, a whole file before shards; how shards are named, their index says.
+# Full precision first, a whole file before shards; the index names the shards.
 WEIGHT_FILES = (
     "diffusion_pytorch_model.safetensors",
     "diffusion_pytorch_model.safetensors.index.json",
@@ -67,7 +67,7 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def stored_in_folder(folder: Path, allow_pickle: bool = False) -> StoredVAE:
-    """Map a folder to what it holds; raises what `read_folder` raises.
+    """Map a folder to the VAE in it; raises as `read_folder`.
 
     Args:
         folder: with a config.json and weights, as diffusers saves them.
@@ -82,7 +82,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """Map a JSON file to the object in it.
 
     Raises:
-        CheckpointError: it cannot be read, or holds something else.
+        CheckpointError: the file cannot be read, or holds no JSON object.
     """
     try:
         config = json.loads(path.read_text())
@@ -114,7 +114,7 @@ def _cached_snapshot(source: str) -> Path:
 
 
 def _read_weights(folder: Path, allow_pickle: bool) -> tuple[dict[str, Tensor], tuple[Path, ...]]:
-    """Read the folder's tensors as they are stored, and name the files they came from."""
+    """Return the folder's tensors as they are stored, and the files that hold them."""
     names = WEIGHT_FILES + PICKLED_FILES if allow_pickle else WEIGHT_FILES
     found = next((folder / name for name in names if (folder / name).is_file()), None)
     if found is None:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is said and known about a VAE -> the scale and shift of its latents, and the name of their space.
+"""Requested, declared and detected facts about a VAE -> the scale and shift of its latents, and their space.
 
-The first that speaks decides: the caller, a configuration, the weights themselves, the family (as the caller names
-it, as the rest of a full checkpoint or the shapes show it, as a registry of digests knows it), and, where all are
-silent, an error. Nothing is guessed: SD 1.x and SDXL VAEs have the same shapes, and the wrong factor washes images
-out silently.
+The first source that states the factors decides, in this order: the caller; a configuration; the weights themselves;
+the family, as the caller names it, as the rest of a full checkpoint or the shapes show it, or as a registry of digests
+knows it. Where no source states them, loading fails. Nothing is guessed: SD 1.x and SDXL VAEs have the same shapes, and
+the wrong factor silently washes images out.
 """
 
 import logging
@@ -23,13 +23,13 @@ from latentwire_core.scaling import Scaling, from_config
 log = logging.getLogger("latentwire")
 
 Numbers = float | Sequence[float]
-# In a configuration the first means nothing without the second.
+# Keys that are only valid in pairs: the first requires the second.
 PAIRS = (("shift_factor", "scaling_factor"), ("latents_mean", "latents_std"), ("latents_std", "latents_mean"))
 
 
 @dataclass(frozen=True)
 class Requested:
-    """What the caller says; None: nothing.
+    """The caller's choices; None: the caller leaves the choice.
 
     Attributes:
         scale: 1 or C numbers.
@@ -44,16 +44,16 @@ class Requested:
 
 @dataclass(frozen=True)
 class Detected:
-    """What is known about a VAE.
+    """The facts that a VAE's files show.
 
     Attributes:
-        where: what messages call it.
-        config: of its class, complete.
-        declared: the part of it that somebody wrote down.
+        where: its name in messages.
+        config: the configuration of its class, complete.
+        declared: the part of the configuration that a file states.
         tensors: its tensors, by name.
         candidates: the families with such a network.
-        family: the family that a full checkpoint or a registry shows; empty: none.
-        defaults: whether the class's own factors stand where none are declared, as diffusers reads its folders.
+        family: the family that a full checkpoint or a registry shows; empty: no family.
+        defaults: whether the class's own factors stand where no factors are declared, as diffusers reads its folders.
     """
 
     where: Path
@@ -66,10 +66,10 @@ class Detected:
 
 
 def resolve(requested: Requested, detected: Detected) -> tuple[Scaling, str]:
-    """Map what is said and known to scale and shift, and to the name of the latent space (empty: unnamed).
+    """Return scale and shift, and the name of the latent space (empty: unnamed).
 
     Raises:
-        CheckpointError: nothing says which factors are right, or they cannot be used.
+        CheckpointError: nothing states which factors are right, or they cannot be used.
     """
     for given, needed in PAIRS:
         if detected.declared.get(given) is not None and detected.declared.get(needed) is None:
@@ -123,7 +123,7 @@ def declared_by_batch_norm(tensors: Mapping[str, Tensor], config: Mapping[str, A
 
 
 def in_config(scaling: Scaling, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Map factors to the configuration that tells them, so that a pipeline that reads it does the same.
+    """Write factors into a configuration, so that a pipeline that reads it does the same.
 
     Keys that the class does not have are not added: FLUX.2 keeps its factors in its weights.
     """
@@ -131,7 +131,7 @@ def in_config(scaling: Scaling, config: Mapping[str, Any]) -> dict[str, Any]:
         return dict(config)
     changes: dict[str, Any]
     if len(scaling.scale) == len(scaling.shift) == 1 and "scaling_factor" in config:
-        # None where nothing is shifted, but where the class has a number: some pipelines add it unasked.
+        # None where nothing is shifted, except where the class has a number: some pipelines add it without a check.
         shift = scaling.shift[0] or (None if config.get("shift_factor") is None else 0.0)
         changes = {"scaling_factor": scaling.scale[0], "shift_factor": shift, "latents_mean": None, "latents_std": None}
     else:
@@ -143,10 +143,10 @@ def in_config(scaling: Scaling, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check(scaling: Scaling) -> Scaling:
-    """Return factors that can be undone.
+    """Return factors if they can be undone.
 
     Raises:
-        CheckpointError: these cannot.
+        CheckpointError: they cannot be undone.
     """
     if not all(map(math.isfinite, (*scaling.scale, *scaling.shift))) or 0.0 in scaling.scale:
         raise CheckpointError(f"scaling by {scaling.scale} after a shift by {scaling.shift} cannot be undone")
@@ -154,7 +154,7 @@ def check(scaling: Scaling) -> Scaling:
 
 
 def _family(requested: Requested, detected: Detected) -> Family | None:
-    """Return the family that is named, or shown; one without such a network is out of the question."""
+    """Return the family that is named or shown, unless its network is another one."""
     for name in (requested.latent_space, detected.declared.get("latent_space"), detected.family):
         family = BY_NAME.get(str(name))
         if family is not None and (family in detected.candidates or not detected.candidates):
@@ -177,7 +177,7 @@ def _found(detected: Detected, family: Family | None) -> Scaling | None:
 
 
 def _completed(requested: Requested, detected: Detected, found: Scaling | None) -> Scaling:
-    """Complete the caller's scale or shift: with what was found, or with the family of that scale."""
+    """Complete the caller's scale or shift: from the factors found, or from the family with that scale."""
     if requested.scale is None:
         if found is None:
             raise CheckpointError(f"{detected.where}: a shift is given, but no scale; give scale too")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A single file -> the VAE in it, under diffusers' names: LDM, A1111, ComfyUI, full checkpoints, TAESD, FLUX, Wan.
 
-The network follows from names and shapes. What they don't show may stand in a JSON file beside it: `NAME.json` for
-`NAME.safetensors`, or config.json where that is not another network's; either a whole diffusers configuration, or some
+The network follows from names and shapes. A JSON file beside it may state what they do not show: `NAME.json` for
+`NAME.safetensors`, or config.json where it is not another network's. It holds a whole diffusers configuration, or some
 of its keys (scaling_factor, shift_factor, latents_mean, latents_std, latent_space, norm_num_groups ...).
 """
 
@@ -25,14 +25,14 @@ DC_SIGN = "decoder.stages.1.op_list.0.main.conv.conv.weight"
 
 
 def stored_in_file(path: Path, allow_pickle: bool = False) -> StoredVAE:
-    """Map a file to the VAE in it; of a full checkpoint, nothing else is read.
+    """Map a file to the VAE in it; nothing else of a full checkpoint is read.
 
     Args:
         path: see `weights_file.open_weights`.
         allow_pickle: whether `.bin` is taken.
 
     Raises:
-        CheckpointError: the file cannot be read or trusted, or what is in it is no VAE that is known.
+        CheckpointError: the file cannot be read or trusted, or holds no known VAE.
     """
     opened = open_weights(path, allow_pickle)
     try:
@@ -43,7 +43,7 @@ def stored_in_file(path: Path, allow_pickle: bool = False) -> StoredVAE:
 
 def _stored(opened: WeightsFile, declared: Mapping[str, Any], allow_pickle: bool) -> StoredVAE:
     prefix = next((start for start in PREFIXES if any(name.startswith(start) for name in opened.shapes)), "")
-    # By the names without the prefix, which alone are looked at from here on.
+    # Short name to full name; only the short names are used below.
     names = {name[len(prefix) :]: name for name in opened.shapes if name.startswith(prefix)}
     names = {name: full for name, full in names.items() if not IGNORED.match(name)}
     if names and taesd.is_half(names):
@@ -65,7 +65,7 @@ def _stored(opened: WeightsFile, declared: Mapping[str, Any], allow_pickle: bool
 
 
 def _describe(path: Path, shapes: ldm.Shapes, declared: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Map shapes under diffusers' names, and what is declared, to a class and its configuration."""
+    """Map shapes under diffusers' names, and declared keys, to a class and its configuration."""
     if "_class_name" in declared:
         return str(declared["_class_name"]), dict(declared)
     if ldm.is_kl(shapes):
@@ -86,17 +86,17 @@ def _describe(path: Path, shapes: ldm.Shapes, declared: Mapping[str, Any]) -> tu
 
 
 def _sidecar(path: Path) -> dict[str, Any]:
-    """Read the JSON file beside a single file; {}: there is none."""
+    """Read the JSON file beside a single file; {}: there is no such file."""
     named, shared = path.with_suffix(".json"), path.with_name("config.json")
     if named.is_file():
         return read_config(named)
     declared = read_config(shared) if shared.is_file() else {}
-    # Of a whole repository it may be that of the diffusion model, as in Wan 2.1's.
+    # In a whole repository config.json may describe the diffusion model, as in Wan 2.1's.
     return declared if str(declared.get("_class_name", "AutoencoderKL")) in CALLINGS else {}
 
 
 def _pair(opened: WeightsFile, declared: Mapping[str, Any], allow_pickle: bool) -> StoredVAE:
-    """Read a TAESD whose halves are two files."""
+    """Read a TAESD whose encoder and decoder are two files."""
     half = taesd.half_of(opened.shapes)
     other = open_weights(taesd.other_file(opened.path, half), allow_pickle)
     if not taesd.is_half(other.shapes) or taesd.half_of(other.shapes) == half:
@@ -111,7 +111,7 @@ def _pair(opened: WeightsFile, declared: Mapping[str, Any], allow_pickle: bool) 
 
 
 def _wan(opened: WeightsFile, names: Mapping[str, str], declared: Mapping[str, Any]) -> StoredVAE:
-    """Read a Wan 2.1 VAE in its makers' layout; Qwen-Image's, which has the same, where its class is declared."""
+    """Read a Wan 2.1 VAE in its makers' layout, or Qwen-Image's in the same layout, where its class is declared."""
     from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
 
     read = opened.read(names.values())

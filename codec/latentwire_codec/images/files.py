@@ -199,8 +199,8 @@ def _open(name: str, data: bytes, limits: ImageLimits) -> ImageFile.ImageFile:
                 "(save the TIFF with tiles of 512x512)"
             )
     if any(tile.codec_name in Image.DECODERS for tile in image.tile):
-        # Decoders written in Python take 4 s a megapixel and hold the interpreter lock; the decoder of PPM as text takes
-        # time quadratic in the length of the comments.
+        # Decoders written in Python take 4 s a megapixel and hold the interpreter lock; the decoder of PPM as text is
+        # quadratic in the length of its comments.
         raise ImageError(
             f"the {name} file is of a kind that decodes too slowly to be served (run-length BMP, "
             "PPM as text or with a maximum other than 255); save it as PNG"

@@ -5,8 +5,8 @@
         └─ residual: 1/4, then 1/8 of the resolution ────┴─── logvar        └─ residual: 1/8, 1/4, 1/2 ─────────┘
 
 `begin_with` makes the linear pair the Karhunen-Loeve transform of 8x8x3 blocks. The residuals start at zero, so that
-training begins at the best linear codec and can only add to it. There is no normalisation layer and no attention, so that each
-output depends on a bounded neighbourhood and never on the image as a whole.
+training begins at the best linear codec and can only add to it. There is no normalisation layer and no attention, so
+that each output depends on a bounded neighbourhood and never on the image as a whole.
 
 Plain torch: it trains and runs without diffusers. `pipeline_vae.py` gives it the interface of a diffusers VAE.
 """

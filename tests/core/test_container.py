@@ -105,6 +105,12 @@ def test_an_image_of_four_channels_has_at_most_96_bytes_of_overhead() -> None:
     assert len(pack(header, parts)) - sum(map(len, vars(parts).values())) <= 96
 
 
+@pytest.mark.parametrize("shape", [(1, 65536, 1), (1, 1, 65536), (1024, 1, 1), (4, 2048, 2048), (1, 65536, 256)])
+def test_the_largest_shapes_are_accepted(shape: tuple[int, int, int]) -> None:
+    header = replace(HEADER, shape=shape, numerators=(1,) * shape[0])
+    assert unpack(pack(header, Sections()))[0].shape == shape
+
+
 def test_equal_steps_are_written_once() -> None:
     vector = replace(HEADER, shape=(1024, 1, 1), numerators=(5,) * 1024)
     payload = pack(vector, Sections())

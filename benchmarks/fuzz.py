@@ -78,7 +78,7 @@ class Parts:
             "table": header.table_id.to_bytes(4, "little"),
             "exponent": header.exponent.to_bytes(1, "little", signed=True),
             "steps": _varint(len(steps)) + b"".join(step.to_bytes(2, "little") for step in steps),
-            "pull": bytes([header.pull]),
+            "pull": bytes([header.reconstruction_offset]),
         }
         return cls(fields, [getattr(sections, name) for name in SECTION_NAMES])
 

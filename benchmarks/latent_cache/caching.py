@@ -17,12 +17,11 @@ from benchmarks.report.rows import Row
 from benchmarks.report.scores import CAP_DB
 from latentwire_codec.images.geometry import Pixels
 from latentwire_codec.lat import coder
-from latentwire_codec.lat.optimise import Refinement
+from latentwire_codec.lat.optimise import LatentOptimisation
 from latentwire_codec.lat.payload import decompress_latents
-from latentwire_codec.lat.quantizer import round_to
-from latentwire_codec.lat.side_information import Prediction
-from latentwire_codec.lat.steps import Steps
-from latentwire_codec.lat.tables import common_prior
+from latentwire_codec.lat.quantizer import Steps, round_to
+from latentwire_codec.lat.side_information import SideInformation
+from latentwire_codec.lat.tables import common_tables
 from latentwire_codec.metrics import scores
 from latentwire_core import container
 from latentwire_core.errors import TensorError
@@ -39,7 +38,7 @@ class Quality:
     """
 
     fineness: str | float
-    refinement: Refinement | None
+    refinement: LatentOptimisation | None
 
     @classmethod
     def parse(cls, text: str) -> "Quality":
@@ -51,7 +50,7 @@ class Quality:
         fineness, plus, refinement = text.partition("+")
         iterations, times, weight = refinement.partition("x")
         try:
-            fitted = Refinement(int(iterations), float(weight) if times else 1.0) if plus else None
+            fitted = LatentOptimisation(int(iterations), float(weight) if times else 1.0) if plus else None
         except ValueError as error:
             raise TensorError(f"{text!r} is no quality such as high, 0.25, high+30 or high+30x2") from error
         with suppress(ValueError):
@@ -140,7 +139,7 @@ def compare(payload: bytes, latents: Latents) -> dict[str, Any]:
 
 def integers_of(header: container.Header, sections: container.Sections) -> tuple[Integers, Steps]:
     """Map a parsed `.lat` payload to its integers (C,h,w) and their steps."""
-    prior = common_prior().prior(Prediction.from_bytes(sections.weights, header.shape[0]))
+    prior = common_tables().context_model(SideInformation.from_bytes(sections.weights, header.shape[0]))
     coded = coder.Coded(sections.symbols, sections.escapes, sections.low_bits)
     return coder.decode(coded, header.shape, prior)[0], Steps(header.numerators, header.exponent)
 

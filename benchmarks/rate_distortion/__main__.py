@@ -23,7 +23,7 @@ from benchmarks.report.model import Model
 from benchmarks.report.page import Lines, Page, Strips
 from benchmarks.report.run import parser, run, sources
 from benchmarks.report.scores import NAMES, Metric, Wanted
-from latentwire_codec.lat.optimise import Refinement
+from latentwire_codec.lat.optimise import LatentOptimisation
 from latentwire_core.errors import ModelError, TensorError
 
 BENCHMARK = "rate_distortion"
@@ -134,7 +134,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = made.parse_args(arguments)
     wanted = Wanted(tuple(options.metrics), options.lpips_weights)
     try:
-        refinement = None if options.refine is None else Refinement(options.refine)
+        refinement = None if options.refine is None else LatentOptimisation(options.refine)
         plan = Plan(sources(options), wanted, tuple(options.codecs), refinement)
         curves = read_curves(options.compressai)
         models = [source.load() for source in plan.sources]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from benchmarks.report.model import Model
 from latentwire_codec.images.geometry import Pixels
-from latentwire_codec.lat.optimise import Refinement
+from latentwire_codec.lat.optimise import LatentOptimisation
 from latentwire_codec.lat.payload import decompress_latents
 from latentwire_core.quality import STEPS as QUALITIES
 
@@ -83,7 +83,7 @@ class LatentCodec:
     """
 
     model: Model
-    refinement: Refinement | None = None
+    refinement: LatentOptimisation | None = None
 
     @property
     def name(self) -> str:

@@ -11,7 +11,7 @@ from benchmarks.report.model import Model, Source
 from benchmarks.report.rows import Row
 from benchmarks.report.scores import Scorer, Wanted
 from latentwire_codec.images.geometry import Pixels
-from latentwire_codec.lat.optimise import Refinement
+from latentwire_codec.lat.optimise import LatentOptimisation
 from latentwire_codec.metrics import scores
 
 
@@ -29,7 +29,7 @@ class Plan:
     sources: Sequence[Source]
     wanted: Wanted
     files: Sequence[str] = tuple(codec.name for codec in FILE_CODECS)
-    refinement: Refinement | None = None
+    refinement: LatentOptimisation | None = None
 
     def latent_codecs(self, models: Sequence[Model]) -> list[LatentCodec]:
         """Return the codecs of the VAEs."""

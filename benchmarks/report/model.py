@@ -9,13 +9,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from latentwire_codec.checkpoints.model_name import model_name
 from latentwire_codec.images import pixels
 from latentwire_codec.images.geometry import Pixels, crop, pad_to_multiple, resize_to_cover
-from latentwire_codec.lat.optimise import Refinement
-from latentwire_codec.lat.payload import Origin, compress_latents, refine_latents
+from latentwire_codec.lat.images import optimise_latents
+from latentwire_codec.lat.optimise import LatentOptimisation
+from latentwire_codec.lat.payload import Provenance, compress_latents
 from latentwire_codec.load import load_autoencoder
 from latentwire_codec.runtime.autoencoder import Autoencoder
+from latentwire_core.formats import model_name
 
 Latents = npt.NDArray[np.float32]
 
@@ -76,10 +77,10 @@ class Model:
         height, width = self.autoencoder.spec.fixed_size
         return resize_to_cover(image, width, height)
 
-    def origin(self, image: Pixels) -> Origin:
+    def origin(self, image: Pixels) -> Provenance:
         """Return what `compress` writes into a payload of a framed image."""
         spec = self.autoencoder.spec
-        return Origin(self.name, spec.latent_space, spec.weights_digest, (image.shape[0], image.shape[1]))
+        return Provenance(self.name, spec.latent_space, spec.weights_digest, (image.shape[0], image.shape[1]))
 
     def encode(self, image: Pixels) -> Latents:
         """Map a framed image to its latents, float32 (C,h,w): the mode, raw."""
@@ -93,15 +94,15 @@ class Model:
         image: Pixels,
         latents: npt.NDArray[np.floating],
         quality: str | float,
-        refinement: Refinement | None = None,
+        refinement: LatentOptimisation | None = None,
     ) -> bytes:
         """Map a framed image and its latents to the `.lat` payload that `latentwire_codec.compress` makes of it."""
         units = self.autoencoder.spec.latent_units
         if refinement is not None:
             encoded = torch.from_numpy(latents).unsqueeze(0)
             original = pixels.to_float(torch.tensor(image).unsqueeze(0))
-            latents, units = refine_latents(encoded, original, quality, refinement, model=self.autoencoder)
-        return compress_latents(latents, quality, units=units, origin=self.origin(image))
+            latents, units = optimise_latents(encoded, original, quality, refinement, model=self.autoencoder)
+        return compress_latents(latents, quality, units=units, provenance=self.origin(image))
 
     def decode(self, latents: npt.NDArray[np.floating], image: Pixels) -> Pixels:
         """Map latents (C,h,w) to an image of the size of `image`."""

@@ -23,7 +23,7 @@ from benchmarks.report.environment import ROOT
 from benchmarks.report.photographs import photograph
 from benchmarks.throughput.cases import Case
 from latentwire_codec.images import pixels
-from latentwire_codec.runtime.precision import Placement
+from latentwire_codec.runtime.placement import Placement
 
 STATUS, CLEAR_REFERENCES = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 WARM_UP_SIDE = 64

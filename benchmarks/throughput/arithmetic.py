@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.report.networks import Network
-from latentwire_codec.runtime.precision import Placement
+from latentwire_codec.runtime.placement import Placement
 
 TERA = 1e12
 MATRIX_SIDES = {"cpu": 2048, "cuda": 8192}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks.report.networks import Network
 from latentwire_codec.load import load_autoencoder
-from latentwire_codec.runtime.precision import Placement
+from latentwire_codec.runtime.placement import Placement
 
 EAGER, LATENTWIRE = "eager", "latentwire"
 OPERATIONS = ("encode", "decode")

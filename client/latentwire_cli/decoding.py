@@ -16,6 +16,7 @@ from latentwire_cli.report import Batch, byte_count, print_json, print_line
 from latentwire_cli.words import option
 from latentwire_client.client import Client
 from latentwire_core.files import write_whole
+from latentwire_core.formats import ImageFormat
 from latentwire_core.latents import Latents
 
 Format = Annotated[
@@ -39,7 +40,7 @@ def suffix_of(image_format: str, quality: int | None) -> str:
         )
     if quality is not None and not 1 <= quality <= 100:
         raise typer.BadParameter(f"{quality} is not in 1..100", param_hint="--quality")
-    return ".jpg" if image_format == "jpeg" else f".{image_format}"
+    return ImageFormat(image_format).suffix
 
 
 def decode_files(

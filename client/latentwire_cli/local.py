@@ -13,7 +13,7 @@ from latentwire_cli.ending import Refusal
 
 # What each extra brings and the code behind it imports.
 EXTRAS = {
-    "codec": ("torch", "diffusers", "constriction", "pytorch_msssim"),
+    "codec": ("torch", "diffusers", "constriction"),
     "plots": ("matplotlib",),
     "server": (
         "torch",
@@ -24,7 +24,7 @@ EXTRAS = {
         "prometheus_client",
         "pythonjsonlogger",
     ),
-    "train": ("torch", "diffusers", "pytorch_msssim", "accelerate", "matplotlib", "tensorboard"),
+    "train": ("torch", "diffusers", "accelerate", "matplotlib", "tensorboard"),
 }
 
 

@@ -18,7 +18,7 @@ from latentwire_client.info import Execution, ModelInfo, OnExecution, ServerInfo
 from latentwire_client.options import CompressOptions, EncodeOptions
 from latentwire_core.kinds import LatentKind
 from latentwire_core.latents import Array, Latents
-from latentwire_core.noise import MAX_SEED
+from latentwire_core.noise import check_seed
 from latentwire_proto import names
 from latentwire_proto.v1 import latent_codec_pb2 as pb
 
@@ -47,8 +47,7 @@ def without_image(options: EncodeOptions, default_model: str) -> pb.EncodeReques
         raise ValueError(f"dtype is {dtype!r}; it must be one of {', '.join(names.FLOATS)}")
     seeds = tuple(options.get("seeds", ()))
     for seed in seeds:
-        if not 0 <= seed <= MAX_SEED:
-            raise ValueError(f"seed is {seed}; it must be in 0..2^64-1")
+        check_seed(seed)
     request = pb.EncodeRequest(
         model=options.get("model") or default_model,
         latents=pb.LatentOutput(

@@ -4,7 +4,7 @@
 from latentwire_codec.checkpoints.checkpoint import load_checkpoint
 from latentwire_codec.checkpoints.scaling import Numbers
 from latentwire_codec.runtime.autoencoder import Autoencoder
-from latentwire_codec.runtime.precision import Placement
+from latentwire_codec.runtime.placement import Placement
 from latentwire_codec.runtime.probe import warn_of_mix_up
 from latentwire_codec.runtime.tiling.tiled import Tiling
 
@@ -25,18 +25,18 @@ def load_autoencoder(
 ) -> Autoencoder:
     """Map a source to a VAE that is ready to run.
 
-    A VAE whose weights may be SD 1.x's or SDXL's is tried on a few images: see `probe`.
+    A VAE whose weights may be SD 1.x's or SDXL's is tried on a few images; see `probe`.
 
     Args:
-        source: see `load_checkpoint`, as for `scale` and what follows.
+        source: see `load_checkpoint`, also for `scale`, `shift`, `latent_space` and `allow_pickle`.
         device: see `Placement.choose`.
         dtype: see `Placement.choose`.
-        scale: 1 or C numbers; None: what the source tells.
-        shift: 1 or C numbers; None: what the source tells.
-        latent_space: a family's name (`sd1`, `sdxl` ...) or a name of your own; None: what the source shows.
+        scale: 1 or C numbers; None: the source decides.
+        shift: 1 or C numbers; None: the source decides.
+        latent_space: a family's name (`sd1`, `sdxl` ...) or a name of your own; None: the source decides.
         allow_pickle: whether `.bin` weights are taken.
         rewrites: whether a CPU computes with less arithmetic, equal within rounding; see `tiling`.
-        activation_memory_mib: MiB that the activations of one image may take; what needs more is computed in strips,
+        activation_memory_mib: MiB that the activations of one image may take; a larger image is computed in strips,
             with the same result. None: half of the device's memory.
 
     Raises:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The `.lat` container: a header and sections of bytes <-> one payload, checked. Needs no torch and no coder.
 
-docs/bitstream.md specifies it byte by byte. Nothing is allocated for what a header announces before the header is known
-to be as it was written.
+docs/bitstream.md specifies it byte by byte. Nothing is allocated for the numbers in a header before the checksum of the
+header is verified.
 """
 
 import enum
@@ -26,21 +26,21 @@ VERSION = 1
 MAX_CHANNELS = 1024
 MAX_SIDE = 1 << 16
 MAX_VALUES = 1 << 24
-"""Latents in one payload, unless the reader allows others: 16384x16384 pixels at f = 8 and C = 4."""
+"""Latents in one payload at most, unless the reader sets another limit: 16384x16384 pixels at f = 8 and C = 4."""
 MAX_NAME_BYTES = 255
 DIGEST_BYTES = 8
 LARGEST_STEP = (1 << 16) - 1
 EXPONENTS = range(-64, 64)
 LARGEST_NUMBER = (1 << 32) - 1
-"""Of those that are written as varints."""
+"""The largest number that is written as a varint."""
 SECTION_BITS = {"weights": 72, "symbols": 17, "escapes": 32, "low_bits": 23, "remainders": 17}
-"""No section has more for each latent, beside its last bytes: docs/bitstream.md says why."""
+"""Bits of each section for a latent, at most, beside its last bytes; docs/bitstream.md gives the reasons."""
 LAST_BYTES = 8
-"""Words that the range coder ends with; bytes that are begun."""
+"""Room for the last words of the range coder, and for bytes that are not full."""
 
 
-class Kind(enum.IntEnum):
-    """What the numbers of a payload are."""
+class PayloadKind(enum.IntEnum):
+    """The kind of numbers in a payload."""
 
     QUANTIZED = 1
     """Latents rounded to multiples of each channel's step."""
@@ -50,22 +50,22 @@ class Kind(enum.IntEnum):
 
 @dataclass(frozen=True)
 class Header:
-    """What a payload says of itself.
+    """The facts that a payload states about itself.
 
     Attributes:
-        kind: what its numbers are.
-        model: name of the model that made it; empty: unknown.
+        kind: the kind of its numbers.
+        model: the name of the model that made it; empty: unknown.
         latent_space: such as `latentwire-f8c4@3`; empty: unnamed or unknown.
         weights_digest: the first 8 bytes of the digest of the model's weights, 16 hex digits; empty: unknown.
         image_size: (height, width) that the decoded image is cropped to; (0, 0): all of it.
         shape: (C, h, w).
-        table_id: of the tables that it was coded with, see `FittedPrior.table_id`.
+        table_id: identifies the tables that it was coded with, see `tables.Tables.table_id`.
         exponent: the step of a channel is its numerator * 2^-exponent; -64 .. 63.
         numerators: one for each channel, 1 .. 65535.
-        pull: see `quantizer.dequantize`; 0 .. 255, and 0 for `Kind.FLOAT16`.
+        reconstruction_offset: see `quantizer.dequantize`; 0 .. 255, and 0 for `PayloadKind.FLOAT16`.
     """
 
-    kind: Kind
+    kind: PayloadKind
     model: str
     latent_space: str
     weights_digest: str
@@ -74,16 +74,16 @@ class Header:
     table_id: int
     exponent: int
     numerators: tuple[int, ...]
-    pull: int
+    reconstruction_offset: int
 
     def check(self, max_values: int = MAX_VALUES) -> None:
         """Refuse values that the format does not have.
 
         Raises:
-            Malformed: one is out of its range.
+            Malformed: a value is out of its range.
         """
         _check_shape(self.shape, max_values)
-        most_pull = 0 if self.kind is Kind.FLOAT16 else 255
+        most_offset = 0 if self.kind is PayloadKind.FLOAT16 else 255
         wrong = ""
         if self.image_size != (0, 0) and not all(1 <= side <= LARGEST_NUMBER for side in self.image_size):
             wrong = f"the image size {self.image_size}; both sides are 0, or both 1..{LARGEST_NUMBER}"
@@ -93,20 +93,20 @@ class Header:
             wrong = f"steps of {min(self.numerators)}..{max(self.numerators)}; 1..{LARGEST_STEP} are allowed"
         elif self.exponent not in EXPONENTS:
             wrong = f"the exponent {self.exponent}; {EXPONENTS[0]}..{EXPONENTS[-1]} are allowed"
-        elif not 0 <= self.pull <= most_pull:
-            wrong = f"the pull {self.pull}; 0..{most_pull} are allowed"
+        elif not 0 <= self.reconstruction_offset <= most_offset:
+            wrong = f"the reconstruction offset {self.reconstruction_offset}; 0..{most_offset} are allowed"
         if wrong:
             raise Malformed(f"the header announces {wrong}")
 
 
 @dataclass(frozen=True)
 class Sections:
-    """The parts that follow the header; an empty one takes no room.
+    """The parts that follow the header; an empty section takes no bytes.
 
     Attributes:
-        weights: see `prediction.Prediction`.
-        symbols, escapes, low_bits: see `entropy.Coded`.
-        remainders: of `Kind.FLOAT16`: see `exact.py`.
+        weights: see `side_information.SideInformation`.
+        symbols, escapes, low_bits: see `coder.Coded`.
+        remainders: only for `PayloadKind.FLOAT16`; see `exact`.
     """
 
     weights: bytes = b""
@@ -140,12 +140,12 @@ def pack(header: Header, sections: Sections) -> bytes:
         written += to_varint(number)
     written += header.table_id.to_bytes(4, "little")
     written += header.exponent.to_bytes(1, "little", signed=True)
-    # Latents of many channels and few places would be larger by their steps than by themselves.
+    # In latents of many channels and few places, C steps would take more bytes than the latents.
     steps = header.numerators[:1] if len(set(header.numerators)) == 1 else header.numerators
     written += to_varint(len(steps))
     for step in steps:
         written += step.to_bytes(2, "little")
-    written.append(header.pull)
+    written.append(header.reconstruction_offset)
     for part in parts:
         written += to_varint(len(part))
     written += zlib.crc32(written).to_bytes(4, "little")
@@ -163,10 +163,10 @@ def unpack(payload: bytes, max_values: int = MAX_VALUES) -> tuple[Header, Sectio
         max_values: latents that are allowed.
 
     Raises:
-        UnsupportedVersion: of another version of the format.
+        UnsupportedVersion: the payload has another version of the format.
         Truncated: it ends too early.
-        TrailingBytes: it goes on after its end.
-        ChecksumMismatch: header or section were changed.
+        TrailingBytes: bytes follow its end.
+        ChecksumMismatch: the header or a section was changed.
         Malformed: it is no `.lat` payload, or a value is out of range.
     """
     header, lengths, end = _read_header(payload, max_values)
@@ -208,10 +208,10 @@ def _read_header(payload: bytes, max_values: int) -> tuple[Header, tuple[int, ..
     image_height, image_width, channels, height, width = (reader.varint() for _ in range(5))
     table_id = int.from_bytes(reader.take(4), "little")
     exponent = int.from_bytes(reader.take(1), "little", signed=True)
-    # So many bytes are there, or `take` says so, before anything is made of their number.
+    # `take` raises Truncated before the announced count is used, so that a hostile count allocates nothing.
     octets = reader.take(2 * reader.varint())
     steps = tuple(int.from_bytes(octets[at : at + 2], "little") for at in range(0, len(octets), 2))
-    pull = reader.byte()
+    offset = reader.byte()
     lengths = tuple(reader.varint() for _ in SECTION_NAMES)
     end = reader.position
     _check(payload[:end], reader.take(4), "header")
@@ -219,7 +219,7 @@ def _read_header(payload: bytes, max_values: int) -> tuple[Header, tuple[int, ..
     try:
         model, latent_space = (name.decode() for name in names)
         header = Header(
-            kind=Kind(kind),
+            kind=PayloadKind(kind),
             model=model,
             latent_space=latent_space,
             weights_digest=digest.hex() if any(digest) else "",
@@ -228,7 +228,7 @@ def _read_header(payload: bytes, max_values: int) -> tuple[Header, tuple[int, ..
             table_id=table_id,
             exponent=exponent,
             numerators=steps * channels if len(steps) == 1 else steps,
-            pull=pull,
+            reconstruction_offset=offset,
         )
     except ValueError as error:
         raise Malformed(f"the header has a value that the format does not have: {error}") from error
@@ -268,13 +268,13 @@ def _digest(digits: str) -> bytes:
         return bytes(DIGEST_BYTES)
     if len(digits) < 2 * DIGEST_BYTES or set(digits) - set(string.hexdigits):
         raise TensorError(
-            f"the weights digest is {digits!r}; {2 * DIGEST_BYTES} hex digits or more are needed, or none"
+            f"the weights digest is {digits!r}; {2 * DIGEST_BYTES} hex digits or more are needed, or no digits"
         )
     return bytes.fromhex(digits[: 2 * DIGEST_BYTES])
 
 
 class _Reader:
-    """Takes one field after the other."""
+    """Reads one field after the other."""
 
     def __init__(self, payload: bytes) -> None:
         self._payload = payload

@@ -1,33 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can go wrong between pixels and latents, one class per cause.
+"""The errors between pixels and latents, one class for each cause.
 
     CodecError
-    ├── ImageError              an image file that cannot be read or written
-    │   └── ImageTooLarge       ... because it is over a size limit
-    ├── TensorError             a raw tensor of the wrong length, shape or dtype
-    │   └── TensorTooLarge      ... because it holds too many images
-    ├── NonFiniteError          NaN or infinity in a tensor that comes in or goes out
-    ├── BitstreamError          bytes that are not a `.lat` payload as it was written
-    │   ├── UnsupportedVersion  ... but of a version that this release does not know
-    │   ├── Truncated           ... because they end too early
-    │   ├── TrailingBytes       ... because they go on after the end
-    │   ├── ChecksumMismatch    ... because a part was changed
-    │   └── Malformed           ... because a value is out of its range, or contradicts another
-    └── ModelError
-        ├── UnknownModel        no model of that name
-        ├── LatentSpaceMismatch latents of one space given to a model of another
-        └── CheckpointError     weights that cannot be found, read or trusted
+    ├── ImageError              an image file cannot be read or written
+    │   └── ImageTooLarge       an image is over a size limit
+    ├── TensorError             a raw tensor has the wrong length, shape, dtype or value; also a ValueError
+    │   └── TensorTooLarge      a raw tensor holds too many images
+    ├── NonFiniteError          a tensor holds NaN or infinity
+    ├── BitstreamError          bytes are no `.lat` payload, or a damaged one
+    │   ├── UnsupportedVersion  this release does not know the version or the tables
+    │   ├── Truncated           the payload ends too early
+    │   ├── TrailingBytes       bytes follow the end of the payload
+    │   ├── ChecksumMismatch    a part was changed after it was written
+    │   └── Malformed           a value is out of its range, or contradicts another
+    └── ModelError              a model, its device or its weights cannot be used
+        ├── UnknownModel        no model has that name
+        ├── LatentSpaceMismatch the latents belong to another latent space than the model
+        └── CheckpointError     weights cannot be found, read or trusted
 
-A message says what was wrong, the value, the limit and the remedy.
+Every message names the fault, the value, the limit and the remedy.
 """
 
 
 class CodecError(Exception):
-    """Base of every error that `latentwire_codec` raises on purpose."""
+    """Base of all errors that `latentwire_codec` raises on purpose."""
 
 
 class ImageError(CodecError):
-    """The bytes are not an image that can be read, or the image cannot be written."""
+    """An image file cannot be read, or an image cannot be written."""
 
 
 class ImageTooLarge(ImageError):
@@ -35,27 +35,27 @@ class ImageTooLarge(ImageError):
 
 
 class TensorError(CodecError, ValueError):
-    """A raw tensor whose length, shape or dtype is not what was announced or needed."""
+    """A raw tensor has another length, shape, dtype or range than announced or needed."""
 
 
 class TensorTooLarge(TensorError):
-    """A raw tensor of more images than the limits allow; one whose images are too large is an ImageTooLarge."""
+    """A raw tensor holds more images than the limits allow; a tensor of too large images raises ImageTooLarge."""
 
 
 class NonFiniteError(CodecError):
-    """NaN or infinity in an input tensor, or in an output even when computed in float32."""
+    """An input tensor, or an output even when computed in float32, holds NaN or infinity."""
 
 
 class ModelError(CodecError):
-    """Base of the errors about a model and its weights."""
+    """Base of the errors about a model, its device and its weights."""
 
 
 class UnknownModel(ModelError):
-    """No model of that name is bundled, cached or served."""
+    """No model of that name is bundled, on disk, cached or served."""
 
 
 class LatentSpaceMismatch(ModelError):
-    """Latents of one latent space were given to a model of another."""
+    """The latents belong to another latent space than the model."""
 
 
 class CheckpointError(ModelError):
@@ -63,19 +63,19 @@ class CheckpointError(ModelError):
 
 
 class BitstreamError(CodecError):
-    """The bytes are not a `.lat` payload, or not as it was written."""
+    """The bytes are no `.lat` payload, or a damaged one."""
 
 
 class UnsupportedVersion(BitstreamError):
-    """The payload is of a version that this release does not read."""
+    """The payload has a version, or was coded with tables, that this release does not know."""
 
 
 class Truncated(BitstreamError):
-    """The payload ends before what its header announces."""
+    """The payload is shorter than its header announces."""
 
 
 class TrailingBytes(BitstreamError):
-    """The payload goes on after what its header announces."""
+    """The payload is longer than its header announces."""
 
 
 class ChecksumMismatch(BitstreamError):
@@ -83,4 +83,4 @@ class ChecksumMismatch(BitstreamError):
 
 
 class Malformed(BitstreamError):
-    """A value is out of its range, or two contradict each other, although the checksums are right."""
+    """A value is out of its range, or two values contradict each other, although the checksums are right."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bytes -> a file that is there whole or not at all, whatever ends the process; a safetensors file -> its arrays."""
+"""Bytes -> a file written whole or not at all, whatever ends the process; a safetensors file -> its arrays."""
 
 import hashlib
 import os
@@ -32,7 +32,7 @@ def write_whole(path: Path, data: bytes) -> None:
         try:
             file.write(data)
             file.flush()
-            # Without it, a machine that loses power may keep the new name and lose the content.
+            # Without fsync, a machine that loses power may keep the new name and lose the content.
             os.fsync(file.fileno())
             partial.replace(path)
         except BaseException:

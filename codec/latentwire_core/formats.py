@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The files that latentwire reads and writes, by format and by the end of their names."""
+"""The files that latentwire reads and writes: image formats, the suffixes of file names, the name of a model."""
 
 from enum import StrEnum
+from pathlib import Path
 
 
 class ImageFormat(StrEnum):
-    """The image formats that are written."""
+    """An image format that can be written."""
 
     PNG = "png"
     JPEG = "jpeg"
@@ -28,6 +29,16 @@ IMAGE_SUFFIXES = frozenset((
     ".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
 ))
 # fmt: on
-"""Names that end so, in any case, are taken for images; other files of a folder are not looked at."""
+"""Suffixes of image files, in any case; other files of a folder are ignored."""
 LATENT_SUFFIXES = frozenset((".safetensors",))
 PAYLOAD_SUFFIXES = frozenset((".lat",))
+SAFETENSORS_SUFFIXES = (".safetensors", ".sft")
+PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth")
+"""Pickles that somebody names as such. A `.bin` must be allowed: diffusers falls back to it unasked."""
+WEIGHT_SUFFIXES = (*SAFETENSORS_SUFFIXES, *PICKLE_SUFFIXES, ".bin")
+
+
+def model_name(source: str) -> str:
+    """Map the source of a model, see `load_autoencoder`, to its last path component without a suffix of weights."""
+    path = Path(source).resolve()
+    return path.stem if path.suffix.lower() in WEIGHT_SUFFIXES else path.name

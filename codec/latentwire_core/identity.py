@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who may decode what: names of latent spaces and digests of weights -> whether two things are of one space."""
+"""Names of latent spaces and digests of weights -> whether latents and a model belong to one space."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class Origin(Protocol):
-    """Anything that says where latents come from: latents, a model, a payload's header, attribute vectors."""
+    """Anything that states where latents come from: latents, a model, a payload's header, attribute vectors."""
 
     @property
     def latent_space(self) -> str:
@@ -23,9 +23,9 @@ class Origin(Protocol):
 
 
 def same_space(one: Origin, other: Origin) -> bool:
-    """Tell whether two things may be of one latent space; an unknown origin fits everything.
+    """Tell whether two origins may share a latent space; an unknown origin fits everything.
 
-    Names decide. Where one has no name, the weights stand for the space: their digests must be the same, as far as
+    Names decide. Where one has no name, the weights stand for the space: the digests must be the same, as far as
     both are known.
     """
     if one.latent_space and other.latent_space:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a client may ask an encoder for: a view of the posterior, by name."""
+"""Names of the views of a posterior that an encoder returns."""
 
 from enum import StrEnum
 from typing import NoReturn

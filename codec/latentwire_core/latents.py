@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Latents as a client holds them: arrays with their origin <-> safetensors files. numpy only."""
+"""Latents as numpy arrays with their origin <-> safetensors files."""
 
 import os
 from collections.abc import Sequence
@@ -21,20 +21,20 @@ FORMAT = "latentwire.latents/1"
 
 @dataclass(frozen=True, eq=False)
 class Latents:
-    """The latents of B images of one size, and what is known of their origin.
+    """The latents of B images of one size, with their origin as far as it is known.
 
     Attributes:
         values: float32 or float16 (B,C,h,w): the mode, the sample, or the mean of moments.
-        logvar: like values; only with moments, None for a VAE that has none.
-        kind: what `values` is.
+        logvar: like values; only with moments, None for a VAE without log-variance.
+        kind: the view of the posterior in `values`.
         scaled: whether `values` is (raw - shift) * scale; else raw. Moments are always raw.
         image_size: (height, width) of the images before padding, to which decoding crops; None: no cropping.
         model: the name of the model that made them; empty: unknown.
-        latent_space: the space they are in, such as `latentwire-f8c4@3`; empty: unknown.
+        latent_space: the name of their space, such as `latentwire-f8c4@3`; empty: unknown.
         weights_digest: SHA-256 of the weights that made them, 64 hex digits; empty: unknown.
 
     Raises:
-        ValueError: the shapes or dtypes don't fit each other.
+        ValueError: the shapes or dtypes do not fit each other.
     """
 
     values: Array
@@ -47,7 +47,7 @@ class Latents:
     weights_digest: str = ""
 
     def __post_init__(self) -> None:
-        """Check shapes and dtypes; a kind may be given by its name."""
+        """Check shapes and dtypes; accept a kind by its name."""
         object.__setattr__(self, "kind", LatentKind(self.kind))
         if self.values.ndim != 4 or 0 in self.values.shape:
             raise ValueError(f"latents have the shape {self.values.shape}; (B, C, h, w) is needed, each at least 1")
@@ -82,17 +82,17 @@ class Latents:
         return self.values.nbytes + (0 if self.logvar is None else self.logvar.nbytes)
 
     def mode(self) -> "Latents":
-        """Return the posterior's mode; a sample has none.
+        """Return the posterior's mode, which a sample does not tell.
 
         Raises:
-            ValueError: these are a sample.
+            ValueError: these latents are a sample.
         """
         if self.kind is LatentKind.SAMPLE:
             raise ValueError("these latents are a sample; their posterior's mode is not known")
         return replace(self, logvar=None, kind=LatentKind.MODE)
 
     def sample(self, seeds: Sequence[int]) -> "Latents":
-        """Draw from the posterior: mean + exp(logvar / 2) * seeded_noise, as the server does it.
+        """Draw from the posterior as the server does: mean + exp(logvar / 2) * seeded_noise.
 
         Args:
             seeds: one for each image, 0..2^64-1.
@@ -101,7 +101,7 @@ class Latents:
             float32 latents of the kind SAMPLE.
 
         Raises:
-            ValueError: these are not moments with a logvar, or the number of seeds is not B.
+            ValueError: these latents are not moments with a logvar, or the number of seeds is not B.
         """
         if self.logvar is None:
             raise ValueError(f"these latents are a {self.kind} without logvar; encode with kind='moments' to sample")
@@ -147,17 +147,17 @@ class Latents:
         }
         if self.image_size is not None:
             metadata |= {"image_height": str(self.image_size[0]), "image_width": str(self.image_size[1])}
-        # Not save_file, whose files nobody but their owner may read.
+        # Not save_file, which makes files that only their owner may read.
         write_whole(path, save({name: np.ascontiguousarray(array) for name, array in tensors.items()}, metadata))
         return path
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Latents":
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
             OSError: the file cannot be read.
-            ValueError: it is no safetensors file, or not one of latents.
+            ValueError: it is no safetensors file, or holds no latents.
         """
         path = Path(path)
         tensors, metadata = read_tensors(path, "latents", FORMAT)

@@ -39,7 +39,7 @@ def from_config(config: Mapping[str, Any]) -> Scaling | None:
 
 
 def same_numbers(ours: Sequence[float], theirs: Sequence[float], rel_tol: float = 1e-6) -> bool:
-    """Tell whether two lists agree within a relative tolerance, one number standing for any count of it."""
+    """Tell whether two lists agree within a relative tolerance; a single number stands for any number of copies."""
     length = max(len(ours), len(theirs))
     if {len(ours), len(theirs)} - {1, length}:
         return False

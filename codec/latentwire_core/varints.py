@@ -32,7 +32,7 @@ def to_varints(values: Integers) -> bytes:
 
 
 def check_varints(octets: Octets) -> str:
-    """Map the bytes of numbers to a complaint; empty where each number ends and has no byte too many, 4 at most."""
+    """Map the bytes of numbers to a complaint; empty where each number ends, in as few bytes as possible, 4 at most."""
     more = octets >= MORE
     if more[-1:].any():
         return "does not end"

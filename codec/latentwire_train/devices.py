@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from latentwire_codec.runtime.precision import Placement
+from latentwire_codec.runtime.placement import Placement
 from latentwire_core.errors import ModelError
 
 

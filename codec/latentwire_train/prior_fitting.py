@@ -12,7 +12,6 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from latentwire_codec.lat import coder
 from latentwire_codec.lat.bits import Integers
 from latentwire_codec.lat.context import (
     ESCAPE,
@@ -27,21 +26,19 @@ from latentwire_codec.lat.context import (
     SYMBOLS,
     TABLES,
     WEIGHT_BITS,
-    Surroundings,
     contexts,
 )
-from latentwire_codec.lat.quantizer import TRADE, quantize, round_to
-from latentwire_codec.lat.scan import KINDS, Phase, phases
-from latentwire_codec.lat.side_information import DEVIATIONS, Prediction
-from latentwire_codec.lat.steps import Steps
+from latentwire_codec.lat.quantizer import LAMBDA, Steps, quantize, round_to
+from latentwire_codec.lat.side_information import DEVIATIONS, SideInformation
 from latentwire_codec.lat.tables import (
     LARGEST_FLOOR,
     LARGEST_SPREAD,
     LARGEST_WEIGHT,
     ROWS,
     SPREAD_BITS,
-    FittedPrior,
+    Tables,
 )
+from latentwire_codec.lat.traversal import KINDS, Phase, Surroundings, phases, shape_of, symbols, traverse
 
 Latents = npt.NDArray[np.float32]
 Reals = npt.NDArray[np.float64]
@@ -55,7 +52,7 @@ NEIGHBOURING_LEVELS = 0.2
 """Share of the symbols of the two tables of neighbouring scales that count for a table."""
 
 
-def fit_prior(latents: Sequence[Latents], multiples: Sequence[float]) -> FittedPrior:
+def fit_prior(latents: Sequence[Latents], multiples: Sequence[float]) -> Tables:
     """Fit the weights of the scale and the tables to the latents of many images.
 
     Args:
@@ -63,7 +60,7 @@ def fit_prior(latents: Sequence[Latents], multiples: Sequence[float]) -> FittedP
         multiples: of each channel's standard deviation; all are used as steps for every image.
     """
     kinds = len(KINDS)
-    prior = FittedPrior(
+    prior = Tables(
         scale_weights=np.zeros((ROWS, kinds, SCALE_TERMS), np.int64),
         scale_floor=np.zeros((ROWS, kinds), np.int64),
         scale_spread=np.zeros((ROWS, kinds), np.int64),
@@ -76,7 +73,7 @@ def fit_prior(latents: Sequence[Latents], multiples: Sequence[float]) -> FittedP
     ]
     _fit_scales(prior, samples)
     # The quantizer chooses by the tables' costs: the first tables are of rounded latents, the second of chosen ones.
-    for trade in (0.0, TRADE):
+    for trade in (0.0, LAMBDA):
         counts = np.zeros((TABLES, SYMBOLS))
         for each, steps in samples:
             _count(counts, each, steps, prior, trade)
@@ -84,7 +81,7 @@ def fit_prior(latents: Sequence[Latents], multiples: Sequence[float]) -> FittedP
     return prior
 
 
-def _fit_scales(prior: FittedPrior, samples: Sequence[tuple[Latents, Steps]]) -> None:
+def _fit_scales(prior: Tables, samples: Sequence[tuple[Latents, Steps]]) -> None:
     """Fill in the weights of the scale."""
     features, errors = defaultdict(list), defaultdict(list)
     for latents, steps in samples:
@@ -105,13 +102,13 @@ def _fit_scales(prior: FittedPrior, samples: Sequence[tuple[Latents, Steps]]) ->
 
 
 def _errors(
-    prior: FittedPrior, latents: Latents, steps: Steps
+    prior: Tables, latents: Latents, steps: Steps
 ) -> Iterator[tuple[tuple[int, int], npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
     """Yield of each channel and phase its row and kind, features of the scale (n, 9) and errors (n,), in steps."""
     integers = round_to(latents, steps)
-    prediction = Prediction.fit(integers)
+    prediction = SideInformation.fit(integers)
     flat = integers.reshape(len(integers), -1)
-    found = Surroundings(coder.shape_of(integers), prior.prior(prediction))
+    found = Surroundings(shape_of(integers), prior.context_model(prediction))
     for channel in range(len(flat)):
         found.begin(channel)
         deviation = DEVIATIONS[prediction.quarters[channel]] / (1 << SCALE_BITS)
@@ -139,18 +136,18 @@ def _non_negative(features: npt.NDArray[np.floating], targets: npt.NDArray[np.fl
     return weights
 
 
-def _count(counts: Reals, latents: Latents, steps: Steps, prior: FittedPrior, trade: float) -> None:
+def _count(counts: Reals, latents: Latents, steps: Steps, prior: Tables, trade: float) -> None:
     """Add the symbols of one image at each table."""
-    image = prior.prior(Prediction.fit(round_to(latents, steps)))
+    image = prior.context_model(SideInformation.fit(round_to(latents, steps)))
     integers = quantize(latents, steps, image, trade)[0].integers.reshape(len(latents), -1)
 
     def choose(channel: int, phase: Phase, mean: Integers, scale: Integers) -> Integers:
         chosen: Integers = integers[channel, phase.places]
         context = contexts(mean, scale)
-        np.add.at(counts, (context.table, coder.symbols(chosen, context)[0]), 1)
+        np.add.at(counts, (context.table, symbols(chosen, context)[0]), 1)
         return chosen
 
-    coder.walk(coder.shape_of(latents), image, choose)
+    traverse(shape_of(latents), image, choose)
 
 
 def _frequencies(counts: Reals) -> Integers:

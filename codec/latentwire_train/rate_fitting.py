@@ -11,7 +11,7 @@ import torch
 from latentwire_codec.images import pixels
 from latentwire_codec.images.files import read_image
 from latentwire_codec.images.geometry import pad_to_multiple
-from latentwire_codec.lat.tables import FittedPrior
+from latentwire_codec.lat.tables import Tables
 from latentwire_codec.runtime.autoencoder import Autoencoder
 from latentwire_core.errors import CodecError
 from latentwire_train.prior_fitting import fit_prior
@@ -22,7 +22,7 @@ NOISE = 0.25
 """Width of the uniform noise that units are measured with, in standard deviations."""
 
 
-def prior_for(models: Sequence[Autoencoder], paths: Sequence[Path]) -> FittedPrior:
+def prior_for(models: Sequence[Autoencoder], paths: Sequence[Path]) -> Tables:
     """Fit a prior to the latents of all models of all images; those that cannot be read are left out."""
     latents = [model.encode(image).mode()[0].numpy() for model in models for image in _images(paths, model)]
     return fit_prior(latents, MULTIPLES)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from latentwire_codec.checkpoints.model_name import model_name
 from latentwire_codec.images.files import ImageLimits
+from latentwire_core.formats import model_name
 from latentwire_server.errors import ServerError
 
 MIB = 2**20

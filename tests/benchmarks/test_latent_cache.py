@@ -15,7 +15,7 @@ from benchmarks.latent_cache.entropies import describe, entropy, gaussian_bits, 
 from benchmarks.latent_cache.forms import FORMS, levels, zstd
 from benchmarks.latent_cache.page import Cost, counted, plots
 from benchmarks.report.model import Source
-from latentwire_codec.lat.optimise import Refinement
+from latentwire_codec.lat.optimise import LatentOptimisation
 from latentwire_codec.lat.payload import compress_latents, decompress_latents
 from latentwire_core import container
 from latentwire_core.errors import TensorError
@@ -33,12 +33,12 @@ def random_latents(channels: int = 4, height: int = 24, width: int = 20, seed: i
     [
         ("high", "high", None),
         ("0.25", 0.25, None),
-        ("high+30", "high", Refinement(30)),
-        ("0.25+20x1.5", 0.25, Refinement(20, 1.5)),
+        ("high+30", "high", LatentOptimisation(30)),
+        ("0.25+20x1.5", 0.25, LatentOptimisation(20, 1.5)),
     ],
 )
 def test_a_quality_says_how_far_latents_are_fitted(
-    text: str, fineness: str | float, refinement: Refinement | None
+    text: str, fineness: str | float, refinement: LatentOptimisation | None
 ) -> None:
     assert Quality.parse(text) == Quality(fineness, refinement)
 

@@ -18,7 +18,7 @@ from benchmarks.rate_distortion.page import NOT_REACHABLE, RATES, rate_tables
 from benchmarks.rate_distortion.points import Plan, measure
 from benchmarks.report.model import Source
 from benchmarks.report.scores import METRICS, Wanted
-from latentwire_codec import Refinement, compress, decompress, read_image
+from latentwire_codec import LatentOptimisation, compress, decompress, read_image
 
 Pixels = npt.NDArray[np.uint8]
 PSNR = METRICS[0]
@@ -161,19 +161,19 @@ def test_a_latent_file_is_what_compress_gives(astronaut: Pixels) -> None:
 
 def test_refined_files_are_named_and_made_as_such(astronaut: Pixels) -> None:
     model = Source("f8c4", device="cpu").load()
-    plan = Plan((), Wanted(("psnr_db",)), (), Refinement(2))
+    plan = Plan((), Wanted(("psnr_db",)), (), LatentOptimisation(2))
     plain, refined = plan.codecs([model])
     assert (plain.name, refined.name) == ("latentwire f8c4", "latentwire f8c4, refined 2")
     assert refined.settings == ("0.17", "0.35", "0.6", "1.2")
     assert "fitted to each image by 2 iterations" in refined.counted
     image = np.ascontiguousarray(astronaut[:50, 200:277])
     ((setting, payload),) = refined.encode(image, ["0.35"])
-    assert (setting, payload) == ("0.35", compress(image, quality="high", refinement=Refinement(2)))
+    assert (setting, payload) == ("0.35", compress(image, quality="high", optimisation=LatentOptimisation(2)))
 
 
 def test_fitted_latents_are_not_limited_by_what_was_encoded(astronaut: Pixels) -> None:
     model = Source("f8c4", device="cpu").load()
-    plan = Plan((), Wanted(("psnr_db",)), (), Refinement(1))
+    plan = Plan((), Wanted(("psnr_db",)), (), LatentOptimisation(1))
     row = measure(plan.codecs([model]), plan.wanted.scorer(), np.ascontiguousarray(astronaut[:40, 200:240]))
     assert {point["codec"] for point in row["points"]} == {"latentwire f8c4", "latentwire f8c4, refined 1"}
     assert list(row["unquantized"]) == ["latentwire f8c4"]

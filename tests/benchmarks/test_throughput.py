@@ -21,7 +21,7 @@ from benchmarks.throughput.arithmetic import MatrixProduct, operations
 from benchmarks.throughput.cases import EAGER, LATENTWIRE, Case
 from benchmarks.throughput.comparisons import BOTH, comparisons
 from benchmarks.throughput.timing import Spread, speed_up, take_turns
-from latentwire_codec.runtime.precision import Placement
+from latentwire_codec.runtime.placement import Placement
 
 MIB = 2**20
 WIDTHS = (32, 64)

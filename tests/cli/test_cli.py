@@ -28,7 +28,7 @@ from latentwire_cli.picture import AMPLIFICATION, GAP, side_by_side
 from latentwire_cli.report import Batch, byte_count, make_table, name_cell, print_table
 from latentwire_client.errors import Unavailable
 from latentwire_client.testing import FakeServer
-from latentwire_codec.lat.payload import Origin, compress_latents
+from latentwire_codec.lat.payload import Provenance, compress_latents
 from latentwire_core.files import write_whole
 from latentwire_core.formats import IMAGE_SUFFIXES
 from latentwire_proto import __version__
@@ -146,7 +146,7 @@ class Watched(FakeServer):
 
     def Encode(self, request: pb.EncodeRequest, context: Any) -> pb.EncodeResponse:
         self.waits_s.append(context.time_remaining())
-        payload = compress_latents(np.zeros((4, 1, 1), np.float32), origin=Origin(image_size=(8, 8)))
+        payload = compress_latents(np.zeros((4, 1, 1), np.float32), provenance=Provenance(image_size=(8, 8)))
         return pb.EncodeResponse(lat=pb.LatPayloads(payloads=[payload]))
 
 

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from latentwire_cli.local import served_name
 from latentwire_client import Latents
 from latentwire_client.testing import FakeServer
-from latentwire_codec.lat.payload import Origin, compress_latents
+from latentwire_codec.lat.payload import Provenance, compress_latents
 from tests.conftest import Run
 
 REMEDY = "--overwrite replaces it, or write to another folder with -o"
@@ -87,15 +87,15 @@ def test_a_folder_in_the_place_of_a_file_is_refused(run: Run, option: str) -> No
 
 def test_payloads_that_are_not_what_is_asked_for_are_refused(run: Run) -> None:
     path = Path("out/a.lat")
-    origin = Origin(model="fake")
-    path.write_bytes(compress_latents(np.zeros((3, 1, 1), np.float32), origin=origin))
+    provenance = Provenance(model="fake")
+    path.write_bytes(compress_latents(np.zeros((3, 1, 1), np.float32), provenance=provenance))
     for same in ([], ["--quality", "low"], ["--bytes", "900"], ["--model", "fake"]):
         assert run(*COMPRESS, *same) == LEFT_OUT
     expected = f"error: out/a.lat was written with the kind quantized, and float16 is asked for; {REMEDY}\n"
     assert run(*COMPRESS, "--quality", "lossless") == (2, "", expected)
     expected = f"error: out/a.lat was written with the model fake, and other is asked for; {REMEDY}\n"
     assert run(*COMPRESS, "--model", "other") == (2, "", expected)
-    path.write_bytes(compress_latents(np.zeros((3, 1, 1), np.float16), "lossless", origin=origin))
+    path.write_bytes(compress_latents(np.zeros((3, 1, 1), np.float16), "lossless", provenance=provenance))
     assert run(*COMPRESS, "--quality", "lossless") == LEFT_OUT
     expected = f"error: out/a.lat was written with the kind float16, and quantized is asked for; {REMEDY}\n"
     assert run(*COMPRESS, "--psnr", "30") == (2, "", expected)

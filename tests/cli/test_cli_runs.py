@@ -18,7 +18,7 @@ from latentwire_client import Client
 from latentwire_client.config import Retry
 from latentwire_client.errors import Overloaded, Unavailable
 from latentwire_client.testing import PAYLOAD_MARK, FakeServer
-from latentwire_codec.lat.payload import Origin, compress_latents
+from latentwire_codec.lat.payload import Provenance, compress_latents
 from latentwire_proto.v1 import latent_codec_pb2 as pb
 from tests.conftest import Run, files
 
@@ -33,7 +33,7 @@ class Leaving(FakeServer):
         leave_after(request.image_file, context)
         response = super().Encode(request, context)
         if request.WhichOneof("output") == "lat":
-            payload = compress_latents(np.zeros((3, 1, 1), np.float32), origin=Origin(image_size=(SIDE, SIDE)))
+            payload = compress_latents(np.zeros((3, 1, 1), np.float32), provenance=Provenance(image_size=(SIDE, SIDE)))
             response.lat.payloads[:] = [payload]
         return response
 

@@ -231,18 +231,18 @@ def test_a_file_may_have_the_longest_name(tmp_path: Path) -> None:
     assert_equal(Latents.load(moments().save(path)), moments())
 
 
-@pytest.mark.parametrize("step", ["fsync", "replace"])
+@pytest.mark.parametrize(("home", "step"), [(os, "fsync"), (Path, "replace")])
 def test_a_failure_leaves_the_old_file_and_nothing_half_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: Any, step: str
 ) -> None:
     path = moments().save(tmp_path / "a")
     before = path.read_bytes()
 
-    def fail(*_: Any) -> None:
+    def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(os if step == "fsync" else Path, step, fail)
+        patch.setattr(home, step, fail)
         with pytest.raises(OSError, match="No space left"):
             moments(4).save(path)
     assert os.listdir(tmp_path) == ["a"]

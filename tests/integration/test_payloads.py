@@ -22,7 +22,7 @@ from latentwire_client import (
     UnsupportedVersion,
 )
 from latentwire_codec import compress, compress_latents, decompress, decompress_latents, load_autoencoder
-from latentwire_codec.lat.payload import Origin
+from latentwire_codec.lat.payload import Provenance
 from latentwire_codec.runtime.autoencoder import Autoencoder
 from latentwire_core.container import read_header, unpack
 from latentwire_core.errors import BitstreamError, ChecksumMismatch, Malformed, TrailingBytes, Truncated
@@ -212,10 +212,10 @@ def test_a_broken_image_among_good_ones_has_no_payload(client: Client, face: Pix
 def test_a_payload_of_another_space_is_refused(client: Client, target: str, payload: bytes) -> None:
     with pytest.raises(LatentSpaceMismatch, match=r"unnamed, of weights.* the model that made them, 'tiny'"):
         client.decompress(payload, model="f8c4")
-    named = compress_latents(np.zeros((4, 2, 2), np.float32), origin=Origin(latent_space="sd1"))
+    named = compress_latents(np.zeros((4, 2, 2), np.float32), provenance=Provenance(latent_space="sd1"))
     with pytest.raises(LatentSpaceMismatch, match="'sd1'"):
         client.decompress(named)
-    other = compress_latents(np.zeros((4, 2, 2), np.float32), origin=Origin(weights_digest="ab" * 32))
+    other = compress_latents(np.zeros((4, 2, 2), np.float32), provenance=Provenance(weights_digest="ab" * 32))
     with pytest.raises(LatentSpaceMismatch, match="abababababab"):
         client.decompress(other)
 
@@ -236,7 +236,7 @@ def test_a_payload_of_unknown_origin_and_size_is_decoded_whole(client: Client) -
 def test_a_header_that_does_not_fit_the_model_is_refused(
     client: Client, shape: tuple[int, int, int], image_size: tuple[int, int], words: str
 ) -> None:
-    made = compress_latents(np.zeros(shape, np.float32), origin=Origin(image_size=image_size))
+    made = compress_latents(np.zeros(shape, np.float32), provenance=Provenance(image_size=image_size))
     with pytest.raises(InvalidRequest, match=words):
         client.decompress(made)
 

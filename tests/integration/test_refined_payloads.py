@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from latentwire_client import AsyncClient, Client, InvalidRequest
-from latentwire_codec import Refinement, compress, load_autoencoder
+from latentwire_codec import LatentOptimisation, compress, load_autoencoder
 from latentwire_codec.metrics.scores import psnr
 from latentwire_proto.v1 import latent_codec_pb2 as pb
 from latentwire_proto.v1.latent_codec_pb2_grpc import LatentCodecServiceStub
@@ -51,7 +51,7 @@ def test_a_refined_payload_is_the_one_that_this_process_makes(
     client: Client, tiny_kl: Path, face: Pixels, model: str, quality: str | float
 ) -> None:
     autoencoder = load_autoencoder(str(tiny_kl) if model == "tiny" else model, device="cpu")
-    wanted = compress(face, model=autoencoder, quality=quality, refinement=Refinement(3), name=model)
+    wanted = compress(face, model=autoencoder, quality=quality, optimisation=LatentOptimisation(3), name=model)
     assert client.compress(Image.fromarray(face), quality=quality, refinement=3, model=model) == wanted
 
 

@@ -5,12 +5,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from latentwire_codec.lat import coder
+from latentwire_codec.lat import coder, traversal
 from latentwire_codec.lat.context import TABLES
-from latentwire_codec.lat.quantizer import round_to
-from latentwire_codec.lat.side_information import Prediction
-from latentwire_codec.lat.steps import Steps
-from latentwire_codec.lat.tables import FittedPrior
+from latentwire_codec.lat.quantizer import Steps, round_to
+from latentwire_codec.lat.side_information import SideInformation
+from latentwire_codec.lat.tables import Tables
 from latentwire_train.prior_fitting import fit_prior
 
 Latents = npt.NDArray[np.float32]
@@ -27,21 +26,21 @@ def smooth(seed: int, shape: tuple[int, int, int] = (3, 24, 24)) -> Latents:
     return latents
 
 
-def size_of(latents: Latents, fitted: FittedPrior, multiple: float) -> int:
+def size_of(latents: Latents, fitted: Tables, multiple: float) -> int:
     """Bytes of the integers with a step."""
     integers = round_to(latents, Steps.nearest(latents.std(axis=(1, 2)).astype(np.float64) * multiple))
-    prior = fitted.prior(Prediction.fit(integers))
+    prior = fitted.context_model(SideInformation.fit(integers))
     coded = coder.encode(integers, prior)
-    assert np.array_equal(coder.decode(coded, coder.shape_of(integers), prior)[0], integers)
+    assert np.array_equal(coder.decode(coded, traversal.shape_of(integers), prior)[0], integers)
     return sum(len(part) for part in vars(coded).values())
 
 
 @pytest.fixture(scope="module")
-def fitted() -> FittedPrior:
+def fitted() -> Tables:
     return fit_prior([smooth(seed) for seed in range(4)], (0.3, 1.0))
 
 
-def test_other_latents_of_the_kind_take_fewer_bytes_than_with_tables_of_another_kind(fitted: FittedPrior) -> None:
+def test_other_latents_of_the_kind_take_fewer_bytes_than_with_tables_of_another_kind(fitted: Tables) -> None:
     random = np.random.default_rng(9)
     noise = [random.choice([-1.0, 1.0], (3, 24, 24)).astype(np.float32) for _ in range(4)]
     other = fit_prior(noise, (0.3, 1.0))
@@ -49,13 +48,13 @@ def test_other_latents_of_the_kind_take_fewer_bytes_than_with_tables_of_another_
         assert size_of(smooth(99), fitted, multiple) < 0.95 * size_of(smooth(99), other, multiple)
 
 
-def test_tables_that_no_symbol_reached_still_have_all_symbols(fitted: FittedPrior) -> None:
+def test_tables_that_no_symbol_reached_still_have_all_symbols(fitted: Tables) -> None:
     assert fitted.frequencies.shape[0] == TABLES
     assert fitted.frequencies.min() >= 1
     size_of(smooth(5) * 1000, fitted, 1e-4)
 
 
-def test_the_fit_is_the_same_every_time(fitted: FittedPrior) -> None:
+def test_the_fit_is_the_same_every_time(fitted: Tables) -> None:
     again = fit_prior([smooth(seed) for seed in range(4)], (0.3, 1.0))
     assert again.table_id == fitted.table_id
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from latentwire_codec.lat.tables import load_prior
+from latentwire_codec.lat.tables import load_tables
 from latentwire_train.__main__ import main
 from latentwire_train.data.pack import open_pack
 
@@ -71,7 +71,7 @@ def test_units_are_measured_and_kept_with_the_model(
 def test_a_prior_is_fitted_to_a_folder_and_can_be_loaded(photos: Path, tiny_kl_folder: Path, tmp_path: Path) -> None:
     out_file = tmp_path / "prior.safetensors"
     assert main(["prior", str(photos), str(out_file), "--model", str(tiny_kl_folder), "--images", "3"]) == 0
-    assert load_prior(out_file).frequencies.min() >= 1
+    assert load_tables(out_file).frequencies.min() >= 1
 
 
 def test_no_images_to_measure_with_are_refused(

@@ -69,7 +69,7 @@ def inspect(
 
 
 def _header(header: "Header", count: int) -> dict[str, Any]:
-    from latentwire_codec.lat.steps import Steps
+    from latentwire_codec.lat.quantizer import Steps
 
     height, width = header.image_size
     channels, rows, columns = header.shape

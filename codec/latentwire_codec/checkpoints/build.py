@@ -17,49 +17,49 @@ from torch import Tensor
 from latentwire_codec.networks.calling import CALLINGS
 from latentwire_core.errors import CheckpointError
 
-# Left over from training, in files that hold a VAE alone: losses (a discriminator among them), averaging.
+# Names that training leaves in a VAE's own file: losses (a discriminator among them), averages of weights.
 IGNORED = re.compile(r"(loss|model_ema)\.")
-# A counter of batch norm that says nothing about its output; some files leave it out.
+# A counter of batch norm, without effect on its output; some files leave it out.
 COUNTER = "bn.num_batches_tracked"
-# What we write into a configuration whatever its class; diffusers would warn of what is strange to it.
+# Keys that we write into a configuration of any class; diffusers would warn of keys that the class does not have.
 OWN_KEYS = ("latent_space", "latent_units")
-# Folders saved before diffusers 0.17 name the attention's layers so (SD 1.x and 2.x VAEs among them).
+# Names of the attention's layers in folders saved before diffusers 0.17 (SD 1.x and 2.x VAEs among them).
 OLD_ATTENTION = re.compile(r"(attentions\.\d+)\.(query|key|value|proj_attn)\.")
 NEW_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredVAE:
     """A VAE as its files hold it.
 
     Attributes:
-        where: what messages call it.
+        where: its name in messages.
         class_name: its class.
-        config: the configuration of that class, as far as it is told or follows from the shapes.
-        told: the part of it that somebody wrote down: config.json, or the file beside a single file.
+        config: the configuration of the class, as far as it is declared or follows from the shapes.
+        declared: the part of the configuration that a file states: config.json, or the JSON file beside a single file.
         tensors: as they are stored, under the class's names.
-        files: where they come from.
-        family: the name of the family that the rest of a full checkpoint shows; empty: none.
+        files: the files that hold the tensors.
+        family: the name of the family that the rest of a full checkpoint shows; empty: it shows no family.
     """
 
     where: Path
     class_name: str
     config: Mapping[str, Any]
-    told: Mapping[str, Any]
+    declared: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
     files: tuple[Path, ...]
     family: str = ""
 
 
-def build_network(stored: Stored) -> tuple[Any, dict[str, Tensor]]:
-    """Map what is stored to its network, and to its tensors under the network's names and shapes.
+def build_network(stored: StoredVAE) -> tuple[Any, dict[str, Tensor]]:
+    """Map a stored VAE to its network, and to its tensors under the network's names and shapes.
 
     Returns:
         The network in float32, on the CPU, in eval mode; the tensors in the dtypes that they are stored in.
 
     Raises:
-        CheckpointError: the class is not supported, the configuration does not describe it, or the tensors are not
-            those that it needs.
+        CheckpointError: the class is not supported, the configuration does not describe it, or the tensors do not fit
+            the network.
     """
     module = _empty(stored)
     wanted: dict[str, Tensor] = module.state_dict()
@@ -71,7 +71,7 @@ def build_network(stored: Stored) -> tuple[Any, dict[str, Tensor]]:
     if COUNTER in wanted:
         tensors[COUNTER] = torch.tensor(0)
     _refuse_differences(stored.where, wanted, tensors)
-    # Copied: as they are read they are mapped from the file, and whoever writes over it would change a running network.
+    # Copied: the tensors are mapped from the file, and a write to the file would change a running network.
     weights = {
         name: tensor.to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
         for name, tensor in tensors.items()
@@ -80,8 +80,8 @@ def build_network(stored: Stored) -> tuple[Any, dict[str, Tensor]]:
     return module.eval(), tensors
 
 
-def _empty(stored: Stored) -> Any:
-    """Build the network without numbers."""
+def _empty(stored: StoredVAE) -> Any:
+    """Build the network without weights."""
     import diffusers
 
     from latentwire_codec.networks import pipeline_vae
@@ -96,7 +96,7 @@ def _empty(stored: Stored) -> Any:
     ours = {key: stored.config[key] for key in OWN_KEYS if key in stored.config}
     strange = ours.keys() - inspect.signature(kind.__init__).parameters.keys()
     try:
-        with torch.device("meta"):  # no time is spent on random numbers that are replaced
+        with torch.device("meta"):  # random weights would take time and be replaced
             module = kind.from_config({key: value for key, value in stored.config.items() if key not in strange})
         module.register_to_config(**{key: ours[key] for key in strange})
         return module
@@ -114,7 +114,7 @@ def _current_name(name: str) -> str:
 
 def _refuse_differences(where: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
     shared = wanted.keys() & found.keys()
-    # Quantized weights are integers, which mean nothing without what they were divided by.
+    # Quantized weights are integers, which mean nothing without their scale.
     other = {name for name in shared if wanted[name].is_floating_point() and not found[name].is_floating_point()}
     problems = {
         "missing": wanted.keys() - found.keys(),

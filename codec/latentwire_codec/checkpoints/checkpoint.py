@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latentwire_codec.checkpoints.build import Stored, build_network
+from latentwire_codec.checkpoints.build import StoredVAE, build_network
 from latentwire_codec.checkpoints.families import BY_NAME, candidates, registered_family
 from latentwire_codec.checkpoints.folder import bundled_names, find_folder, stored_in_folder
-from latentwire_codec.checkpoints.scaling import Evidence, Numbers, Wish, in_config, resolve
+from latentwire_codec.checkpoints.scaling import Detected, Numbers, Requested, in_config, resolve
 from latentwire_codec.checkpoints.single_file import stored_in_file
 from latentwire_core import identity
 from latentwire_core.errors import CheckpointError
@@ -30,10 +30,10 @@ class Checkpoint:
     Attributes:
         module: a diffusers VAE, float32, on the CPU, in eval mode.
         class_name: its class.
-        config: its configuration, complete with the class's defaults; it tells the scaling below.
-        scaling: of its latents.
-        latent_space: the identity of its latents, empty where it has none.
-        latent_units: see `AutoencoderSpec`; None where nothing tells them.
+        config: its configuration, complete with the class's defaults; it states the scaling below.
+        scaling: the scaling of its latents.
+        latent_space: the identity of its latents; empty: unnamed.
+        latent_units: see `AutoencoderSpec`; None: not known.
         weights_digest: SHA-256 over the tensors under the network's names, see `digest`; the same for one VAE in a
             folder, a single file and a full checkpoint.
         file_sha256: SHA-256 of the weights file where it is a single one, else empty; it begins with A1111's hash.
@@ -62,44 +62,44 @@ def load_checkpoint(
     Args:
         source: a bundled name (`f8c4`); a folder with a config.json and weights as diffusers saves them (whole,
             sharded or as the fp16 variant; a pipeline's folder stands for its `vae`); the hub id of such a folder
-            that is in the local Hugging Calling cache; or a single file (see `single_file`): a VAE's own, or a full
+            that is in the local Hugging Face cache; or a single file (see `single_file`): a VAE's own, or a full
             checkpoint, of which only the VAE is read.
         scale: scaled = (raw - shift) * scale, 1 or C numbers; None: see `scaling` for what decides.
         shift: 1 or C numbers; None: see `scaling`.
-        latent_space: names the latents; a family's name (`sd1`, `sdxl`, `sd3`, `flux1` ...) also tells the factors
-            that no configuration tells. None: what the source shows.
+        latent_space: the name of the latent space; a family's name (`sd1`, `sdxl`, `sd3`, `flux1` ...) also gives the
+            factors where no configuration does. None: the space that the source shows.
         allow_pickle: whether `.bin` weights are taken; they are unpickled as tensors only, as `.ckpt` and `.pt` are.
 
     Raises:
         UnknownModel: nothing of that name is bundled, on disk or cached.
-        CheckpointError: what was found cannot be read or trusted, is of a class that is not supported, its tensors do
-            not match the class, or nothing tells how its latents are scaled.
+        CheckpointError: the source cannot be read or trusted, its class is not supported, its tensors do not match the
+            class, or nothing tells how its latents are scaled.
     """
     stored = _find(source, allow_pickle)
     module, tensors = build_network(stored)
     config = {key: value for key, value in module.config.items() if not key.startswith("_")}
     weights_digest = digest(tensors)
     file_sha256 = _file_sha256(stored.files[0]) if len(stored.files) == 1 else ""
-    evidence = Evidence(
+    detected = Detected(
         where=stored.where,
         config=config,
-        told=stored.told,
+        declared=stored.declared,
         tensors=tensors,
         candidates=candidates(stored.class_name, config),
         family=stored.family or registered_family(file_sha256, weights_digest),
-        defaults="_class_name" in stored.told,
+        defaults="_class_name" in stored.declared,
     )
-    scaling, space = resolve(Wish(scale, shift, latent_space), evidence)
+    scaling, space = resolve(Requested(scale, shift, latent_space), detected)
     config = in_config(scaling, config)
     if space in BY_NAME:
-        config |= {key: value for key, value in BY_NAME[space].config.items() if key not in stored.told}
+        config |= {key: value for key, value in BY_NAME[space].config.items() if key not in stored.declared}
     return Checkpoint(
         module=module,
         class_name=stored.class_name,
         config=config,
         scaling=scaling,
         latent_space=space,
-        latent_units=_units(stored.where, stored.told.get("latent_units")),
+        latent_units=_units(stored.where, stored.declared.get("latent_units")),
         weights_digest=weights_digest,
         file_sha256=file_sha256,
     )
@@ -115,7 +115,7 @@ def _parts(tensor: Tensor) -> tuple[str, tuple[int, ...], memoryview]:
     return str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), elements
 
 
-def _find(source: str, allow_pickle: bool) -> Stored:
+def _find(source: str, allow_pickle: bool) -> StoredVAE:
     path = Path(source).expanduser()
     if source not in bundled_names() and path.is_file():
         return stored_in_file(path, allow_pickle)

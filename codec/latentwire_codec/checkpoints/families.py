@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The VAEs that people use, by their latent space: class, network, scale and shift; what a file shows -> which it is.
+"""The VAEs that people use, by latent space: network, scale and shift; the signs in a file -> the family of its VAE.
 
-Some differ in nothing but their weights (SD 1.x and SDXL, SD 3 and FLUX.1), so shapes alone rarely decide.
-The factors are those of the published configurations.
+Some families differ in their weights alone (SD 1.x and SDXL, SD 3 and FLUX.1), so that shapes rarely decide.
+The factors come from the published configurations.
 """
 
 import json
@@ -18,7 +18,7 @@ from latentwire_core.scaling import Scaling
 
 DIGESTS = Path(__file__).parents[1] / "weights" / "digests.json"
 DIGESTS_VARIABLE = "LATENTWIRE_DIGESTS"
-# As much as A1111 shows of a file's SHA-256.
+# A1111 shows so many digits of a file's SHA-256.
 MIN_DIGITS = 10
 
 SD_WIDTHS = (128, 256, 512, 512)
@@ -39,11 +39,11 @@ class Family:
     """VAEs that share one latent space.
 
     Attributes:
-        name: of the latent space.
-        class_name: of their network.
-        network: what identifies it among the networks of its class, a part of its configuration.
-        scaling: None where each checkpoint has its own: in its configuration, or in its weights.
-        config: of the rest of its configuration, what its tensors don't show and the class has otherwise.
+        name: the name of the latent space.
+        class_name: the class of the network.
+        network: the part of the configuration that identifies the network among the networks of its class.
+        scaling: the factors; None where each checkpoint has its own, in its configuration or in its weights.
+        config: further keys that the tensors do not show and that differ from the class's defaults.
     """
 
     name: str
@@ -64,7 +64,7 @@ def _kl(widths: Sequence[int], channels: int, quant_convs: bool) -> dict[str, An
 
 
 def _normalised(mean: Sequence[float], std: Sequence[float], factor: float = 1.0) -> Scaling:
-    """Map statistics of each channel to what the pipelines do: (raw - mean) / std * factor."""
+    """Map statistics of each channel to the scaling of the pipelines: (raw - mean) / std * factor."""
     return Scaling(tuple(factor / s for s in std), tuple(mean))
 
 
@@ -85,7 +85,7 @@ FAMILIES = (
     Family("flux1", "AutoencoderKL", SD16, Scaling((0.3611,), (0.1159,)), {"sample_size": 1024}),
     Family("cogview4", "AutoencoderKL", COGVIEW, Scaling((1.0,)), {"sample_size": 1024}),
     Family("flux2", "AutoencoderKLFlux2", _kl(SD_WIDTHS, 32, True), None),
-    # Their raw latents are the scaled ones of the VAE whose name they bear.
+    # The raw latents of these are the scaled latents of the VAE that they are named after.
     Family("taesd", "AutoencoderTiny", _tiny(4), Scaling((1.0,))),
     Family("taesdxl", "AutoencoderTiny", _tiny(4), Scaling((1.0,))),
     Family("taesd3", "AutoencoderTiny", _tiny(16), Scaling((1.0,))),
@@ -96,22 +96,22 @@ FAMILIES = (
 )
 BY_NAME = {family.name: family for family in FAMILIES}
 
-# Tensors of what a full checkpoint holds beside its VAE, and whose VAE that is; the first that is there decides.
+# Tensors that a full checkpoint holds beside its VAE, and the family of the VAE; the first that is there decides.
 COMPANIONS = (
     ("edm_mean", "playground25"),
     ("model.diffusion_model.joint_blocks.0.context_block.adaLN_modulation.1.bias", "sd3"),
     ("model.diffusion_model.single_stream_modulation.lin.weight", "flux2"),
     ("model.diffusion_model.double_blocks.0.img_attn.norm.key_norm.scale", "flux1"),
 )
-# A UNet's family is told by the width of the text that it attends to. SDXL's, its refiner's of width 1280 too, are told
-# the image's size besides; text2img-large, which came before SD 1, attends to 1280 without.
+# The width of the UNet's cross-attention identifies the family. 1280 is ambiguous: SDXL's refiner has it together with
+# size conditioning, the older text2img-large without.
 ATTENTION = re.compile(r"model\.diffusion_model\..*\.attn2\.to_k\.weight")
 TEXT_WIDTHS = {768: "sd1", 1024: "sd1", 2048: "sdxl", 1280: "sdxl"}
 SDXL_SIGN = "model.diffusion_model.label_emb.0.0.weight"
 
 
 def candidates(class_name: str, config: Mapping[str, Any]) -> list[Family]:
-    """Map a network to the families that have just such a one."""
+    """Map a network to the families that have the same network."""
     return [family for family in FAMILIES if family.class_name == class_name and _agrees(family.network, config)]
 
 
@@ -119,12 +119,12 @@ def companion_family(shapes: Mapping[str, tuple[int, ...]], channels: int, level
     """Map the tensors of a full checkpoint to the family of its VAE.
 
     Args:
-        shapes: of all its tensors.
+        shapes: the shape of each tensor, by name.
         channels: C of its VAE.
         levels: log2 f + 1 of its VAE.
 
     Returns:
-        The family's name; empty: it shows none, or one whose latents have another shape.
+        The family's name; empty: it shows no family, or a family whose latents have another shape.
     """
     name = next((name for tensor, name in COMPANIONS if tensor in shapes), None) or _unet_family(shapes)
     network = BY_NAME[name].network if name else {}
@@ -135,11 +135,11 @@ def companion_family(shapes: Mapping[str, tuple[int, ...]], channels: int, level
 def registered_family(*digests: str) -> str:
     """Map digests (of a file or of its weights, 64 hex digits each) to the family that the registries name, or "".
 
-    A registry is a JSON object: how a SHA-256 begins, at least 10 hex digits -> a family's name. One is in the
-    package, and the variable LATENTWIRE_DIGESTS may name another, which is asked first.
+    A registry is a JSON object whose keys are the first digits of a SHA-256, at least 10 hex digits, and whose values
+    are names of families. One is in the package. The variable LATENTWIRE_DIGESTS may name another, which decides first.
 
     Raises:
-        CheckpointError: a registry cannot be read, or says something else.
+        CheckpointError: a registry cannot be read, or has another form.
     """
     own = os.environ.get(DIGESTS_VARIABLE)
     for path in ([Path(own).expanduser()] if own else []) + [DIGESTS]:

@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
-from latentwire_codec.checkpoints.build import Stored
+from latentwire_codec.checkpoints.build import StoredVAE
 from latentwire_codec.checkpoints.weights_file import open_weights
 from latentwire_core.errors import CheckpointError, UnknownModel
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
-# Full precision first, a whole file before shards; how shards are named, their index says.
+# Full precision first, a whole file before shards; the index names the shards.
 WEIGHT_FILES = (
     "diffusion_pytorch_model.safetensors",
     "diffusion_pytorch_model.safetensors.index.json",
@@ -66,8 +66,8 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return read_config(folder / "config.json"), _read_weights(folder, allow_pickle=False)[0]
 
 
-def stored_in_folder(folder: Path, allow_pickle: bool = False) -> Stored:
-    """Map a folder to what it holds; raises what `read_folder` raises.
+def stored_in_folder(folder: Path, allow_pickle: bool = False) -> StoredVAE:
+    """Map a folder to the VAE in it; raises as `read_folder`.
 
     Args:
         folder: with a config.json and weights, as diffusers saves them.
@@ -75,14 +75,14 @@ def stored_in_folder(folder: Path, allow_pickle: bool = False) -> Stored:
     """
     config = read_config(folder / "config.json")
     tensors, files = _read_weights(folder, allow_pickle)
-    return Stored(folder, str(config.get("_class_name", "")), config, config, tensors, files)
+    return StoredVAE(folder, str(config.get("_class_name", "")), config, config, tensors, files)
 
 
 def read_config(path: Path) -> dict[str, Any]:
     """Map a JSON file to the object in it.
 
     Raises:
-        CheckpointError: it cannot be read, or holds something else.
+        CheckpointError: the file cannot be read, or holds no JSON object.
     """
     try:
         config = json.loads(path.read_text())
@@ -94,7 +94,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def _cached_snapshot(source: str) -> Path:
-    """Map a hub id to its snapshot in the local Hugging Calling cache."""
+    """Map a hub id to its snapshot in the local Hugging Face cache."""
     if not HUB_ID.fullmatch(source):
         raise UnknownModel(
             f"no model {source!r}: it is neither a bundled one ({', '.join(bundled_names())}) nor a folder or file"
@@ -106,7 +106,7 @@ def _cached_snapshot(source: str) -> Path:
         return Path(snapshot_download(source, local_files_only=True))
     except LocalEntryNotFoundError as error:
         raise UnknownModel(
-            f"no model {source!r}: it is neither a folder nor a file, nor in the local Hugging Calling cache; "
+            f"no model {source!r}: it is neither a folder nor a file, nor in the local Hugging Face cache; "
             f"correct the path, or download it with `hf download {source}`"
         ) from error
     except HFValidationError as error:
@@ -114,7 +114,7 @@ def _cached_snapshot(source: str) -> Path:
 
 
 def _read_weights(folder: Path, allow_pickle: bool) -> tuple[dict[str, Tensor], tuple[Path, ...]]:
-    """Read the folder's tensors as they are stored, and name the files they came from."""
+    """Return the folder's tensors as they are stored, and the files that hold them."""
     names = WEIGHT_FILES + PICKLED_FILES if allow_pickle else WEIGHT_FILES
     found = next((folder / name for name in names if (folder / name).is_file()), None)
     if found is None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """AutoencoderKL in a single file: LDM's names -> diffusers' names, and shapes -> configuration.
 
-LDM's names are those of Stable Diffusion's own files, of FLUX's and of most files in A1111's and ComfyUI's folders.
+Stable Diffusion's own files have LDM's names, and so have FLUX's and most files in A1111's and ComfyUI's folders.
 """
 
 import re
@@ -10,7 +10,7 @@ from typing import Any
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-# What stands for itself in both is not here. The up blocks are counted from the other end: see `diffusers_names`.
+# Names that are the same in both are not here. The up blocks are counted from the other end: see `diffusers_names`.
 RENAMES = (
     (r"(encoder|decoder)\.norm_out\.", r"\1.conv_norm_out."),
     (r"(encoder|decoder)\.mid\.block_1\.", r"\1.mid_block.resnets.0."),
@@ -21,7 +21,7 @@ RENAMES = (
     (r"encoder\.down\.(\d+)\.block\.", r"encoder.down_blocks.\1.resnets."),
     (r"encoder\.down\.(\d+)\.downsample\.", r"encoder.down_blocks.\1.downsamplers.0."),
     (r"(resnets\.\d+)\.nin_shortcut\.", r"\1.conv_shortcut."),
-    # FLUX.2 counts its quant convs to the encoder and the decoder.
+    # FLUX.2 keeps its quant convs in the encoder and the decoder.
     (r"^encoder\.quant_conv\.", "quant_conv."),
     (r"^decoder\.post_quant_conv\.", "post_quant_conv."),
 )
@@ -33,7 +33,7 @@ SIGNS = ("encoder.conv_in.weight", "decoder.conv_in.weight", "encoder.down_block
 
 
 def diffusers_names(names: Iterable[str]) -> dict[str, str]:
-    """Map each name as LDM or diffusers has it to diffusers' name."""
+    """Map each name, LDM's or diffusers', to diffusers' name."""
     names = list(names)
     top = max((int(match[1]) for name in names if (match := UP.match(name))), default=0)
 
@@ -52,7 +52,7 @@ def is_kl(shapes: Shapes) -> bool:
 
 
 def config_of(shapes: Shapes) -> tuple[str, dict[str, Any]]:
-    """Map shapes under diffusers' names to the class and what its configuration follows from them."""
+    """Map shapes under diffusers' names to the class, and to the part of its configuration that follows from them."""
     down = {(int(match[1]), int(match[2])): shapes[name][0] for name in shapes if (match := DOWN_BLOCK.fullmatch(name))}
     up = {int(match[1]): shapes[name][0] for name in shapes if (match := UP_BLOCK.fullmatch(name))}
     levels = 1 + max(level for level, _ in down)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is said and known about a VAE -> the scale and shift of its latents, and the name of their space.
+"""Requested, declared and detected facts about a VAE -> the scale and shift of its latents, and their space.
 
-The first that speaks decides: the caller, a configuration, the weights themselves, the family (as the caller names
-it, as the rest of a full checkpoint or the shapes show it, as a registry of digests knows it), and, where all are
-silent, an error. Nothing is guessed: SD 1.x and SDXL VAEs have the same shapes, and the wrong factor washes images
-out silently.
+The first source that states the factors decides, in this order: the caller; a configuration; the weights themselves;
+the family, as the caller names it, as the rest of a full checkpoint or the shapes show it, or as a registry of digests
+knows it. Where no source states them, loading fails. Nothing is guessed: SD 1.x and SDXL VAEs have the same shapes, and
+the wrong factor silently washes images out.
 """
 
 import logging
@@ -23,13 +23,13 @@ from latentwire_core.scaling import Scaling, from_config
 log = logging.getLogger("latentwire")
 
 Numbers = float | Sequence[float]
-# In a configuration the first means nothing without the second.
+# Keys that are only valid in pairs: the first requires the second.
 PAIRS = (("shift_factor", "scaling_factor"), ("latents_mean", "latents_std"), ("latents_std", "latents_mean"))
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What the caller says; None: nothing.
+class Requested:
+    """The caller's choices; None: the caller leaves the choice.
 
     Attributes:
         scale: 1 or C numbers.
@@ -43,61 +43,63 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What is known about a VAE.
+class Detected:
+    """The facts that a VAE's files show.
 
     Attributes:
-        where: what messages call it.
-        config: of its class, complete.
-        told: the part of it that somebody wrote down.
+        where: its name in messages.
+        config: the configuration of its class, complete.
+        declared: the part of the configuration that a file states.
         tensors: its tensors, by name.
         candidates: the families with such a network.
-        family: the family that a full checkpoint or a registry shows; empty: none.
-        defaults: whether the class's own factors stand where none are told, as diffusers reads its folders.
+        family: the family that a full checkpoint or a registry shows; empty: no family.
+        defaults: whether the class's own factors stand where no factors are declared, as diffusers reads its folders.
     """
 
     where: Path
     config: Mapping[str, Any]
-    told: Mapping[str, Any]
+    declared: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
     candidates: Sequence[Family]
     family: str
     defaults: bool
 
 
-def resolve(wish: Wish, evidence: Evidence) -> tuple[Scaling, str]:
-    """Map what is said and known to scale and shift, and to the name of the latent space (empty: unnamed).
+def resolve(requested: Requested, detected: Detected) -> tuple[Scaling, str]:
+    """Return scale and shift, and the name of the latent space (empty: unnamed).
 
     Raises:
-        CheckpointError: nothing says which factors are right, or they cannot be used.
+        CheckpointError: nothing states which factors are right, or they cannot be used.
     """
     for given, needed in PAIRS:
-        if evidence.told.get(given) is not None and evidence.told.get(needed) is None:
-            raise CheckpointError(f"{evidence.where}: its configuration tells {given}, but no {needed}; give both")
-    family = _family(wish, evidence)
-    found = _found(evidence, family)
-    scaling = found if wish.scale is None and wish.shift is None else _wished(wish, evidence, found)
+        if detected.declared.get(given) is not None and detected.declared.get(needed) is None:
+            raise CheckpointError(f"{detected.where}: its configuration tells {given}, but no {needed}; give both")
+    family = _family(requested, detected)
+    found = _found(detected, family)
+    scaling = found if requested.scale is None and requested.shift is None else _completed(requested, detected, found)
     if scaling is None:
-        raise CheckpointError(_refusal(evidence))
+        raise CheckpointError(_refusal(detected))
     check(scaling)
-    if wish.latent_space is not None:
-        if family is not None and family.name == wish.latent_space and family.scaling not in (None, scaling):
+    if requested.latent_space is not None:
+        if family is not None and family.name == requested.latent_space and family.scaling not in (None, scaling):
             log.warning(
                 "%s: its latents are named %s, but scaled as none of that family's are: by %s after a shift by %s; %s",
-                evidence.where, family.name, _text(scaling.scale), _text(scaling.shift), _listed([family]),
+                detected.where, family.name, _text(scaling.scale), _text(scaling.shift), _listed([family]),
             )  # fmt: skip
-        return scaling, wish.latent_space
-    named = str(evidence.told.get("latent_space", ""))
-    return scaling, named or _space(evidence.candidates, family, scaling)
+        return scaling, requested.latent_space
+    named = str(detected.declared.get("latent_space", ""))
+    return scaling, named or _space(detected.candidates, family, scaling)
 
 
-def told_by(config: Mapping[str, Any]) -> Scaling | None:
+def declared_by(config: Mapping[str, Any]) -> Scaling | None:
     """Map a diffusers configuration to its factors, see `scaling.from_config`; None where it has no factors.
 
     Raises:
         CheckpointError: they are no numbers, or cannot be undone.
     """
     try:
+        if config.get("scaling_factor", 1.0) is None:
+            raise TypeError("scaling_factor is null")
         scaling = from_config(config)
         if scaling is None and "scaling_factor" in config:
             raise TypeError("scaling_factor is None")
@@ -106,7 +108,7 @@ def told_by(config: Mapping[str, Any]) -> Scaling | None:
         raise CheckpointError(f"the scaling in the configuration is not of finite numbers: {error!r}") from error
 
 
-def told_by_batch_norm(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Scaling | None:
+def declared_by_batch_norm(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Scaling | None:
     """Map FLUX.2's batch norm to factors of the VAE's own C channels; None: there is no batch norm.
 
     It holds the statistics of 4C channels, one for each place in a patch of 2x2 (channel 4c + place); those of a
@@ -123,15 +125,15 @@ def told_by_batch_norm(tensors: Mapping[str, Tensor], config: Mapping[str, Any])
 
 
 def in_config(scaling: Scaling, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Map factors to the configuration that tells them, so that a pipeline that reads it does the same.
+    """Write factors into a configuration, so that a pipeline that reads it does the same.
 
     Keys that the class does not have are not added: FLUX.2 keeps its factors in its weights.
     """
-    if told_by(config) == scaling:
+    if declared_by(config) == scaling:
         return dict(config)
     changes: dict[str, Any]
     if len(scaling.scale) == len(scaling.shift) == 1 and "scaling_factor" in config:
-        # None where nothing is shifted, but where the class has a number: some pipelines add it unasked.
+        # None where nothing is shifted, except where the class has a number: some pipelines add it without a check.
         shift = scaling.shift[0] or (None if config.get("shift_factor") is None else 0.0)
         changes = {"scaling_factor": scaling.scale[0], "shift_factor": shift, "latents_mean": None, "latents_std": None}
     else:
@@ -143,57 +145,57 @@ def in_config(scaling: Scaling, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check(scaling: Scaling) -> Scaling:
-    """Return factors that can be undone.
+    """Return factors if they can be undone.
 
     Raises:
-        CheckpointError: these cannot.
+        CheckpointError: they cannot be undone.
     """
     if not all(map(math.isfinite, (*scaling.scale, *scaling.shift))) or 0.0 in scaling.scale:
         raise CheckpointError(f"scaling by {scaling.scale} after a shift by {scaling.shift} cannot be undone")
     return scaling
 
 
-def _family(wish: Wish, evidence: Evidence) -> Family | None:
-    """Return the family that is named, or shown; one without such a network is out of the question."""
-    for name in (wish.latent_space, evidence.told.get("latent_space"), evidence.family):
+def _family(requested: Requested, detected: Detected) -> Family | None:
+    """Return the family that is named or shown, unless its network is another one."""
+    for name in (requested.latent_space, detected.declared.get("latent_space"), detected.family):
         family = BY_NAME.get(str(name))
-        if family is not None and (family in evidence.candidates or not evidence.candidates):
+        if family is not None and (family in detected.candidates or not detected.candidates):
             return family
-    return evidence.candidates[0] if len(evidence.candidates) == 1 else None
+    return detected.candidates[0] if len(detected.candidates) == 1 else None
 
 
-def _found(evidence: Evidence, family: Family | None) -> Scaling | None:
+def _found(detected: Detected, family: Family | None) -> Scaling | None:
     """Return the factors that stand without the caller's own."""
-    told = told_by(evidence.config) if told_by(evidence.told) is not None else None
-    told = told or told_by_batch_norm(evidence.tensors, evidence.config)
-    if told is not None:
-        return told
+    declared = declared_by(detected.config) if declared_by(detected.declared) is not None else None
+    declared = declared or declared_by_batch_norm(detected.tensors, detected.config)
+    if declared is not None:
+        return declared
     if family is not None and family.scaling is not None:
         return family.scaling
-    shared = {candidate.scaling for candidate in evidence.candidates}
+    shared = {candidate.scaling for candidate in detected.candidates}
     if len(shared) == 1:
         return shared.pop()
-    return told_by(evidence.config) if evidence.defaults else None
+    return declared_by(detected.config) if detected.defaults else None
 
 
-def _wished(wish: Wish, evidence: Evidence, found: Scaling | None) -> Scaling:
-    """Complete the caller's scale or shift: with what was found, or with the family of that scale."""
-    if wish.scale is None:
+def _completed(requested: Requested, detected: Detected, found: Scaling | None) -> Scaling:
+    """Complete the caller's scale or shift: from the factors found, or from the family with that scale."""
+    if requested.scale is None:
         if found is None:
-            raise CheckpointError(f"{evidence.where}: a shift is given, but no scale; give scale too")
-        return Scaling(found.scale, _numbers(wish.shift, "shift"))
-    scale = _numbers(wish.scale, "scale")
-    if wish.shift is not None:
-        return Scaling(scale, _numbers(wish.shift, "shift"))
-    if found is not None and (told_by(evidence.told) is not None or len(evidence.candidates) == 1):
+            raise CheckpointError(f"{detected.where}: a shift is given, but no scale; give scale too")
+        return Scaling(found.scale, _numbers(requested.shift, "shift"))
+    scale = _numbers(requested.scale, "scale")
+    if requested.shift is not None:
+        return Scaling(scale, _numbers(requested.shift, "shift"))
+    if found is not None and (declared_by(detected.declared) is not None or len(detected.candidates) == 1):
         return Scaling(scale, found.shift)
-    known = [family.scaling for family in evidence.candidates if family.scaling is not None]
+    known = [family.scaling for family in detected.candidates if family.scaling is not None]
     shifts = {scaling.shift for scaling in known if _close(scaling.scale, scale)}
     if len(shifts) == 1:
         return Scaling(scale, shifts.pop())
     if any(len(scaling.shift) == 1 and scaling.shift != (0.0,) for scaling in known):
         raise CheckpointError(
-            f"{evidence.where}: scale is {scale[0]:g}, which is none of {_listed(evidence.candidates)}, and their "
+            f"{detected.where}: scale is {scale[0]:g}, which is none of {_listed(detected.candidates)}, and their "
             "latents are shifted; give shift too"
         )
     return Scaling(scale)
@@ -207,18 +209,18 @@ def _space(candidates: Sequence[Family], family: Family | None, scaling: Scaling
     return names[0] if len(names) == 1 else ""
 
 
-def _refusal(evidence: Evidence) -> str:
-    known = _listed(evidence.candidates)
+def _refusal(detected: Detected) -> str:
+    known = _listed(detected.candidates)
     why = (
         f"its tensors fit {known}, and nothing tells which"
         if known
         else f"no family that is known has such a network ({', '.join(BY_NAME)})"
     )
-    sidecar = evidence.where.with_suffix(".json").name
+    sidecar = detected.where.with_suffix(".json").name
     remedy = "latent_space (a family's name) or scale" if known else "scale (and shift)"
     remedy += ", for a server as --latent-space or --scale" if known else ", for a server as --scale and --shift"
     return (
-        f"{evidence.where}: its scaling is not known: {why}; give {remedy}, or put "
+        f"{detected.where}: its scaling is not known: {why}; give {remedy}, or put "
         f'{sidecar} beside it, such as {{"scaling_factor": 0.18215}}'
     )
 

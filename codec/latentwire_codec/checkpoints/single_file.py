@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A single file -> the VAE in it, under diffusers' names: LDM, A1111, ComfyUI, full checkpoints, TAESD, FLUX, Wan.
 
-The network follows from names and shapes. What they don't show may stand in a JSON file beside it: `NAME.json` for
-`NAME.safetensors`, or config.json where that is not another network's; either a whole diffusers configuration, or some
+The network follows from names and shapes. A JSON file beside it may state what they do not show: `NAME.json` for
+`NAME.safetensors`, or config.json where it is not another network's. It holds a whole diffusers configuration, or some
 of its keys (scaling_factor, shift_factor, latents_mean, latents_std, latent_space, norm_num_groups ...).
 """
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from latentwire_codec.checkpoints import ldm, taesd
-from latentwire_codec.checkpoints.build import IGNORED, Stored
+from latentwire_codec.checkpoints.build import IGNORED, StoredVAE
 from latentwire_codec.checkpoints.families import companion_family
 from latentwire_codec.checkpoints.folder import read_config
 from latentwire_codec.checkpoints.weights_file import WeightsFile, open_weights
@@ -24,15 +24,15 @@ WAN_SIGN = "decoder.middle.0.residual.0.gamma"
 DC_SIGN = "decoder.stages.1.op_list.0.main.conv.conv.weight"
 
 
-def stored_in_file(path: Path, allow_pickle: bool = False) -> Stored:
-    """Map a file to the VAE in it; of a full checkpoint, nothing else is read.
+def stored_in_file(path: Path, allow_pickle: bool = False) -> StoredVAE:
+    """Map a file to the VAE in it; nothing else of a full checkpoint is read.
 
     Args:
         path: see `weights_file.open_weights`.
         allow_pickle: whether `.bin` is taken.
 
     Raises:
-        CheckpointError: the file cannot be read or trusted, or what is in it is no VAE that is known.
+        CheckpointError: the file cannot be read or trusted, or holds no known VAE.
     """
     opened = open_weights(path, allow_pickle)
     try:
@@ -41,33 +41,33 @@ def stored_in_file(path: Path, allow_pickle: bool = False) -> Stored:
         raise CheckpointError(f"{path} holds tensors with a VAE's names, but not its shapes: {error!r}") from error
 
 
-def _stored(opened: WeightsFile, told: Mapping[str, Any], allow_pickle: bool) -> Stored:
+def _stored(opened: WeightsFile, declared: Mapping[str, Any], allow_pickle: bool) -> StoredVAE:
     prefix = next((start for start in PREFIXES if any(name.startswith(start) for name in opened.shapes)), "")
-    # By the names without the prefix, which alone are looked at from here on.
+    # Short name to full name; only the short names are used below.
     names = {name[len(prefix) :]: name for name in opened.shapes if name.startswith(prefix)}
     names = {name: full for name, full in names.items() if not IGNORED.match(name)}
     if names and taesd.is_half(names):
-        return _pair(opened, told, allow_pickle)
+        return _pair(opened, declared, allow_pickle)
     if WAN_SIGN in names:
-        return _wan(opened, names, told)
+        return _wan(opened, names, declared)
     kl = ldm.diffusers_names(names)
     tiny = taesd.diffusers_names(kl.values())
     sources = {tiny[kl[name]]: full for name, full in names.items()}
     if len(sources) < len(names):
         raise CheckpointError(f"{opened.path} has {len(names) - len(sources)} tensors twice, under different names")
     shapes = {name: opened.shapes[full] for name, full in sources.items()}
-    class_name, config = _describe(opened.path, shapes, told)
+    class_name, config = _describe(opened.path, shapes, declared)
     read = opened.read(sources.values())
     tensors = {name: read[full] for name, full in sources.items()}
     levels = len(config.get("block_out_channels", ()))
     family = companion_family(opened.shapes, config.get("latent_channels", 0), levels) if prefix else ""
-    return Stored(opened.path, class_name, config, told, tensors, (opened.path,), family)
+    return StoredVAE(opened.path, class_name, config, declared, tensors, (opened.path,), family)
 
 
-def _describe(path: Path, shapes: ldm.Shapes, told: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Map shapes under diffusers' names, and what is told, to a class and its configuration."""
-    if "_class_name" in told:
-        return str(told["_class_name"]), dict(told)
+def _describe(path: Path, shapes: ldm.Shapes, declared: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Map shapes under diffusers' names, and declared keys, to a class and its configuration."""
+    if "_class_name" in declared:
+        return str(declared["_class_name"]), dict(declared)
     if ldm.is_kl(shapes):
         class_name, config = ldm.config_of(shapes)
     elif taesd.is_tiny(shapes):
@@ -82,21 +82,21 @@ def _describe(path: Path, shapes: ldm.Shapes, told: Mapping[str, Any]) -> tuple[
             f"{path} holds no VAE that is known: neither LDM's nor diffusers' AutoencoderKL, nor TAESD, nor Wan; "
             f"it has {len(shapes)} tensors, the first {first}; give the folder of its diffusers form"
         )
-    return class_name, {**config, **told}
+    return class_name, {**config, **declared}
 
 
 def _sidecar(path: Path) -> dict[str, Any]:
-    """Read the JSON file beside a single file; {}: there is none."""
+    """Read the JSON file beside a single file; {}: there is no such file."""
     named, shared = path.with_suffix(".json"), path.with_name("config.json")
     if named.is_file():
         return read_config(named)
-    told = read_config(shared) if shared.is_file() else {}
-    # Of a whole repository it may be that of the diffusion model, as in Wan 2.1's.
-    return told if str(told.get("_class_name", "AutoencoderKL")) in CALLINGS else {}
+    declared = read_config(shared) if shared.is_file() else {}
+    # In a whole repository config.json may describe the diffusion model, as in Wan 2.1's.
+    return declared if str(declared.get("_class_name", "AutoencoderKL")) in CALLINGS else {}
 
 
-def _pair(opened: WeightsFile, told: Mapping[str, Any], allow_pickle: bool) -> Stored:
-    """Read a TAESD whose halves are two files."""
+def _pair(opened: WeightsFile, declared: Mapping[str, Any], allow_pickle: bool) -> StoredVAE:
+    """Read a TAESD whose encoder and decoder are two files."""
     half = taesd.half_of(opened.shapes)
     other = open_weights(taesd.other_file(opened.path, half), allow_pickle)
     if not taesd.is_half(other.shapes) or taesd.half_of(other.shapes) == half:
@@ -106,16 +106,16 @@ def _pair(opened: WeightsFile, told: Mapping[str, Any], allow_pickle: bool) -> S
     tensors |= {f"decoder.{name}": tensor for name, tensor in second.read(second.shapes).items()}
     names = taesd.diffusers_names(tensors)
     tensors = {names[name]: tensor for name, tensor in tensors.items()}
-    config = {**taesd.config_of({name: tuple(tensor.shape) for name, tensor in tensors.items()}), **told}
-    return Stored(opened.path, "AutoencoderTiny", config, told, tensors, (first.path, second.path))
+    config = {**taesd.config_of({name: tuple(tensor.shape) for name, tensor in tensors.items()}), **declared}
+    return StoredVAE(opened.path, "AutoencoderTiny", config, declared, tensors, (first.path, second.path))
 
 
-def _wan(opened: WeightsFile, names: Mapping[str, str], told: Mapping[str, Any]) -> Stored:
-    """Read a Wan 2.1 VAE in its makers' layout; Qwen-Image's, which has the same, where it is told."""
+def _wan(opened: WeightsFile, names: Mapping[str, str], declared: Mapping[str, Any]) -> StoredVAE:
+    """Read a Wan 2.1 VAE in its makers' layout, or Qwen-Image's in the same layout, where its class is declared."""
     from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
 
     read = opened.read(names.values())
     tensors = convert_wan_vae_to_diffusers({name: read[full] for name, full in names.items()})
     config = {"z_dim": opened.shapes[names["conv2.weight"]][0], "base_dim": len(read[names["encoder.conv1.bias"]])}
-    class_name = str(told.get("_class_name", "AutoencoderKLWan"))
-    return Stored(opened.path, class_name, {**config, **told}, told, tensors, (opened.path,))
+    class_name = str(declared.get("_class_name", "AutoencoderKLWan"))
+    return StoredVAE(opened.path, class_name, {**config, **declared}, declared, tensors, (opened.path,))

@@ -29,7 +29,7 @@ def is_half(names: Iterable[str]) -> bool:
 
 
 def half_of(names: Iterable[str]) -> str:
-    """Map the names in one file of a pair to which half it is."""
+    """Map the names in one file of a pair to its half, `encoder` or `decoder`."""
     return "encoder" if "0.weight" in names else "decoder"
 
 
@@ -37,7 +37,7 @@ def other_file(path: Path, half: str) -> Path:
     """Map one file of a pair to the other, whose name differs in `encoder` and `decoder`.
 
     Raises:
-        CheckpointError: it is not there.
+        CheckpointError: the other file is not there.
     """
     other = "decoder" if half == "encoder" else "encoder"
     mate = path.with_name(other.join(path.name.rsplit(half, 1)))
@@ -66,9 +66,9 @@ def is_tiny(shapes: Shapes) -> bool:
 
 
 def config_of(shapes: Shapes) -> dict[str, Any]:
-    """Map shapes under diffusers' names to what the configuration follows from them.
+    """Map shapes under diffusers' names to the part of the configuration that follows from them.
 
-    Between one convolution and the next lie the blocks of a stage.
+    The blocks between one convolution and the next form a stage.
     """
     config: dict[str, Any] = {"latent_channels": shapes["decoder.layers.0.weight"][1]}
     for half, at in (("encoder", 0), ("decoder", 1)):
@@ -76,7 +76,7 @@ def config_of(shapes: Shapes) -> dict[str, Any]:
         blocks = _positions(BLOCK, half, shapes)
         stages = list(pairwise(convolutions))
         config[f"num_{half}_blocks"] = [sum(start < block < end for block in blocks) for start, end in stages]
-        # A stage is as wide as what the convolution before it gives, or the one behind it takes.
+        # The width of a stage is the output of the convolution before it, or the input of the one behind it.
         config[f"{half}_block_out_channels"] = [shapes[f"{half}.layers.{stage[at]}.weight"][at] for stage in stages]
     return config
 

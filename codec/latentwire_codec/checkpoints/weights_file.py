@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A file of tensors -> their names and shapes at once, their numbers where asked for; no code in a file is ever run.
+"""A file of tensors -> their names and shapes at once, their numbers on request; no code in a file is ever run.
 
-A full checkpoint is many times larger than its VAE: only the tensors that are asked for are read.
+A full checkpoint is many times larger than its VAE: only the requested tensors are read.
 """
 
 import re
@@ -14,18 +14,18 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from latentwire_codec.checkpoints.model_name import PICKLES, SAFETENSORS, WEIGHT_SUFFIXES
 from latentwire_core.errors import CheckpointError
+from latentwire_core.formats import PICKLE_SUFFIXES, SAFETENSORS_SUFFIXES, WEIGHT_SUFFIXES
 
 SAFETY = (
     "code in a file is never run; where you trust it, load it once with torch.load(..., weights_only=False) and save "
     "its tensors with safetensors.torch.save_file"
 )
 
-# What a clone without Git LFS has in the place of each large file.
+# A clone without Git LFS has a file that begins so in the place of each large file.
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
-# How torch's messages name what a pickle wants to call.
+# torch's messages name the function that a pickle wants to call.
 CODE = re.compile(r"GLOBAL (\S+)")
 
 
@@ -35,7 +35,7 @@ class WeightsFile:
 
     Attributes:
         path: the file.
-        shapes: of each tensor, by name.
+        shapes: the shape of each tensor, by name.
     """
 
     path: Path
@@ -43,7 +43,7 @@ class WeightsFile:
     _pickled: Mapping[str, Tensor] | None
 
     def read(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """Map names to their tensors as they are stored; the others stay in the file.
+        """Map names to their tensors as they are stored; all other tensors stay in the file.
 
         Raises:
             CheckpointError: the file cannot be read.
@@ -61,7 +61,7 @@ def open_weights(path: Path, allow_pickle: bool = False) -> WeightsFile:
     """Map a file to its tensors.
 
     Safetensors hold nothing but tensors. The other kinds are pickles: torch unpickles tensors and plain containers
-    only, and what needs anything else is refused.
+    only, and a file that needs anything else is refused.
 
     Args:
         path: `.safetensors`, `.ckpt`, `.pt`, `.pth`, or `.bin` where allowed.
@@ -75,9 +75,9 @@ def open_weights(path: Path, allow_pickle: bool = False) -> WeightsFile:
         raise CheckpointError(
             f"{path} is a Git LFS pointer, not the weights themselves; fetch them with `git lfs pull`"
         )
-    if suffix in SAFETENSORS:
+    if suffix in SAFETENSORS_SUFFIXES:
         return _open_safetensors(path)
-    if suffix in PICKLES or (suffix == ".bin" and allow_pickle):
+    if suffix in PICKLE_SUFFIXES or (suffix == ".bin" and allow_pickle):
         tensors = _unpickle(path)
         return WeightsFile(path, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, tensors)
     if suffix == ".bin":
@@ -89,7 +89,7 @@ def _is_pointer(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             return file.read(len(LFS_POINTER)) == LFS_POINTER
-    except OSError:  # whoever reads it says so
+    except OSError:  # the reader reports it
         return False
 
 
@@ -106,7 +106,7 @@ def _unpickle(path: Path) -> dict[str, Tensor]:
     """Read a pickle of tensors; from a zip (torch >= 1.6) they are mapped, not read."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:  # whatever the bytes make of the unpickler
+    except Exception as error:  # hostile bytes raise nearly anything in the unpickler
         code = CODE.search(str(error))
         if code:
             raise CheckpointError(f"{path} is no pickle of tensors alone: it needs {code[1]}; {SAFETY}") from error

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A decoded Pillow image of any mode -> opaque 8-bit sRGB, without loss where it was that already.
+"""A decoded Pillow image of any mode -> opaque 8-bit sRGB, bit for bit where the image is opaque 8-bit sRGB already.
 
     image -> 16 bits to 8 -> colours and alpha apart
     colours -> ICC profile, or Pillow's own conversion -> RGB
@@ -20,18 +20,18 @@ _PROFILE_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}
 
 
 def to_opaque_srgb(image: Image.Image, png_depth: int | None = None) -> Image.Image:
-    """A decoded image of any mode but F -> mode RGB: in sRGB, composited over white.
+    """Map a decoded image of any mode except F to mode RGB: in sRGB, composited over white.
 
     Args:
-        image: decoded, with Pillow's `info` (transparent colour, ICC profile). A PNG's
-            transparent colour in `info` is scaled to 8 bits in place.
+        image: decoded, with Pillow's `info` (transparent colour, ICC profile). A PNG's transparent colour in `info` is
+            scaled to 8 bits in place.
         png_depth: bits per sample if the file was a PNG, else None.
 
     Returns:
         Mode RGB, of the same size; not turned by EXIF.
 
     Raises:
-        ImageError: 32-bit grey with a value outside 0..65535.
+        ImageError: 32-bit grey has a value outside 0..65535.
         ValueError: Pillow knows no conversion.
     """
     colours, alpha = _split_alpha(image, png_depth)
@@ -44,7 +44,7 @@ def to_opaque_srgb(image: Image.Image, png_depth: int | None = None) -> Image.Im
 
 
 def _split_alpha(image: Image.Image, png_depth: int | None) -> tuple[Image.Image, Image.Image | None]:
-    """A decoded image -> its 8-bit colours without alpha, and its alpha (mode L) if it has one."""
+    """Map a decoded image to its 8-bit colours without alpha, and to its alpha (mode L) if it has one."""
     if image.mode.startswith("I"):
         return _grey_from_16_bits(image)
     if image.mode == "La":
@@ -67,7 +67,7 @@ def _split_alpha(image: Image.Image, png_depth: int | None) -> tuple[Image.Image
 
 
 def _grey_from_16_bits(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """Mode I or I;16 -> the same grey in mode L, rounded, and alpha where one grey stands for it.
+    """Map mode I or I;16 to the same grey in mode L, rounded, and to alpha where one grey value is transparent.
 
     Raises:
         ImageError: a value outside 0..65535.
@@ -84,7 +84,7 @@ def _grey_from_16_bits(image: Image.Image) -> tuple[Image.Image, Image.Image | N
         alpha = Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8))
     white = 65535
     if isinstance(image, TiffImagePlugin.TiffImageFile) and image.mode != "I":
-        # Pillow leaves to the caller that 12-bit samples end at 4095, and that 0 may be white.
+        # Pillow does not tell that 12-bit samples end at 4095, nor that 0 may be white.
         if image.tag_v2.get(_TIFF_BITS_PER_SAMPLE) == (12,):
             white = 4095
         if image.tag_v2.get(_TIFF_PHOTOMETRIC, 0) == 0:
@@ -93,7 +93,7 @@ def _grey_from_16_bits(image: Image.Image) -> tuple[Image.Image, Image.Image | N
 
 
 def _to_srgb(image: Image.Image, icc: object) -> Image.Image:
-    """Colours without alpha, and their ICC profile if any -> mode RGB, in sRGB."""
+    """Map colours without alpha, and their ICC profile if any, to mode RGB in sRGB."""
     if isinstance(icc, bytes):  # a PNG text chunk can put a str there
         try:
             converted = _apply_profile(image, icc)
@@ -105,7 +105,7 @@ def _to_srgb(image: Image.Image, icc: object) -> Image.Image:
 
 
 def _apply_profile(image: Image.Image, icc: bytes) -> Image.Image | None:
-    """Colours and their profile -> mode RGB in sRGB; None where nothing is to be converted."""
+    """Map colours and their profile to mode RGB in sRGB; None where the colours need no conversion."""
     profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
     mode = _PROFILE_MODES.get(profile.profile.xcolor_space.strip())
     if mode == "RGB" and image.mode in ("1", "L", "YCbCr", "RGBX"):
@@ -116,8 +116,8 @@ def _apply_profile(image: Image.Image, icc: bytes) -> Image.Image | None:
         return None
     transform = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB")
     if mode in ("RGB", "L"):
-        # Most profiles are sRGB itself, some with a curve of so few points that converting moves
-        # one pixel in fifty by one level. See first what happens to a grid of colours.
+        # Most profiles are sRGB itself, some with a curve of so few points that the conversion moves one pixel in fifty
+        # by one level. A grid of colours shows first whether the conversion changes anything else.
         levels = np.arange(0, 256, 15 if mode == "RGB" else 1, dtype=np.uint8)
         grid = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(1, -1, 3)
         probe = Image.fromarray(grid if mode == "RGB" else levels[None, :])

@@ -4,8 +4,8 @@
     bytes -> format by signature -> size check on the header -> decode
           -> opaque sRGB (colour.py) -> EXIF orientation -> pixels
 
-Files come from anyone, so only the decoders named in `READABLE_FORMATS` are ever reached, nothing
-is decoded before its size is known, and whatever Pillow raises becomes an `ImageError`.
+Files come from anyone. Only the decoders named in `READABLE_FORMATS` are ever reached, nothing is decoded before its
+size is known, and every exception of Pillow becomes an `ImageError`.
 """
 
 import io
@@ -34,9 +34,8 @@ from latentwire_codec.images.geometry import Pixels, check_pixels
 from latentwire_core.errors import ImageError, ImageTooLarge
 from latentwire_core.formats import ImageFormat
 
-# Signature and reader of each format. The plugins are called directly rather than through
-# Image.open, which warns or raises about large images by a limit of the whole process, and
-# without width and height, before this module sees them.
+# Signature and reader of each format. The plugins are called directly: Image.open would refuse large images by a limit
+# of the whole process, before this module sees their width and height.
 _FORMATS: dict[str, tuple[re.Pattern[bytes], Callable[[io.BytesIO], ImageFile.ImageFile]]] = {
     "PNG": (re.compile(rb"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile),
     "JPEG": (re.compile(rb"\xff\xd8\xff"), JpegImagePlugin.JpegImageFile),
@@ -52,7 +51,7 @@ _FORMATS: dict[str, tuple[re.Pattern[bytes], Callable[[io.BytesIO], ImageFile.Im
 }
 
 READABLE_FORMATS = tuple(_FORMATS)
-"""What `read_image` accepts, as Pillow names them."""
+"""Formats that `read_image` accepts, by Pillow's names."""
 
 _TIFF_TILE_WIDTH, _TIFF_TILE_LENGTH = 322, 323
 _TRANSPOSITIONS = {
@@ -71,8 +70,8 @@ class ImageLimits:
     """The largest image that is decoded.
 
     Attributes:
-        max_side: of the longer side, in pixels.
-        max_pixels: of width times height; the default is what fits a 64 MiB message as raw RGB.
+        max_side: the longer side at most, in pixels.
+        max_pixels: width times height at most; by default, an image that fits a 64 MiB message as raw RGB.
 
     Raises:
         ValueError: a limit is below 1.
@@ -87,11 +86,11 @@ class ImageLimits:
                 raise ValueError(f"{name} is {value}; it must be >= 1")
 
     def check(self, width: int, height: int) -> None:
-        """A width and height in pixels -> nothing.
+        """Refuse a width and height, in pixels, that are over a limit.
 
         Raises:
             ImageTooLarge: they are over a limit.
-            ImageError: one is zero.
+            ImageError: one is below 1.
         """
         if min(width, height) < 1:
             raise ImageError(f"image is {width}x{height}; each side must be at least 1")
@@ -184,9 +183,8 @@ def _opened(data: bytes, limits: ImageLimits) -> Iterator[tuple[str, ImageFile.I
 
 
 def _open(name: str, data: bytes, limits: ImageLimits) -> ImageFile.ImageFile:
-    """A file and its format -> Pillow's image: header read, size checked, no pixel decoded."""
-    # Pillow's WebP plugin allocates the canvas when it opens the file, and its PNG plugin
-    # refuses 0x0 without saying why.
+    """Map a file and its format to Pillow's image: header read, size checked, no pixel decoded."""
+    # Pillow's WebP plugin allocates the canvas when it opens the file; its PNG plugin refuses 0x0 without a reason.
     size = {"WEBP": _webp_size, "PNG": _png_size}.get(name, lambda _: None)(data)
     if size is not None:
         limits.check(*size)
@@ -201,8 +199,8 @@ def _open(name: str, data: bytes, limits: ImageLimits) -> ImageFile.ImageFile:
                 "(save the TIFF with tiles of 512x512)"
             )
     if any(tile.codec_name in Image.DECODERS for tile in image.tile):
-        # Decoders written in Python take 4 s a megapixel and hold the interpreter lock; the one
-        # for PPM as text is quadratic in its comments.
+        # Decoders written in Python take 4 s a megapixel and hold the interpreter lock; the decoder of PPM as text is
+        # quadratic in the length of its comments.
         raise ImageError(
             f"the {name} file is of a kind that decodes too slowly to be served (run-length BMP, "
             "PPM as text or with a maximum other than 255); save it as PNG"
@@ -216,14 +214,14 @@ def _open(name: str, data: bytes, limits: ImageLimits) -> ImageFile.ImageFile:
 
 
 def _png_size(data: bytes) -> tuple[int, int] | None:
-    """A PNG file -> the width and height of its IHDR chunk; None where it has none."""
+    """Map a PNG file to the width and height of its IHDR chunk; None where it has no such chunk."""
     if data[12:16] != b"IHDR" or len(data) < 24:
         return None
     return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
 
 
 def _webp_size(data: bytes) -> tuple[int, int] | None:
-    """A WebP file -> width and height of its canvas (RFC 9649); None for an unknown kind."""
+    """Map a WebP file to width and height of its canvas (RFC 9649); None for an unknown kind."""
     kind = data[12:16]
     if kind == b"VP8X":
         return (
@@ -240,15 +238,15 @@ def _webp_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _orientation(image: Image.Image) -> int:
-    """A decoded image -> its EXIF orientation, 1 (upright) where there is none to be read."""
+    """Map a decoded image to its EXIF orientation; 1 (upright) where none can be read."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # broken metadata is no reason to refuse good pixels
         return 1
 
 
-# Measured on a 512x512 photograph: level 1 takes 25 ms, Pillow's default of 6 takes 82 ms and 9
-# takes 111 ms, for files 10% smaller. A server writes a file once and it is read once.
+# Measured on a 512x512 photograph: level 1 takes 25 ms. Pillow's default of 6 takes 82 ms and level 9 takes 111 ms, for
+# files 10% smaller. A server writes a file once, and it is read once.
 _PNG_COMPRESS_LEVEL = 1
 JPEG_QUALITY = 90
 WEBP_QUALITY = 90
@@ -266,21 +264,21 @@ _MAX_SIDES = {ImageFormat.JPEG: 65500, ImageFormat.WEBP: 16383, ImageFormat.AVIF
 
 
 def write_image(pixels: Pixels, image_format: ImageFormat = ImageFormat.PNG, quality: int | None = None) -> bytes:
-    """RGB pixels -> an image file without profile or metadata, so sRGB to whoever opens it.
+    """Map RGB pixels to an image file without profile or metadata, which readers take as sRGB.
 
     Args:
         pixels: uint8 `(H, W, 3)` RGB.
         image_format: PNG is lossless; JPEG and AVIF keep full colour resolution, WebP cannot.
-        quality: 1 (small) to 100 (close); None for `JPEG_QUALITY`, `WEBP_QUALITY` or
-            `AVIF_QUALITY`. The scales of the formats do not compare. PNG has none.
+        quality: 1 (small) to 100 (close); None: `JPEG_QUALITY`, `WEBP_QUALITY` or `AVIF_QUALITY`. The scales of the
+            formats do not compare. PNG is lossless and takes no quality.
 
     Returns:
         The whole file.
 
     Raises:
         TensorError: `pixels` is not uint8 `(H, W, 3)`.
-        ImageError: a quality for PNG or out of range, a side that the format cannot hold, or a
-            failure of the encoder.
+        ImageError: a quality is given for PNG or is out of range, a side is too long for the format, or the encoder
+            fails.
     """
     check_pixels(pixels)
     options = dict(_OPTIONS[image_format])

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pixels of any size -> pixels whose sides a network accepts, and back.
 
-An image file may have any height and width from 1x1 up. A VAE with downsampling factor f needs
-multiples of f: `pad_to_multiple` extends the image, the caller remembers the size, and `crop`
-undoes the padding after decoding. `resize_to_cover` frames an image for a model of one fixed size, in
-training as in serving; because it loses pixels, it is applied otherwise only where it is asked for.
+An image file may have any height and width from 1x1 up. A VAE with downsampling factor f needs multiples of f:
+`pad_to_multiple` extends the image, the caller remembers the size, and `crop` undoes the padding after decoding.
+`resize_to_cover` frames an image for a model of one fixed size, in training as in serving. It loses pixels, so that
+elsewhere it is applied only on request.
 
-Pixels are `(H, W, 3)` uint8 RGB here; see `images.py` for files.
+Pixels are `(H, W, 3)` uint8 RGB here; see `files` for files.
 """
 
 import numpy as np
@@ -20,13 +20,13 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def check_pixels(pixels: Pixels) -> None:
-    """Pixels -> nothing; raise unless they are uint8 RGB.
+    """Refuse pixels that are not uint8 RGB.
 
     Args:
         pixels: uint8 `(H, W, 3)`, H and W at least 1.
 
     Raises:
-        TensorError: not an array, another dtype, another number of axes or channels, or empty.
+        TensorError: they are no array, have another dtype, another number of axes or channels, or are empty.
     """
     if not isinstance(pixels, np.ndarray):
         raise TensorError(f"pixels are a {type(pixels).__name__}; give a numpy array, uint8 (H, W, 3)")
@@ -37,7 +37,7 @@ def check_pixels(pixels: Pixels) -> None:
 
 
 def padded_side(side: int, multiple: int) -> int:
-    """A side -> the smallest multiple of `multiple` that is not below it, both in pixels.
+    """Map a side to the smallest multiple of `multiple` that is not below it, both in pixels.
 
     Raises:
         ValueError: either number is below 1.
@@ -48,14 +48,14 @@ def padded_side(side: int, multiple: int) -> int:
 
 
 def pad_to_multiple(pixels: Pixels, multiple: int) -> Pixels:
-    """Pixels -> the same pixels extended at the bottom and the right to multiples of `multiple`.
+    """Extend pixels at the bottom and the right to multiples of `multiple`.
 
-    Each axis is extended on its own: by reflection about its last line (which is not repeated),
-    or, where the axis is shorter than `multiple`, by repeating its last line.
+    Each axis is extended on its own: by reflection about its last line (which is not repeated), or, where the axis is
+    shorter than `multiple`, by repeating its last line.
 
     Args:
         pixels: uint8 `(H, W, 3)`.
-        multiple: what both sides shall be divisible by, at least 1.
+        multiple: divisor of both sides of the result, at least 1.
 
     Returns:
         uint8 `(padded_side(H), padded_side(W), 3)`; the argument itself where nothing is missing.
@@ -70,8 +70,8 @@ def pad_to_multiple(pixels: Pixels, multiple: int) -> Pixels:
         side = pixels.shape[axis]
         missing = padded_side(side, multiple) - side
         if missing:
-            # Reflection needs missing < side, which side >= multiple guarantees; below that the
-            # image would be folded to and fro, and plain edges cost fewer bits.
+            # Reflection needs missing < side, which side >= multiple guarantees. On a shorter side the image would be
+            # folded to and fro, and plain edges cost fewer bits.
             widths = [(0, 0), (0, 0), (0, 0)]
             widths[axis] = (0, missing)
             padded = np.pad(padded, widths, mode="edge" if side < multiple else "reflect")
@@ -79,7 +79,7 @@ def pad_to_multiple(pixels: Pixels, multiple: int) -> Pixels:
 
 
 def crop(pixels: Pixels, height: int, width: int) -> Pixels:
-    """Pixels -> their top left `height` x `width` part: the inverse of `pad_to_multiple`.
+    """Return the top left `height` x `width` part of pixels: the inverse of `pad_to_multiple`.
 
     Args:
         pixels: uint8 `(H, W, 3)`.
@@ -87,7 +87,7 @@ def crop(pixels: Pixels, height: int, width: int) -> Pixels:
         width: 1..W, in pixels.
 
     Returns:
-        uint8 `(height, width, 3)`, C-contiguous; the argument itself where nothing is cut.
+        uint8 `(height, width, 3)`, C-contiguous; the argument itself where nothing is cut off.
 
     Raises:
         TensorError: `pixels` is not uint8 `(H, W, 3)`.
@@ -105,14 +105,14 @@ def crop(pixels: Pixels, height: int, width: int) -> Pixels:
 
 
 def resize_to_cover(pixels: Pixels, width: int, height: int) -> Pixels:
-    """Pixels -> the centre of the image, scaled (Lanczos) until it just covers width x height.
+    """Scale pixels (Lanczos) until they just cover width x height, and return the centre.
 
-    The aspect ratio is kept; what sticks out is cut equally on both sides.
+    The aspect ratio is kept; the surplus is cut off equally on both sides.
 
     Args:
         pixels: uint8 `(H, W, 3)`.
-        width: of the result, in pixels, at least 1.
-        height: of the result, in pixels, at least 1.
+        width: width of the result, in pixels, at least 1.
+        height: height of the result, in pixels, at least 1.
 
     Returns:
         uint8 `(height, width, 3)`; the argument itself where it has that size already.
@@ -127,8 +127,8 @@ def resize_to_cover(pixels: Pixels, width: int, height: int) -> Pixels:
     old_height, old_width = pixels.shape[:2]
     if (old_height, old_width) == (height, width):
         return pixels
-    # Only the part to keep is computed, a box with fractional edges: to scale all of an image of
-    # 8192x1 that shall cover 512x512, and cut then, would make it four million pixels wide.
+    # Only the kept part is computed, a box with fractional edges: an image of 8192x1, scaled as a whole to cover
+    # 512x512, would be four million pixels wide.
     scale = max(width / old_width, height / old_height)
     kept_width = min(width / scale, float(old_width))
     kept_height = min(height / scale, float(old_height))

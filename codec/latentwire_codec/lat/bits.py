@@ -9,7 +9,7 @@ from latentwire_core.errors import Malformed
 Integers = npt.NDArray[np.int64]
 
 MOST = 24
-"""Bits of one number."""
+"""Bits of the longest number."""
 
 
 def write_bits(numbers: Integers, counts: Integers) -> bytes:
@@ -19,7 +19,7 @@ def write_bits(numbers: Integers, counts: Integers) -> bytes:
 
 
 class BitReader:
-    """Gives back what `write_bits` wrote, in pieces."""
+    """Returns the numbers that `write_bits` wrote, in pieces."""
 
     def __init__(self, data: bytes) -> None:
         self._length = len(data)
@@ -28,17 +28,17 @@ class BitReader:
         self._position = 0
 
     def read(self, counts: Integers) -> Integers:
-        """Return the next numbers, of so many bits each.
+        """Return the next numbers; `counts` (n,) says how many bits each has.
 
         Raises:
-            Malformed: there are not so many bits.
+            Malformed: fewer bits are left.
         """
         ends = self._position + counts.cumsum()
         if counts.size and ends[-1] > 8 * self._length:
             raise Malformed("there are fewer low bits than are needed")
         starts = ends - counts
         self._position = int(ends[-1]) if counts.size else self._position
-        # Those from the byte on in which a number begins hold all of it: up to 7 bits before it, and up to 24.
+        # The window of the byte in which a number begins holds all of it: up to 7 bits before it, and up to 24 of it.
         numbers: Integers = self._windows[starts >> 3] >> (32 - (starts & 7) - counts) & ((1 << counts) - 1)
         return numbers
 
@@ -46,7 +46,7 @@ class BitReader:
         """Refuse bits that were not read.
 
         Raises:
-            Malformed: there are whole bytes of them, or one is 1.
+            Malformed: a whole byte is left, or a bit that is 1.
         """
         unused = 8 * self._length - self._position
         if unused >= 8 or (unused and self._windows[-2] >> 24 & ((1 << unused) - 1)):

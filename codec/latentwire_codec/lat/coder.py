@@ -1,28 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Integers of one image's latents <-> bytes, by a range coder over the tables of a prior.
+"""Integers of one image's latents <-> bytes, by a range coder over the tables of a context model.
 
-The walk over the places is the same in both directions; only what happens at each phase differs. Symbols go through
-constriction's range coder; integers too far from their mean, and low bits where the scale is large, go beside it.
+Symbols go through constriction's range coder. Two sections stand beside them: the escapes, for integers too far from
+their mean, and the low bits, where the scale is large.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import constriction
 import numpy as np
-import numpy.typing as npt
 
 from latentwire_codec.lat.bits import BitReader, Integers, write_bits
-from latentwire_codec.lat.context import ESCAPE, LARGEST, LIMIT, Contexts, Prior, Surroundings, contexts
-from latentwire_codec.lat.scan import Phase, phases
+from latentwire_codec.lat.context import ESCAPE, LARGEST, LIMIT, ContextModel, Contexts, contexts
+from latentwire_codec.lat.traversal import Phase, Traversed, shape_of, symbols, traverse
 from latentwire_core.errors import Malformed, TensorError
 from latentwire_core.varints import check_varints, from_varints, to_varints
 
-Choose = Callable[[int, Phase, Integers, Integers], Integers]
-"""Maps a channel, a phase, and the means and scales at its places, to the integers there."""
 CHUNK = 1 << 15
-"""Symbols that are handed to the range coder at once, each with 256 bytes of probabilities."""
+"""Symbols that the range coder takes at once; each comes with 256 bytes of probabilities."""
 
 _MODEL = constriction.stream.model.Categorical(perfect=False)
 
@@ -33,7 +28,7 @@ class Coded:
 
     Attributes:
         symbols: words of the range coder, little-endian.
-        escapes: what is too far from its mean, LEB128.
+        escapes: distances of the integers that are too far from their mean, LEB128.
         low_bits: low bits where the scale is large, first bit highest.
     """
 
@@ -42,57 +37,11 @@ class Coded:
     low_bits: bytes
 
 
-@dataclass(frozen=True)
-class Walked:
-    """The integers of one image's latents, and what was expected of them.
-
-    Attributes:
-        integers: (C,h,w).
-        means: (C,h,w), in sixteenths of a step.
-        coded: integers, means and scales in coding order, (n,) each.
-    """
-
-    integers: Integers
-    means: Integers
-    coded: tuple[Integers, Integers, Integers]
-
-
-def walk(shape: tuple[int, int, int], prior: Prior, choose: Choose) -> Walked:
-    """Go through all places of (C,h,w) in coding order and put there what `choose` says."""
-    found = Surroundings(shape, prior)
-    plan = phases(*shape[1:])
-    coded = []
-    for channel in range(shape[0]):
-        found.begin(channel)
-        for phase in plan:
-            mean, scale = found.expect(channel, phase)
-            chosen = choose(channel, phase, mean, scale)
-            found.put(channel, phase.places, chosen, mean)
-            coded.append((chosen, mean, scale))
-    integers, means, scales = (np.concatenate(each) for each in zip(*coded, strict=True))
-    return Walked(found.values.reshape(shape), found.means.reshape(shape), (integers, means, scales))
-
-
-def symbols(integers: Integers, context: Contexts) -> tuple[Integers, Integers]:
-    """Map integers (n,) to their symbols and to the signed differences that these stand for."""
-    differences = integers - context.base
-    if context.wide.size:
-        differences[context.wide] = (integers[context.wide] >> context.shift) - context.base[context.wide]
-    differences *= context.sign
-    return np.where(np.abs(differences) > LARGEST, ESCAPE, differences + LARGEST), differences
-
-
-def shape_of(latents: npt.NDArray[Any]) -> tuple[int, int, int]:
-    """Return (C,h,w) of one image's latents or integers."""
-    channels, height, width = latents.shape
-    return channels, height, width
-
-
 class Writer:
-    """Takes the integers of one phase after the other, and gives them as bytes."""
+    """Codes integers, phase by phase, and returns their bytes."""
 
-    def __init__(self, prior: Prior) -> None:
-        self._prior = prior
+    def __init__(self, model: ContextModel) -> None:
+        self._model = model
         self._coder = constriction.stream.queue.RangeEncoder()
         self._escapes = [np.empty(0, np.int64)]
         self._low = [(np.empty(0, np.int64), np.empty(0, np.int64))]
@@ -108,11 +57,11 @@ class Writer:
             self._low.append((integers[context.wide], context.shift))
         coded = coded.astype(np.int32)
         for start in range(0, len(coded), CHUNK):
-            probabilities = self._prior.probabilities.take(context.table[start : start + CHUNK], axis=0)
+            probabilities = self._model.probabilities.take(context.table[start : start + CHUNK], axis=0)
             self._coder.encode(coded[start : start + CHUNK], _MODEL, probabilities)
 
     def finish(self) -> Coded:
-        """Return all that was written."""
+        """Return the bytes of all integers that were written."""
         integers, counts = (np.concatenate(each) for each in zip(*self._low, strict=True))
         return Coded(
             symbols=self._coder.get_compressed().astype("<u4").tobytes(),
@@ -122,16 +71,16 @@ class Writer:
 
 
 class Reader:
-    """Gives back what a `Writer` took, one phase after the other.
+    """Returns the integers that a `Writer` coded, phase by phase.
 
     Raises:
-        Malformed: the bytes are none that a `Writer` gives.
+        Malformed: no `Writer` makes such bytes.
     """
 
-    def __init__(self, coded: Coded, prior: Prior) -> None:
+    def __init__(self, coded: Coded, model: ContextModel) -> None:
         if len(coded.symbols) % 4:
             raise Malformed(f"the symbols are {len(coded.symbols)} bytes; they are words of 4")
-        self._prior = prior
+        self._model = model
         self._coder = constriction.stream.queue.RangeDecoder(np.frombuffer(coded.symbols, "<u4").astype(np.uint32))
         self._escapes = np.frombuffer(coded.escapes, np.uint8)
         complaint = check_varints(self._escapes)
@@ -144,11 +93,11 @@ class Reader:
         """Return the next integers, as many as there are contexts.
 
         Raises:
-            Malformed: there are none, or one is out of range.
+            Malformed: the bytes hold fewer integers, or one is out of range.
         """
         integers = np.empty(len(context.table), np.int64)
         for start in range(0, len(integers), CHUNK):
-            probabilities = self._prior.probabilities.take(context.table[start : start + CHUNK], axis=0)
+            probabilities = self._model.probabilities.take(context.table[start : start + CHUNK], axis=0)
             try:
                 integers[start : start + CHUNK] = self._coder.decode(_MODEL, probabilities)
             except AssertionError as error:
@@ -161,16 +110,16 @@ class Reader:
         integers += context.base
         if context.wide.size:
             integers[context.wide] = (integers[context.wide] << context.shift) + self._low_bits.read(context.shift)
-        # At once: sums of larger ones could leave 64 bits.
+        # At once: sums of larger integers could leave 64 bits.
         if max(integers.max(), -integers.min()) >= LIMIT:
             raise Malformed(f"an integer is {integers.min()} or {integers.max()}; the largest is {LIMIT - 1}")
         return integers
 
     def finish(self) -> None:
-        """Refuse what was not read.
+        """Refuse bytes that were not read.
 
         Raises:
-            Malformed: something was not.
+            Malformed: a section holds more than was read.
         """
         self._low_bits.finish()
         if self._escape != len(self._escapes):
@@ -179,7 +128,7 @@ class Reader:
             raise Malformed("there are more symbols than integers")
 
     def _take_escapes(self, count: int) -> Integers:
-        # Made into numbers when they are asked for: those of a whole section take many times its bytes.
+        # Decoded only when needed: the numbers of a whole section take many times its bytes.
         ahead = self._escapes[self._escape : self._escape + 4 * count]
         ends = np.flatnonzero(ahead < 128)[:count]
         if len(ends) < count:
@@ -190,12 +139,12 @@ class Reader:
         return np.where(taken & 1, -beyond, beyond)
 
 
-def encode(integers: Integers, prior: Prior) -> Coded:
+def encode(integers: Integers, model: ContextModel) -> Coded:
     """Map integers (C,h,w) to bytes.
 
     Args:
-        integers: of one image's latents, -2^23 + 1 .. 2^23 - 1.
-        prior: for C channels.
+        integers: one image's latents, -2^23 + 1 .. 2^23 - 1.
+        model: for C channels.
 
     Raises:
         TensorError: an integer is out of range.
@@ -208,29 +157,29 @@ def encode(integers: Integers, prior: Prior) -> Coded:
         chosen: Integers = flat[channel].take(phase.places)
         return chosen
 
-    return write(walk(shape_of(integers), prior, choose), prior)
+    return write(traverse(shape_of(integers), model, choose), model)
 
 
-def write(walked: Walked, prior: Prior) -> Coded:
-    """Map integers, and what the same prior expected of them, to bytes."""
-    chosen, mean, scale = walked.coded
-    writer = Writer(prior)
+def write(traversed: Traversed, model: ContextModel) -> Coded:
+    """Map integers, traversed with the same context model, to bytes."""
+    chosen, mean, scale = traversed.coded
+    writer = Writer(model)
     writer.write(chosen, contexts(mean, scale))
     return writer.finish()
 
 
-def decode(coded: Coded, shape: tuple[int, int, int], prior: Prior) -> tuple[Integers, Integers]:
-    """Map bytes to integers (C,h,w), and to the means that were expected of them, in sixteenths.
+def decode(coded: Coded, shape: tuple[int, int, int], model: ContextModel) -> tuple[Integers, Integers]:
+    """Map bytes to integers (C,h,w), and to the means that were expected of them, in sixteenths of a step.
 
     Args:
-        coded: what `encode` gave.
+        coded: bytes that `encode` returned.
         shape: (C,h,w).
-        prior: for C channels, as it was encoded with.
+        model: the one that the integers were encoded with.
 
     Raises:
-        Malformed: the bytes are not what `encode` gives.
+        Malformed: `encode` does not make such bytes.
     """
-    reader = Reader(coded, prior)
-    found = walk(shape, prior, lambda channel, phase, mean, scale: reader.read(contexts(mean, scale)))
+    reader = Reader(coded, model)
+    found = traverse(shape, model, lambda channel, phase, mean, scale: reader.read(contexts(mean, scale)))
     reader.finish()
     return found.integers, found.means

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Float16 latents of one image <-> integers and remainders, bit for bit.
 
-A float16 is m * 2^-24 with an integer m below 2^40, and a sign. The integer that is coded is m without its lowest bits,
-with the sign; the remainder is those of its lowest bits that a float16 of that size can have at all.
+A float16 is m * 2^-24 with an integer m below 2^40, and a sign. The coded integer is m without its lowest bits, with
+the sign. The remainder holds the lowest bits, as far as a float16 of that size can have them.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from latentwire_codec.lat.bits import BitReader, Integers, write_bits
 from latentwire_codec.lat.context import LIMIT
-from latentwire_codec.lat.steps import Steps
+from latentwire_codec.lat.quantizer import Steps
 from latentwire_core.errors import Malformed, NonFiniteError, TensorError
 
 Half = npt.NDArray[np.float16]
@@ -19,26 +19,26 @@ UNIT_BITS = 24
 """The smallest float16 above 0 is 2^-24."""
 MANTISSA_BITS = 10
 LENGTH_BITS = 6
-"""For the number of significant bits of an m that is smaller than a step."""
+"""Bits that hold the number of significant bits of an m smaller than a step."""
 LARGEST = 65504 << UNIT_BITS
 TOO_LARGE = "a float16 latent is above 65504"
 PARTS = 8.0
-"""Steps in a channel's standard deviation, at least: fine enough for the prior to tell what is likely."""
+"""Steps in a channel's standard deviation, at least: fine enough for the context model to tell what is likely."""
 
 
 def split(latents: Half) -> tuple[Integers, Steps, bytes]:
-    """Map float16 (C,h,w) to integers (C,h,w), the steps that they are multiples of, and the remainders.
+    """Map float16 (C,h,w) to integers (C,h,w), the steps of the integers, and the remainders.
 
     Raises:
-        TensorError: the dtype is another one.
+        TensorError: the dtype is not float16.
         NonFiniteError: a latent is NaN or infinite.
     """
     if latents.dtype != np.float16:
         raise TensorError(f"latents are {latents.dtype}; only float16 is kept bit for bit")
     if not np.isfinite(latents).all():
-        raise NonFiniteError("a latent is NaN or infinite; only finite ones can be coded")
+        raise NonFiniteError("a latent is NaN or infinite; only finite latents can be coded")
     spread = latents.astype(np.float64).std(axis=(1, 2))
-    # Not so fine that the largest latent is more steps than can be coded.
+    # The largest latent must not have more steps than can be coded.
     finest = np.maximum(spread / PARTS, np.abs(latents).max(axis=(1, 2)).astype(np.float64) * 2.0 / LIMIT)
     powers = np.clip(np.floor(np.log2(np.maximum(finest, 2.0**-UNIT_BITS))), -UNIT_BITS, UNIT_BITS).astype(int)
     powers = np.maximum(powers, powers.max() - 15)
@@ -56,7 +56,7 @@ def split(latents: Half) -> tuple[Integers, Steps, bytes]:
 
 
 def join(integers: Integers, steps: Steps, remainders: bytes) -> Half:
-    """Map what `split` gives back to float16 (C,h,w).
+    """Map integers, steps and remainders, as `split` returns them, to float16 (C,h,w).
 
     Raises:
         Malformed: the steps are no powers of two, or the remainders do not fit the integers.
@@ -92,9 +92,9 @@ def join(integers: Integers, steps: Steps, remainders: bytes) -> Half:
 
 
 def _kept(cell: Integers, magnitude: Integers, dropped: Integers) -> tuple[Integers, Integers]:
-    """Return how many of the low bits are kept, and how many zeros are below these.
+    """Return how many of the low bits are kept, and how many zeros are below the kept bits.
 
-    Both follow from the cell alone where it is not 0, and from the length of the magnitude where it is.
+    Where the cell is not 0, both follow from the cell; where it is 0, from the length of the magnitude.
     """
     length = _lengths(magnitude)
     zeros = np.maximum(length - 1 - MANTISSA_BITS, 0)

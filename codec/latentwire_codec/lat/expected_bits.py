@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Latents between the integers -> the bits that the entropy coder would spend on them, as a smooth function.
 
-What `prior` computes in integers, in floats: the same neighbours, weights and scales, and in place of the tables the
-Laplace distribution of each scale. It serves to find latents that take fewer bits; coding does not touch it.
+It computes in floats what `traversal` and `context` compute in integers: the same neighbours, weights and scales. In
+place of the tables stands the Laplace distribution of each scale. Latent optimisation descends along it; the coder does
+not use it.
 """
 
 import math
@@ -13,23 +14,23 @@ from torch import Tensor
 from torch.nn import functional
 
 from latentwire_codec.lat.bits import Integers
-from latentwire_codec.lat.context import MEAN_BITS, SCALE_BITS, WEIGHT_BITS, Prior
-from latentwire_codec.lat.scan import NEIGHBOURS, phases
+from latentwire_codec.lat.context import MEAN_BITS, SCALE_BITS, WEIGHT_BITS, ContextModel
+from latentwire_codec.lat.traversal import NEIGHBOURS, phases
 
 SMALLEST_SCALE = 0.1
-"""Steps; below it the slope of the bits would be a cliff."""
+"""Steps; below it the slope of the bits would be too steep to descend."""
 
 
 class ExpectedBits:
-    """The bits of the latents of one image.
+    """A function from the latents of one image to their bits.
 
     Args:
-        shape: theirs, (C,h,w).
-        prior: for C channels.
-        device: where they are.
+        shape: (C,h,w) of the latents.
+        model: the context model, for C channels.
+        device: the device of the latents.
     """
 
-    def __init__(self, shape: tuple[int, int, int], prior: Prior, device: torch.device) -> None:
+    def __init__(self, shape: tuple[int, int, int], model: ContextModel, device: torch.device) -> None:
         def placed(numbers: Integers, one: int) -> Tensor:
             return torch.from_numpy(numbers / one).float().unsqueeze(-1).to(device)
 
@@ -38,14 +39,14 @@ class ExpectedBits:
 
         self._size = shape[1:]
         self._plan = [(each.kind, indices(each.places), indices(each.neighbours)) for each in phases(*self._size)]
-        # From the order of the phases to that of the places.
+        # From coding order to raster order.
         self._order = torch.cat([places for _, places, _ in self._plan]).argsort()
-        self._references = indices(prior.references)
+        self._references = indices(model.references)
         # In steps: (C, kinds, terms, 1), and (C, kinds, 1).
-        self._mean_weights = placed(prior.mean_weights, 1 << MEAN_BITS + WEIGHT_BITS)
-        self._mean_bias = placed(prior.mean_bias, 1 << MEAN_BITS + WEIGHT_BITS)
-        self._scale_weights = placed(prior.scale_weights, 1 << SCALE_BITS + WEIGHT_BITS - MEAN_BITS)
-        self._scale_floor = placed(prior.scale_floor, 1 << SCALE_BITS + WEIGHT_BITS)
+        self._mean_weights = placed(model.mean_weights, 1 << MEAN_BITS + WEIGHT_BITS)
+        self._mean_bias = placed(model.mean_bias, 1 << MEAN_BITS + WEIGHT_BITS)
+        self._scale_weights = placed(model.scale_weights, 1 << SCALE_BITS + WEIGHT_BITS - MEAN_BITS)
+        self._scale_floor = placed(model.scale_floor, 1 << SCALE_BITS + WEIGHT_BITS)
 
     def __call__(self, values: Tensor) -> Tensor:
         """Map float32 (C,h,w), in steps, to their bits, float32 ()."""
@@ -60,7 +61,7 @@ class ExpectedBits:
         return _laplace_bits(errors, self._scales(plane, errors)).sum()
 
     def _scales(self, plane: Tensor, errors: Tensor) -> Tensor:
-        """Map values and the errors of their means, (C,N) each, to the errors that were expected."""
+        """Map values and the errors of their means, (C,N) each, to the expected errors."""
         referred = [
             self._referred(each)
             for each in (errors, self._beside(errors), (4 * plane - self._beside(plane)).abs())
@@ -83,11 +84,11 @@ class ExpectedBits:
         return torch.cat(scales, dim=1)[:, self._order]
 
     def _referred(self, plane: Tensor) -> Tensor:
-        """Map (C,N) to what each channel refers to: another channel, or zeros."""
+        """Map (C,N) to the channel that each channel refers to, or zeros."""
         return plane[self._references.clamp(min=0)] * (self._references >= 0)[:, None]
 
     def _beside(self, plane: Tensor) -> Tensor:
-        """Map (C,N) to the sums of the four neighbours of each place; outside, the place at the edge counts."""
+        """Map (C,N) to the sum of the four neighbours of each place; a neighbour outside counts as the place itself."""
         padded = functional.pad(plane.unflatten(1, self._size).unsqueeze(0), (1, 1, 1, 1), mode="replicate")[0]
         above, below, left, right = (
             padded[:, :-2, 1:-1], padded[:, 2:, 1:-1], padded[:, 1:-1, :-2], padded[:, 1:-1, 2:]
@@ -96,14 +97,14 @@ class ExpectedBits:
 
 
 def _around(plane: Tensor, neighbours: Tensor) -> tuple[Tensor, ...]:
-    """Map (C,N) to the values at the neighbours of a phase, (C,n) each; there are none of the seed: zeros."""
+    """Map (C,N) to the values at the neighbours of a phase, (C,n) each; the seed has no neighbours: zeros."""
     if not len(neighbours):
         return (plane.new_zeros(len(plane), neighbours.shape[1]),) * NEIGHBOURS
     return plane[:, neighbours].unbind(1)
 
 
 def _laplace_bits(errors: Tensor, scales: Tensor) -> Tensor:
-    """Map distances from the mean, and those expected, to the bits of what lies within half a step."""
+    """Map distances from the mean, and expected distances, to the bits of the interval within half a step."""
     scales = scales.clamp(min=SMALLEST_SCALE)
     beyond = (errors - 0.5).clamp(min=0)
     far = beyond / scales / math.log(2) + 1 - torch.log2(-torch.expm1(-1 / scales))

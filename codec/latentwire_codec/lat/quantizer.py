@@ -1,24 +1,50 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Latents of one image <-> integers: multiples of a step, where error and bits are weighed against each other."""
+"""Latents of one image <-> integers, multiples of a step, by rate-distortion optimised quantization (RDOQ)."""
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from latentwire_codec.lat import coder
 from latentwire_codec.lat.bits import Integers
-from latentwire_codec.lat.context import ESCAPE, FREQUENCY_BITS, LIMIT, MEAN_BITS, Prior, contexts
-from latentwire_codec.lat.scan import Phase
-from latentwire_codec.lat.steps import Steps
+from latentwire_codec.lat.context import ESCAPE, FREQUENCY_BITS, LIMIT, MEAN_BITS, ContextModel, contexts
+from latentwire_codec.lat.traversal import Phase, Traversed, shape_of, symbols, traverse
 from latentwire_core.errors import TensorError
 
 Latents = npt.NDArray[np.floating[Any]]
 
-TRADE = 0.1
+LAMBDA = 0.1
 """Squared error, in squared steps, that one bit is worth. At high rates d(distortion)/d(rate) = ln 2 / 6 = 0.116."""
-PULL_BITS = 8
-LARGEST_PULL = (1 << PULL_BITS) - 1
+OFFSET_BITS = 8
+LARGEST_OFFSET = (1 << OFFSET_BITS) - 1
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The quantizer's step of each channel as an exact number that fits into a header: numerator * 2^-exponent.
+
+    Attributes:
+        numerators: one for each channel, 1 .. 65535.
+        exponent: -64 .. 63.
+    """
+
+    numerators: tuple[int, ...]
+    exponent: int
+
+    @cached_property
+    def sizes(self) -> npt.NDArray[np.float64]:
+        """(C,), in the unit of the latents."""
+        return np.array(self.numerators, np.float64) * 2.0**-self.exponent
+
+    @classmethod
+    def nearest(cls, sizes: npt.NDArray[np.float64]) -> "Steps":
+        """Return the steps closest to (C,) positive sizes; relative to the largest they are exact to 2^-16."""
+        sizes = np.clip(sizes, 2.0**-63, 2.0**79)
+        exponent = int(np.clip(np.floor(16 - np.log2(sizes.max())), -64, 63))
+        numerators = np.clip(np.round(sizes * 2.0**exponent), 1, 65535)
+        return cls(tuple(int(numerator) for numerator in numerators), exponent)
 
 
 def round_to(latents: Latents, steps: Steps) -> Integers:
@@ -26,57 +52,58 @@ def round_to(latents: Latents, steps: Steps) -> Integers:
     return np.rint(_in_steps(latents, steps)).astype(np.int64)
 
 
-def quantize(latents: Latents, steps: Steps, prior: Prior, trade: float = TRADE) -> tuple[coder.Walked, int]:
-    """Map latents to the integers that are the best compromise of error and bits, and to the pull that fits them.
+def quantize(latents: Latents, steps: Steps, model: ContextModel, lambda_: float = LAMBDA) -> tuple[Traversed, int]:
+    """Map latents to integers that weigh error against bits, and to the reconstruction offset that fits them.
 
-    Of the two integers next to a latent the one is taken with the smaller sum of squared error and `trade` times its
-    bits; each is decided once, in coding order.
+    For each latent the two nearest integers are compared. The one with the smaller squared error + `lambda_` * bits is
+    taken. Each integer is decided once, in coding order.
 
     Args:
         latents: float (C,h,w), finite.
         steps: of C channels.
-        prior: that will code them, for these steps.
-        trade: 0 rounds to the nearest integer.
+        model: the context model that will code them.
+        lambda_: squared steps that a bit is worth; 0 rounds to the nearest integer.
 
     Returns:
-        integers (C,h,w) with what was expected of them, for `coder.write`; and the pull for `dequantize`, 0..255.
+        integers (C,h,w), traversed as `coder.write` takes them; and the reconstruction offset for `dequantize`, 0..255.
 
     Raises:
         TensorError: a latent is not finite, or too large for its step.
     """
     real = _in_steps(latents, steps)
     flat = real.reshape(len(real), -1)
-    bits = FREQUENCY_BITS - np.log2(prior.frequencies)
+    bits = FREQUENCY_BITS - np.log2(model.frequencies)
 
     def choose(channel: int, phase: Phase, mean: Integers, scale: Integers) -> Integers:
         wanted = flat[channel].take(phase.places)
         nearest = np.rint(wanted).astype(np.int64)
         context = contexts(mean, scale)
         other = nearest + np.where(wanted < nearest, -1, 1)
-        first, second = (coder.symbols(each, context)[0] for each in (nearest, other))
+        first, second = (symbols(each, context)[0] for each in (nearest, other))
         saved = bits[context.table, first] - bits[context.table, second]
         lost = (wanted - other) ** 2 - (wanted - nearest) ** 2
-        # What an escape costs is not in the table.
-        better = (trade * saved > lost) & (first != ESCAPE) & (second != ESCAPE)
+        # The table does not hold the cost of an escape.
+        better = (lambda_ * saved > lost) & (first != ESCAPE) & (second != ESCAPE)
         chosen: Integers = np.where(better, other, nearest)
         return chosen
 
-    walked = coder.walk(coder.shape_of(latents), prior, choose)
-    away = _away(walked.integers, walked.means)
+    traversed = traverse(shape_of(latents), model, choose)
+    away = _distance(traversed.integers, traversed.means) / (1 << MEAN_BITS)
     energy = float((away**2).sum())
-    pull = float((away * (walked.integers - real)).sum()) / energy if energy else 0.0
-    return walked, int(np.clip(round(pull * (1 << PULL_BITS)), 0, LARGEST_PULL))
+    offset = float((away * (traversed.integers - real)).sum()) / energy if energy else 0.0
+    return traversed, int(np.clip(round(offset * (1 << OFFSET_BITS)), 0, LARGEST_OFFSET))
 
 
-def dequantize(integers: Integers, means: Integers, steps: Steps, pull: int) -> Latents:
-    """Map integers and the means expected of them, each (C,h,w), to latents.
+def dequantize(integers: Integers, means: Integers, steps: Steps, reconstruction_offset: int) -> Latents:
+    """Map integers and the means expected of them, each (C,h,w), to latents, float32.
 
-    Within its step a latent is likelier on the side of its mean: it is drawn there by pull / 256 of its distance, of
-    one step at most. The result is exact in float64 and then rounded to float32, and so the same on every machine.
+    Within its step, a latent is likelier to lie on the side of its mean. Each integer is therefore moved towards its
+    mean by offset / 256 of the distance, which counts as one step at most. The result is exact in float64 and then
+    rounded to float32, so that it is the same on every machine.
     """
-    drawn = (integers << PULL_BITS + MEAN_BITS) - pull * _distance(integers, means)
-    sizes = steps.sizes * 2.0 ** -(PULL_BITS + MEAN_BITS)
-    return (drawn * sizes[:, None, None]).astype(np.float32)
+    moved = (integers << OFFSET_BITS + MEAN_BITS) - reconstruction_offset * _distance(integers, means)
+    sizes = steps.sizes * 2.0 ** -(OFFSET_BITS + MEAN_BITS)
+    return (moved * sizes[:, None, None]).astype(np.float32)
 
 
 def _in_steps(latents: Latents, steps: Steps) -> npt.NDArray[np.float64]:
@@ -90,10 +117,6 @@ def _in_steps(latents: Latents, steps: Steps) -> npt.NDArray[np.float64]:
 
 
 def _distance(integers: Integers, means: Integers) -> Integers:
-    """Return how far integers are from their means, in sixteenths, -16..16."""
+    """Return how far integers are from their means, in sixteenths of a step, -16..16."""
     distance: Integers = np.clip((integers << MEAN_BITS) - means, -(1 << MEAN_BITS), 1 << MEAN_BITS)
     return distance
-
-
-def _away(integers: Integers, means: Integers) -> npt.NDArray[np.float64]:
-    return _distance(integers, means) / (1 << MEAN_BITS)

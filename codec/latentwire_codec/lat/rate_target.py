@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A wanted number of bytes, or a wanted quality -> the `.lat` payload that meets it, found by trying steps.
+"""A wanted number of bytes, or a wanted PSNR -> the `.lat` payload that meets it, found by bisecting the step.
 
     from functools import partial
     from latentwire_codec import compress_latents
@@ -7,7 +7,7 @@
 
     payload = largest_within(partial(compress_latents, latents), 5000)
 
-It needs no torch and no coder: who makes the payloads, and where, is the caller's business.
+It needs no torch and no coder: the caller makes the payloads, here or on a server.
 """
 
 from collections.abc import Callable
@@ -16,16 +16,16 @@ Attempt = Callable[[float], bytes]
 """Maps a quality, as steps in units, to a payload; see `compress_latents`."""
 
 FINEST, COARSEST = -6.0, 4.0
-"""log2 of the steps that are tried, in units: from next to no loss to next to nothing left."""
+"""log2 of the steps that are tried, in units: from almost no loss to almost no content."""
 RESOLUTION = 1 / 64
 """Octaves of the step. Where steps are fine, an octave is 1 bit for each latent and 6 dB; elsewhere it is less."""
 
 
 def largest_within(attempt: Attempt, most_bytes: int) -> bytes:
-    """Return the largest payload that has at most so many bytes.
+    """Return the largest payload that has at most `most_bytes`.
 
-    Tries 11 steps or fewer. The step is at most 1.1 % coarser than the best one, so that the payload has less than 1/64
-    bit for each latent to spare, or is as fine as is of use.
+    It makes 11 payloads or fewer. The step is at most 1.1 % coarser than the best one, so that the payload has less
+    than 1/64 bit for each latent to spare, or has the finest step that is of use.
 
     Raises:
         ValueError: even the coarsest payload has more bytes.
@@ -37,10 +37,10 @@ def largest_within(attempt: Attempt, most_bytes: int) -> bytes:
 
 
 def smallest_with(attempt: Attempt, measure: Callable[[bytes], float], least: float) -> bytes:
-    """Return the smallest payload that measures at least so much, such as the PSNR of what it decodes to.
+    """Return the smallest payload whose measure, such as the PSNR of the decoded image, is at least `least`.
 
-    Tries 11 steps or fewer. The step is at most 1.1 % finer than the best one, which is about 0.1 dB where steps are
-    fine. A measure that goes up and down with the step by more than that may be met with a payload larger than need be.
+    It makes 11 payloads or fewer. The step is at most 1.1 % finer than the best one, which is about 0.1 dB where steps
+    are fine. A measure that goes up and down with the step by more may be met with a larger payload than needed.
 
     Raises:
         ValueError: even the finest payload measures less.
@@ -55,8 +55,8 @@ def _farthest(attempt: Attempt, fits: Callable[[bytes], bool], near: float, far:
     """Bisect log2 of the step between `near` and `far`.
 
     Returns:
-        the payload that fits with the step farthest from `near`, or None where even that at `near` does not fit; and
-        the payload at `near`.
+        the payload that fits with the step farthest from `near`, or None where not even the payload at `near` fits;
+        and the payload at `near`.
     """
     first = attempt(2.0**near)
     if not fits(first):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Integers of one image's latents -> the weights by which neighbours predict each of them, sent with the image.
+"""Integers of one image's latents -> the weights by which neighbours predict each integer, sent with the image.
 
 How far neighbours predict each other differs from VAE to VAE and from image to image, so these weights are fitted to
-the image at hand: 9 bytes for each channel, which pay for themselves from a few hundred places on. On smaller maps, and
-in latents that are vectors, all channels can share 9 bytes.
+the image at hand. They take 9 bytes for each channel, which pay for themselves from a few hundred places on. On smaller
+maps, and in latents that are vectors, all channels can share 9 bytes.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from latentwire_codec.lat.bits import Integers
 from latentwire_codec.lat.context import MEAN_TERMS, SCALE_BITS, nearest_fourth_root
-from latentwire_codec.lat.scan import Phase, phases
+from latentwire_codec.lat.traversal import Phase, phases
 from latentwire_core.errors import Malformed
 
 Reals = npt.NDArray[np.floating]
@@ -24,21 +24,21 @@ SENT_BITS = 6
 LARGEST_MEAN = (1 << 15) - 1
 CHANNEL_BYTES = 3 + 2 * MEAN_TERMS
 ROUNDS = 3
-"""Of reweighting, so that a few large errors do not decide."""
+"""Rounds of reweighting, so that a few large errors do not decide."""
 LARGEST_QUARTER = 127
 DEVIATIONS = np.array([nearest_fourth_root(1 << quarters) for quarters in range(LARGEST_QUARTER + 1)])
 """Mean absolute deviations in 1024ths of a step: a sent byte counts quarter octaves."""
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """The weights of each channel.
+class SideInformation:
+    """The mean, the deviation and the weights of each channel.
 
     Attributes:
-        means: (C,), of each channel, in steps.
+        means: (C,), the mean of each channel, in steps.
         quarters: (C,), index of the mean absolute deviation in `DEVIATIONS`.
-        weights: (C, 2, 3), in the diagonal and in the cross phases: of the sum of the first two neighbours, of that of
-            the second two, and of the channel before, each less its mean; in 64ths.
+        weights: (C, 2, 3), in the diagonal and in the cross phases; in 64ths. They weigh the sum of the first pair of
+            neighbours, the sum of the second pair, and the channel before, each less its mean.
     """
 
     means: Integers
@@ -46,7 +46,7 @@ class Prediction:
     weights: Integers
 
     @classmethod
-    def fit(cls, integers: Integers, *, shared: bool = False) -> "Prediction":
+    def fit(cls, integers: Integers, *, shared: bool = False) -> "SideInformation":
         """Fit weights to integers (C,h,w): to each channel its own, or the same to all."""
         channels, height, width = integers.shape
         axis, groups = (None, [range(channels)]) if shared else (1, [range(each, each + 1) for each in range(channels)])
@@ -64,7 +64,7 @@ class Prediction:
     def to_bytes(self) -> bytes:
         """Return for each channel its mean as int16, little-endian, its quarters, and its weights as int8.
 
-        Where they are the same for all channels, they are there once.
+        Where all channels have the same 9 bytes, the bytes are written once.
         """
         rows = np.empty((len(self.means), CHANNEL_BYTES), np.uint8)
         rows[:, 0], rows[:, 1] = self.means & 255, self.means >> 8 & 255
@@ -73,15 +73,16 @@ class Prediction:
         return rows[: 1 if (rows == rows[0]).all() else None].tobytes()
 
     @classmethod
-    def from_bytes(cls, data: bytes, channels: int) -> "Prediction":
-        """Read what `to_bytes` wrote.
+    def from_bytes(cls, data: bytes, channels: int) -> "SideInformation":
+        """Read the bytes that `to_bytes` wrote.
 
         Raises:
             Malformed: there are not 9 bytes for each channel or for all, or a deviation is out of range.
         """
         if len(data) not in (CHANNEL_BYTES, CHANNEL_BYTES * channels):
             raise Malformed(
-                f"there are {len(data)} bytes of weights; {CHANNEL_BYTES} are needed, or so many for each of {channels}"
+                f"there are {len(data)} bytes of weights; {CHANNEL_BYTES} are needed, or {CHANNEL_BYTES} for each of "
+                f"{channels} channels"
             )
         rows = np.frombuffer(data, np.int8).reshape(-1, CHANNEL_BYTES).astype(np.int64)
         rows = np.broadcast_to(rows, (channels, CHANNEL_BYTES))

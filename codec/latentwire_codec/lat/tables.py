@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was learnt of latents in general <-> a file; with an image's prediction it makes the prior of its integers.
+"""A file of statistics that hold for latents in general -> with an image's side information, its context model.
 
-One file, `weights/prior.safetensors`, serves the latents of any VAE: with weights of the mean that are sent with each
-image, tables fitted to one VAE's latents were not better than common ones. `python -m latentwire_train prior`
+One file, `weights/prior.safetensors`, serves the latents of any VAE: since the weights of the mean are sent with each
+image, tables fitted to one VAE's latents were not better than common ones. `python -m latentwire_train.dev tables`
 writes it.
 """
 
@@ -24,34 +24,34 @@ from latentwire_codec.lat.context import (
     SYMBOLS,
     TABLES,
     WEIGHT_BITS,
-    Prior,
+    ContextModel,
 )
-from latentwire_codec.lat.scan import KINDS
-from latentwire_codec.lat.side_information import DEVIATIONS, SENT_BITS, Prediction
+from latentwire_codec.lat.side_information import DEVIATIONS, SENT_BITS, SideInformation
+from latentwire_codec.lat.traversal import KINDS
 from latentwire_core.errors import CheckpointError
 
 FILE = Path(__file__).parents[1] / "weights" / "prior.safetensors"
 ROWS = 2
 """The first channel, and all others, which refer to the one before."""
 LARGEST_WEIGHT = 1 << 18
-"""With larger ones a sum could leave 64 bits."""
+"""With larger weights a sum could leave 64 bits."""
 LARGEST_FLOOR = 1 << 30
 SPREAD_BITS = 8
 LARGEST_SPREAD = 1 << 16
 
 
 @dataclass(frozen=True)
-class FittedPrior:
+class Tables:
     """How errors around tell the scale, and how integers are distributed about their means.
 
     Attributes:
-        scale_weights: (ROWS, kinds, 7), as in `Prior`.
-        scale_floor: (ROWS, kinds), as in `Prior`.
+        scale_weights: (ROWS, kinds, 7), as in `ContextModel`.
+        scale_floor: (ROWS, kinds), as in `ContextModel`.
         scale_spread: (ROWS, kinds), 2^-8 of a channel's mean absolute deviation; at least 0.
-        frequencies: (TABLES, SYMBOLS), as in `Prior`.
+        frequencies: (TABLES, SYMBOLS), as in `ContextModel`.
 
     Raises:
-        ValueError: an array has another shape, or a value that cannot be.
+        ValueError: an array has another shape, or a value out of its range.
     """
 
     scale_weights: Integers
@@ -83,20 +83,20 @@ class FittedPrior:
         """CRC-32 over all integers, as int32, little-endian, in the order of the attributes."""
         return zlib.crc32(b"".join(getattr(self, field.name).astype("<i4").tobytes() for field in fields(self)))
 
-    def prior(self, prediction: Prediction) -> Prior:
-        """Return the prior of an image's integers."""
-        channels, kinds = len(prediction.means), len(KINDS)
+    def context_model(self, side_information: SideInformation) -> ContextModel:
+        """Return the context model of an image's integers."""
+        channels, kinds = len(side_information.means), len(KINDS)
         weights = np.zeros((channels, kinds, MEAN_TERMS), np.int64)
-        weights[:, 1:] = np.tile(prediction.weights, (1, kinds // 2, 1))
-        means = prediction.means
+        weights[:, 1:] = np.tile(side_information.weights, (1, kinds // 2, 1))
+        means = side_information.means
         before = np.concatenate([[0], means[:-1]])
         # The means are subtracted before weighing, and added after it: together a bias.
         weighed = (weights * np.stack([2 * means, 2 * means, before], axis=1)[:, None]).sum(axis=2)
         bias = (means[:, None] << SENT_BITS) - weighed
         shift = MEAN_BITS + WEIGHT_BITS - SENT_BITS
         row = np.minimum(np.arange(channels), ROWS - 1)
-        deviations = DEVIATIONS[prediction.quarters][:, None]
-        return Prior(
+        deviations = DEVIATIONS[side_information.quarters][:, None]
+        return ContextModel(
             references=np.arange(channels) - 1,
             mean_weights=weights << shift,
             mean_bias=bias << shift,
@@ -110,19 +110,19 @@ class FittedPrior:
         return save({field.name: getattr(self, field.name).astype(np.int32) for field in fields(self)})
 
 
-def load_prior(path: Path) -> FittedPrior:
-    """Map a file to the prior in it.
+def load_tables(path: Path) -> Tables:
+    """Map a file to the tables in it.
 
     Raises:
-        CheckpointError: it cannot be read, or what it holds is no prior.
+        CheckpointError: the file cannot be read, or holds no tables.
     """
     try:
-        return FittedPrior(**{name: array.astype(np.int64) for name, array in load_file(path).items()})
+        return Tables(**{name: array.astype(np.int64) for name, array in load_file(path).items()})
     except (OSError, SafetensorError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} holds no prior of latents: {error!r}") from error
+        raise CheckpointError(f"{path} holds no tables of the entropy coder: {error!r}") from error
 
 
 @lru_cache(maxsize=1)
-def common_prior() -> FittedPrior:
-    """Return the prior for latents of any VAE."""
-    return load_prior(FILE)
+def common_tables() -> Tables:
+    """Return the tables that come with the package, for latents of any VAE."""
+    return load_tables(FILE)

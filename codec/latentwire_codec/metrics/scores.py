@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two images -> how much they differ; bytes -> bits per pixel. The project's only such formulas.
+"""Two images -> how much they differ; bytes -> bits per pixel.
 
-Every number in documents, model cards and benchmarks comes from here, so that they compare.
-All are computed on uint8 RGB `(H, W, 3)`, as published rate-distortion
-figures on Kodak are: no luma conversion, no cropped border.
+Every number in documents, model cards and benchmarks comes from here, so that they compare. All scores are computed on
+uint8 RGB `(H, W, 3)`, as published rate-distortion figures on Kodak are: no luma conversion, no cropped border.
 """
 
 import io
@@ -18,18 +17,16 @@ from latentwire_core.errors import TensorError
 from latentwire_core.formats import ImageFormat
 
 if TYPE_CHECKING:
-    import torch
+    from torch import Tensor
 
 _PEAK = 255.0
-_WINDOW_SIDE = 11
-_WINDOW_SIGMA = 1.5
-_SSIM_MIN_SIDE = _WINDOW_SIDE
+_SSIM_MIN_SIDE = 11
 _SSIMULACRA2_MIN_SIDE = 8
 _MS_SSIM_MIN_SIDE = 161  # the window still has to fit, with a step to spare, after four halvings
 
 
 def psnr(a: Pixels, b: Pixels) -> float:
-    """Two images -> peak signal-to-noise ratio in dB, `10 log10(255^2 / MSE)`.
+    """Map two images to their peak signal-to-noise ratio in dB, `10 log10(255^2 / MSE)`; needs no torch.
 
     The mean squared error runs over all pixels and the three RGB channels together.
 
@@ -41,7 +38,7 @@ def psnr(a: Pixels, b: Pixels) -> float:
         At least 0 dB; `inf` for equal images.
 
     Raises:
-        TensorError: not uint8 `(H, W, 3)`, or two shapes.
+        TensorError: an image is not uint8 `(H, W, 3)`, or the shapes differ.
     """
     _check_pair(a, b)
     difference = a.astype(np.float64) - b.astype(np.float64)
@@ -52,74 +49,61 @@ def psnr(a: Pixels, b: Pixels) -> float:
 
 
 def ssim(a: Pixels, b: Pixels) -> float:
-    """Two images -> structural similarity, at most 1 (equal).
-
-    Gaussian window of 11x11 with sigma 1.5, K1 = 0.01, K2 = 0.03, population covariance, only
-    where the window lies wholly inside; the mean over positions, then over the R, G and B maps.
+    """Map two images to their structural similarity, the mean over R, G and B; see `similarity.ssim`.
 
     Args:
         a: uint8 `(H, W, 3)`, H and W at least 11.
         b: the same shape.
 
     Returns:
-        -1..1, computed in float64.
+        -1..1, computed in float64; 1 for equal images.
 
     Raises:
-        TensorError: not uint8 `(H, W, 3)`, or two shapes.
+        TensorError: an image is not uint8 `(H, W, 3)`, or the shapes differ.
         ValueError: a side is below 11.
-
-    Source: Wang et al., "Image Quality Assessment: From Error Visibility to Structural
-    Similarity", 2004; computed by `pytorch_msssim`.
     """
-    from pytorch_msssim import ssim as compute
+    from latentwire_codec.metrics import similarity
 
     _check_pair(a, b)
     _check_side(a, "SSIM", _SSIM_MIN_SIDE)
-    return float(compute(_tensor(a), _tensor(b), data_range=_PEAK, win=_window()))
+    return float(similarity.ssim(_tensor(a), _tensor(b))[0].mean())
 
 
 def ms_ssim(a: Pixels, b: Pixels) -> float:
-    """Two images -> multi-scale structural similarity, at most 1 (equal).
+    """Map two images to their multi-scale structural similarity over five scales; see `similarity.ms_ssim`.
 
-    Five scales with the weights 0.0448, 0.2856, 0.3001, 0.2363 and 0.1333, each half the size of
-    the one before (2x2 mean; an odd side is padded with zeros first). Contrast and structure are
-    averaged over positions at each scale, luminance at the last; negative means count as 0. Each
-    of R, G and B has its own product, and the result is the mean of the three. The window and
-    the constants are those of `ssim`.
+    Each of R, G and B has its own product, and the result is the mean of the three. Negative means count as 0.
 
     Args:
         a: uint8 `(H, W, 3)`, H and W over 160.
         b: the same shape.
 
     Returns:
-        0..1, computed in float64. In dB, as papers plot it: `-10 log10(1 - ms_ssim)`.
+        0..1, computed in float64; 1 for equal images. In dB, as papers plot it: `-10 log10(1 - ms_ssim)`.
 
     Raises:
-        TensorError: not uint8 `(H, W, 3)`, or two shapes.
+        TensorError: an image is not uint8 `(H, W, 3)`, or the shapes differ.
         ValueError: a side is 160 or less.
-
-    Source: Wang et al., "Multi-scale structural similarity for image quality assessment", 2003;
-    computed by `pytorch_msssim`.
     """
-    from pytorch_msssim import ms_ssim as compute
+    from latentwire_codec.metrics import similarity
 
     _check_pair(a, b)
     _check_side(a, "MS-SSIM", _MS_SSIM_MIN_SIDE)
-    return float(compute(_tensor(a), _tensor(b), data_range=_PEAK, win=_window()))
+    return float(similarity.ms_ssim(_tensor(a), _tensor(b)).mean())
 
 
 def ssimulacra2(a: Pixels, b: Pixels) -> float:
-    """Two images -> SSIMULACRA2: over 90 no loss is seen; 70 is high, 50 medium, 30 low quality; it can be negative.
+    """Map two images to SSIMULACRA2: over 90 no loss is seen; 70 is high, 50 medium, 30 low quality.
 
     Args:
         a: the original, uint8 `(H, W, 3)`, H and W at least 8.
-        b: what became of it, the same shape. The order matters.
+        b: the distorted image, the same shape. The order matters.
 
     Returns:
-        100 or less.
+        100 or less; it can be negative.
 
     Raises:
-        TensorError: not uint8 `(H, W, 3)`, or two shapes.
+        TensorError: an image is not uint8 `(H, W, 3)`, or the shapes differ.
         ValueError: a side is below 8.
 
     Source: Sneyers, https://github.com/cloudinary/ssimulacra2; computed by the package `ssimulacra2` (extra `bench`).
@@ -133,10 +117,10 @@ def ssimulacra2(a: Pixels, b: Pixels) -> float:
 
 
 def bits_per_pixel(num_bytes: int, width: int, height: int) -> float:
-    """A file's length in bytes and its image's sides in pixels -> bits per pixel.
+    """Map a file's length in bytes and its image's sides in pixels to bits per pixel.
 
-    One pixel is one RGB triple, so uncompressed uint8 RGB has 24. Give the sides of the original
-    image, not of the padded one.
+    One pixel is one RGB triple, so that uncompressed uint8 RGB has 24. Give the sides of the original image, not of the
+    padded one.
 
     Raises:
         ValueError: the length is negative, or a side is below 1.
@@ -163,22 +147,10 @@ def _check_side(a: Pixels, metric: str, min_side: int) -> None:
         )
 
 
-def _tensor(pixels: Pixels) -> "torch.Tensor":
+def _tensor(pixels: Pixels) -> "Tensor":
+    """Map uint8 `(H, W, 3)` to float64 (1,3,H,W) in [0,1]."""
     import torch
 
-    # float64, because variances are differences of large squares: on a bright gradient with a few
-    # pixels off by one, float32 puts MS-SSIM at 44.4 dB instead of 42.4.
-    planes = torch.from_numpy(pixels.astype(np.float64)).permute(2, 0, 1)
-    return planes.unsqueeze(0).contiguous()
-
-
-def _window() -> "torch.Tensor":
-    """Nothing -> the Gaussian of one axis, `(3, 1, 1, 11)` float64, which sums to 1.
-
-    The library's own is float32, and that its sum misses 1 moved SSIM by 7e-6 on a photograph.
-    """
-    import torch
-
-    offsets = np.arange(_WINDOW_SIDE) - _WINDOW_SIDE // 2
-    weights = np.exp(-(offsets**2) / (2 * _WINDOW_SIGMA**2))
-    return torch.from_numpy(weights / weights.sum()).repeat(3, 1, 1, 1)
+    # float64, because variances are differences of large squares: on a bright gradient with a few pixels off by one,
+    # float32 puts MS-SSIM at 44.4 dB instead of 42.4.
+    return torch.from_numpy(pixels.astype(np.float64)).div_(_PEAK).permute(2, 0, 1).unsqueeze(0)

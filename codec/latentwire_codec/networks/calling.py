@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The classes of VAEs that run here, and how each is called: images -> mean and logvar, latents -> images.
 
-In diffusers an encoder answers `latent_dist`, `latents` or `latent`, and video VAEs want a time axis.
+In diffusers an encoder returns `latent_dist`, `latents` or `latent`, and video VAEs want a time axis.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 Call = Callable[[Any, Tensor], tuple[Tensor, ...]]
-"""(network, input batch) -> output batches; the network is Any because each VAE class has methods of its own."""
+"""Maps a network and an input batch to output batches; the network is Any: each VAE class has its own methods."""
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,9 @@ class Calling:
     """How one class is called.
 
     Attributes:
-        encode: images (B,3,H,W) -> mean and logvar, or the latents alone where there is no logvar; (B,C,h,w) each.
-        decode: raw latents (B,C,h,w) -> images (B,3,H,W).
+        encode: maps images (B,3,H,W) to mean and logvar, or to the latents alone where there is no logvar; (B,C,h,w)
+            each.
+        decode: maps raw latents (B,C,h,w) to images (B,3,H,W).
     """
 
     encode: Call
@@ -65,14 +66,14 @@ CALLINGS: Mapping[str, Calling] = {
     "AutoencoderKLQwenImage": FRAME,
     "AutoencoderKLWan": FRAME,
 }
-"""By class name; a class that is not here is refused."""
+"""How each class is called, by its name; any other class is refused."""
 
 
 def image_channels(config: Mapping[str, Any]) -> tuple[int, int]:
-    """Map the configuration of a class to the channels of the images that it takes and gives."""
+    """Map the configuration of a class to the channels of its input images and of its output images."""
     n_in = config.get("in_channels", config.get("input_channels", 3))
     n_out = config.get("out_channels", n_in)
-    # Wan 2.2 counts the channels after it has folded patches of this side into them; a pair is FLUX.2's, of latents.
+    # Wan 2.2 counts the channels after it has folded patches of this side into them. FLUX.2's pair is about latents.
     patch = config.get("patch_size")
     area = patch * patch if isinstance(patch, int) else 1
     return n_in // area, n_out // area

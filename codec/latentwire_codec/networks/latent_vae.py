@@ -4,11 +4,11 @@
     x ──┬─ klt: linear, 8x8 blocks -> C ────────────────(+)── mean      z ──┬─ iklt: linear, C -> 8x8 blocks ──(+)── y
         └─ residual: 1/4, then 1/8 of the resolution ────┴─── logvar        └─ residual: 1/8, 1/4, 1/2 ─────────┘
 
-`begin_with` makes the linear pair the Karhunen-Loeve transform of 8x8x3 blocks, the residuals start at zero: training
-begins at the best linear codec and can only add to it. There is no normalisation layer and no attention, so each output
-depends on a bounded neighbourhood and nothing on the image as a whole.
+`begin_with` makes the linear pair the Karhunen-Loeve transform of 8x8x3 blocks. The residuals start at zero, so that
+training begins at the best linear codec and can only add to it. There is no normalisation layer and no attention, so
+that each output depends on a bounded neighbourhood and never on the image as a whole.
 
-Plain torch: it trains and runs without diffusers. `pipeline_vae.py` gives it the face of a diffusers VAE.
+Plain torch: it trains and runs without diffusers. `pipeline_vae.py` gives it the interface of a diffusers VAE.
 """
 
 from collections import OrderedDict
@@ -40,7 +40,7 @@ def zero(layer: L) -> L:
 
 
 class Block(nn.Module):
-    """x + conv(relu(conv(relu(x)))): (B,n,H,W) -> (B,n,H,W)."""
+    """Residual block, x + conv(relu(conv(relu(x)))): (B,n,H,W) -> (B,n,H,W)."""
 
     def __init__(self, n: int) -> None:
         super().__init__()
@@ -58,18 +58,18 @@ def blocks(n: int, count: int) -> nn.Sequential:
 
 
 def down(n_in: int, n_out: int) -> nn.Conv2d:
-    """Halve the resolution: (B,n_in,H,W) -> (B,n_out,H/2,W/2)."""
+    """Build the layer that halves the resolution: (B,n_in,H,W) to (B,n_out,H/2,W/2)."""
     return nn.Conv2d(n_in, n_out, kernel_size=2, stride=2)
 
 
 def up(n_in: int, n_out: int) -> nn.Sequential:
-    """Double the resolution: (B,n_in,H,W) -> (B,n_out,2H,2W)."""
+    """Build the layers that double the resolution: (B,n_in,H,W) to (B,n_out,2H,2W)."""
     return nn.Sequential(nn.Conv2d(n_in, 4 * n_out, kernel_size=1), nn.PixelShuffle(2))
 
 
 @torch.no_grad()
 def pin_logvar(head: nn.Conv2d | nn.Linear, floor: float) -> None:
-    """Let the layer that gives the moments, mean before log-variance, give `floor` for every log-variance."""
+    """Make the layer of the moments, mean before log-variance, return `floor` for every log-variance."""
     half = len(head.weight) // 2
     head.weight[half:] = 0
     cast(Tensor, head.bias)[half:] = floor
@@ -109,7 +109,7 @@ class Encoder(nn.Module):
         return torch.cat([mean + self.klt(x), logvar.clamp(LOGVAR_MIN, LOGVAR_MAX)], dim=1)
 
     def pin_logvar(self) -> None:
-        """Set every log-variance to LOGVAR_MIN, whatever the image: a plain autoencoder's, as narrow as can be said.
+        """Set every log-variance to LOGVAR_MIN, whatever the image: the narrowest posterior, for a plain autoencoder.
 
         A sample is then the mode and e^(LOGVAR_MIN / 2) = 0.05 of standard normal noise. Nothing but weight decay
         moves it while neither noise nor KL is trained; pin it again before saving.
@@ -178,7 +178,7 @@ class LatentVAE(nn.Module):
         """Make the linear pair the principal components of the 8x8 blocks of images.
 
         Args:
-            batches: of images (B,3,H,W) in [-1,1], H and W multiples of 8.
+            batches: images (B,3,H,W) in [-1,1], H and W multiples of 8.
             unit_variance: give each latent variance 1, where the KL term wants it; else its axis has length 1.
         """
         klt, inverse = self.encoder.klt, cast(nn.Conv2d, self.decoder.iklt[0])

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our VAEs with the face of a diffusers VAE: images -> AutoencoderKLOutput, latents -> DecoderOutput.
+"""Our VAEs with the interface of a diffusers VAE: images -> AutoencoderKLOutput, latents -> DecoderOutput.
 
-They load and save in diffusers' format. The networks are those of `latent_vae.LatentVAE` and `vector_vae.VectorVAE`;
-the tensors have the same names in both classes of a pair, so either loads the other's weights.
+They load and save in diffusers' format. The networks are `latent_vae.LatentVAE` and `vector_vae.VectorVAE`; the tensors
+have the same names in both classes of a pair, so that either loads the other's weights.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from latentwire_codec.networks import latent_vae, vector_vae
 class PipelineVAE(ModelMixin, AutoencoderMixin, ConfigMixin):  # type: ignore[misc]
     """Images (B,3,H,W) in [-1,1] <-> raw latents (B,C,h,w), called as diffusers calls its VAEs.
 
-    A class of it has an `encoder`, images -> moments (B,2C,h,w), and a `decoder`, latents -> images.
+    A subclass has an `encoder`, which maps images to moments (B,2C,h,w), and a `decoder`, which maps latents to images.
     """
 
     _supports_gradient_checkpointing = False
@@ -40,7 +40,7 @@ class PipelineVAE(ModelMixin, AutoencoderMixin, ConfigMixin):  # type: ignore[mi
     def decode(
         self, z: Tensor, return_dict: bool = True, generator: torch.Generator | None = None
     ) -> DecoderOutput | tuple[Tensor]:
-        """Map raw latents (B,C,h,w) to images (B,3,H,W); `generator` is taken for the interface's sake."""
+        """Map raw latents (B,C,h,w) to images (B,3,H,W); `generator` is ignored, diffusers passes it."""
         sample = self.decoder(z)
         return DecoderOutput(sample=sample) if return_dict else (sample,)
 

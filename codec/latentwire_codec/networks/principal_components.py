@@ -2,8 +2,8 @@
 """Samples (n,D) -> the linear encoder and decoder that reconstruct them best, found without training.
 
 The best linear autoencoder is spanned by the principal components, the Karhunen-Loeve transform; with variance 1 a
-linear VAE ends there, but for some shrinking (Lucas et al., Don't Blame the ELBO!, arXiv 1911.02469, after Tipping and
-Bishop, Probabilistic PCA, 1999).
+linear VAE ends there, apart from some shrinking (Lucas et al., Don't Blame the ELBO!, arXiv 1911.02469, after Tipping
+and Bishop, Probabilistic PCA, 1999).
 """
 
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 MIN_STD = 0.01
-"""Of a component: one that varies by less, as where samples are fewer than components, is not blown up to 1."""
+"""The smallest standard deviation of a component that is scaled to 1; with few samples a component may vary by less."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def principal_components(batches: Iterable[Tensor], count: int, unit_variance: b
     """Map batches of samples, each (n,D), to the linear pair of their first components.
 
     Args:
-        batches: in all many more samples than there are components; components beyond their number stay quiet.
+        batches: many more samples in all than there are components; components beyond their number stay near 0.
         count: C, at most D.
         unit_variance: give each component variance 1; else its axis has length 1.
     """

@@ -9,7 +9,7 @@ residuals start at zero: an untrained network blurs, and training begins there i
 normalisation layer: an image's result depends on nothing else, and on drawn faces GroupNorm was measured to teach it
 nothing faster.
 
-Plain torch: it trains and runs without diffusers. `pipeline_vae.py` gives it the face of a diffusers VAE.
+Plain torch: it trains and runs without diffusers. `pipeline_vae.py` gives it the interface of a diffusers VAE.
 """
 
 import math
@@ -47,18 +47,19 @@ def widths_at(image_size: int, width: int) -> list[int]:
 
 
 def lowest_frequencies(count: int) -> tuple[Tensor, Tensor]:
-    """Map a number of latents to as many frequencies of a 16x16 RGB thumbnail: those that are strongest in photographs.
+    """Map a number of latents to as many frequencies of a 16x16 RGB thumbnail, the strongest ones in photographs.
 
-    They are of the orthonormal two-dimensional DCT-II of luma and of two differences of colours. The amplitudes of
-    photographs fall about as 1/frequency (Field, Relations between the statistics of natural images and the response
-    properties of cortical cells, 1987), and those of colour differences are about half of those of luma.
+    The frequencies belong to the orthonormal two-dimensional DCT-II of luma and of two differences of colours. The
+    amplitudes of photographs fall about as 1/frequency (Field, Relations between the statistics of natural images and
+    the response properties of cortical cells, 1987). The amplitudes of colour differences are about half as large as
+    those of luma.
 
     Args:
         count: 1..768.
 
     Returns:
-        the frequencies as orthonormal rows, float32 (count, 3*16*16), the strongest first; and what makes a coefficient
-        about as large as 1, float32 (count, 1).
+        the frequencies as orthonormal rows, float32 (count, 3*16*16), the strongest first; and the factors that make
+        their coefficients about 1, float32 (count, 1).
 
     Raises:
         ValueError: the count is out of range.
@@ -85,12 +86,12 @@ def linear(weight: Tensor) -> nn.Linear:
 
 
 def down(n_in: int, n_out: int) -> nn.Conv2d:
-    """Halve the resolution: (B,n_in,H,W) -> (B,n_out,H/2,W/2)."""
+    """Build the layer that halves the resolution: (B,n_in,H,W) to (B,n_out,H/2,W/2)."""
     return nn.Conv2d(n_in, n_out, kernel_size=3, stride=2, padding=1)
 
 
 def up(n_in: int, n_out: int) -> nn.ConvTranspose2d:
-    """Double the resolution: (B,n_in,H,W) -> (B,n_out,2H,2W)."""
+    """Build the layer that doubles the resolution: (B,n_in,H,W) to (B,n_out,2H,2W)."""
     # Kernel 4 at stride 2: each output sums four places, evenly, without a checkerboard.
     return nn.ConvTranspose2d(n_in, n_out, kernel_size=4, stride=2, padding=1)
 
@@ -203,7 +204,7 @@ class VectorVAE(nn.Module):
         """Make the linear pair the principal components of images.
 
         Args:
-            batches: of images (B,3,S,S) in [-1,1]; many more in all than there are latents.
+            batches: images (B,3,S,S) in [-1,1]; many more in all than there are latents.
             unit_variance: give each latent variance 1, where the KL term wants it; else its axis has length 1.
         """
         thumbnails = (self.encoder.thumbnail(images).flatten(1) for images in batches)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One face for every image VAE: float images <-> raw latents, and raw <-> scaled latents.
+"""Any image VAE: float images <-> raw latents, and raw <-> scaled latents.
 
-Latents are raw everywhere but in `to_scaled` and `to_raw`; no other module knows a scaling factor.
+Latents are raw everywhere except in `to_scaled` and `to_raw`; no other module applies a scaling factor.
 """
 
 import math
@@ -13,8 +13,9 @@ from torch import Tensor
 
 from latentwire_codec.checkpoints.checkpoint import Checkpoint
 from latentwire_codec.networks.calling import CALLINGS, image_channels
+from latentwire_codec.runtime.placement import DTYPE_NAMES, Placement
 from latentwire_codec.runtime.posterior import Posterior
-from latentwire_codec.runtime.precision import DTYPE_NAMES, Placement, Runtime
+from latentwire_codec.runtime.precision import Runtime
 from latentwire_codec.runtime.spec import AutoencoderSpec
 from latentwire_codec.runtime.tiling.footprint import Footprint, Half
 from latentwire_codec.runtime.tiling.tiled import Tiled, Tiling
@@ -42,7 +43,7 @@ class Autoencoder:
         images = torch.zeros(1, 3, *(fixed_size or (side, side)))
         footprint = Footprint.of(module, calling, images)
         self._runtime = Runtime(module, placement, partial(Tiled, calling=calling, tiling=tiling, footprint=footprint))
-        latents, *logvar = self._run("encode", images)
+        latents, *logvar = self._runtime.run("encode", images)
         channels = latents.shape[1]
         parameters = sum(parameter.numel() for parameter in module.parameters())
         self.spec = AutoencoderSpec(
@@ -68,15 +69,15 @@ class Autoencoder:
     def encode(
         self,
         images: Tensor,
-        on_retry: Callable[[list[int]], None] | None = None,
-        pause: Callable[[], None] | None = None,
+        on_retry: Callable[[list[int]], None] = lambda indices: None,
+        pause: Callable[[], None] = lambda: None,
     ) -> Posterior:
         """Map images to the posterior of their latents.
 
         Args:
-            images: float (B,3,H,W) in [-1,1], finite; H and W as `spec.check_images` wants them.
-            on_retry: told the indices of the images that were computed again in float32.
-            pause: called between the strips of a long execution; what it raises ends the execution.
+            images: float (B,3,H,W) in [-1,1], finite; of a size that `spec.check_images` accepts.
+            on_retry: called with the indices of the images that are computed again in float32.
+            pause: called between the strips of a long execution; an exception from it ends the execution.
 
         Returns:
             mean and logvar, each float32 (B,C,H/f,W/f), raw, on the CPU; logvar is None where the VAE has none.
@@ -86,23 +87,23 @@ class Autoencoder:
             NonFiniteError: the output is not finite even in float32.
         """
         self._check_images(images)
-        mean, *logvar = self._run("encode", images, on_retry, pause)
+        mean, *logvar = self._runtime.run("encode", images, on_retry, pause)
         return Posterior(mean.cpu(), logvar[0].cpu() if logvar else None)
 
     def decode(
         self,
         latents: Tensor,
         finish: Callable[[Tensor], Tensor] = lambda images: images,
-        on_retry: Callable[[list[int]], None] | None = None,
-        pause: Callable[[], None] | None = None,
+        on_retry: Callable[[list[int]], None] = lambda indices: None,
+        pause: Callable[[], None] = lambda: None,
     ) -> Tensor:
         """Map raw latents to images.
 
         Args:
-            latents: float (B,C,h,w), raw, finite; of a shape as `spec.check_latents` wants it.
+            latents: float (B,C,h,w), raw, finite; of a shape that `spec.check_latents` accepts.
             finish: applied to the images on the device before they are copied to the CPU, such as `pixels.to_uint8`.
-            on_retry: told the indices of the latents that were computed again in float32.
-            pause: called between the strips of a long execution; what it raises ends the execution.
+            on_retry: called with the indices of the latents that are computed again in float32.
+            pause: called between the strips of a long execution; an exception from it ends the execution.
 
         Returns:
             float32 (B,3,h*f,w*f), about [-1,1] and not clamped, through `finish`; on the CPU.
@@ -112,11 +113,11 @@ class Autoencoder:
             NonFiniteError: the output is not finite even in float32.
         """
         self.spec.check_latents(latents.shape)
-        (images,) = self._run("decode", latents, on_retry, pause)
+        (images,) = self._runtime.run("decode", latents, on_retry, pause)
         return finish(images).cpu()
 
     def decode_with_gradients(self, latents: Tensor) -> Tensor:
-        """Map raw latents to images as `decode` does, for gradients to flow back: at once, and nothing is checked.
+        """Map raw latents to images so that gradients flow back: at once, and without the checks of `decode`.
 
         Args:
             latents: float32 (B,C,h,w), on the device.
@@ -124,24 +125,24 @@ class Autoencoder:
         Returns:
             float32 (B,3,h*f,w*f), about [-1,1] and not clamped, on the device.
         """
-        (images,) = self._runtime.run_with_gradients(lambda network, batch: network.run_whole("decode", batch), latents)
+        (images,) = self._runtime.run_with_gradients("decode", latents)
         return images
 
     def to_scaled(self, raw: Tensor, scale: float | None = None, shift: float | None = None) -> Tensor:
-        """Map raw latents (B,C,h,w) to what a diffusion model works on: (raw - shift) * scale; None: its own."""
+        """Map raw latents (B,C,h,w) to scaled ones: (raw - shift) * scale; None: the model's own factors."""
         self.spec.check_latents(raw.shape)
         return (raw - _factors(shift, self.spec.shift)) * _factors(scale, self.spec.scale)
 
     def to_raw(self, scaled: Tensor, scale: float | None = None, shift: float | None = None) -> Tensor:
-        """Map scaled latents (B,C,h,w) to raw ones: scaled / scale + shift; None: the model's own."""
+        """Map scaled latents (B,C,h,w) to raw ones: scaled / scale + shift; None: the model's own factors."""
         self.spec.check_latents(scaled.shape)
         return scaled / _factors(scale, self.spec.scale) + _factors(shift, self.spec.shift)
 
     def check_latent_space(self, origin: Origin, made_by: str = "") -> None:
-        """Refuse latents of another space; those of unknown origin are let through.
+        """Refuse latents of another space; latents of unknown origin pass.
 
         Args:
-            origin: of the latents; `same_space` is the rule.
+            origin: where the latents come from; `same_space` is the rule.
             made_by: the name of the model that made them, where a payload says so.
 
         Raises:
@@ -155,33 +156,17 @@ class Autoencoder:
             )
 
     def approximates(self, half: Half, shape: Sequence[int]) -> bool:
-        """Tell whether one of images (B,3,H,W) or latents (B,C,h,w) is computed by its class's own tiling.
+        """Tell whether images (B,3,H,W) or latents (B,C,h,w) are computed by the tiling of their class.
 
-        That is so where its activations need more than their memory, and the class is not known in strips: then tiles
-        are blended, and the result differs from the whole image's.
+        The class tiles where the activations of one image need more memory than they may take, and the class cannot be
+        computed in strips. Its tiles are blended, so that the result differs from the result of the whole image.
         """
-        return bool(self._runtime.network.approximates(half, shape))
-
-    def _run(
-        self,
-        half: Half,
-        batch: Tensor,
-        on_retry: Callable[[list[int]], None] | None = None,
-        pause: Callable[[], None] | None = None,
-    ) -> tuple[Tensor, ...]:
-        def call(network: Tiled, placed: Tensor) -> tuple[Tensor, ...]:
-            return network.run(half, placed, pause or _no_pause)
-
-        return self._runtime.run(call, batch, on_retry)
+        return self._runtime.network.approximates(half, shape)
 
     def _check_images(self, images: Tensor) -> None:
         if images.ndim != 4 or images.shape[1] != 3:
             raise TensorError(f"images have the shape {tuple(images.shape)}; (B, 3, H, W) is needed")
         self.spec.check_images(*images.shape[2:])
-
-
-def _no_pause() -> None:
-    pass
 
 
 def _each(numbers: tuple[float, ...], name: str, channels: int) -> tuple[float, ...]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The diagonal Gaussian that an encoder gives: mean and log-variance -> mode or seeded sample."""
+"""An encoder's diagonal Gaussian: mean and log-variance -> mode or seeded sample."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

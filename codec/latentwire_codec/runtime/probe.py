@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A VAE at work and a few images -> the spread of its scaled latents, which tells SD 1.x and SDXL weights apart.
 
-Their networks are the same, and their factors make the spread of each one's latents about 1 on photographs. With the
-other's factor it is 0.13025 / 0.18215 = 0.72 or 1.4, and every image that a pipeline makes is washed out or burnt.
+Both have the same network, and the factor of each makes the spread of its latents about 1 on photographs. With the
+factor of the other the spread is 0.13025 / 0.18215 = 0.72 or 1.4, and every image of a pipeline is washed out or burnt.
 """
 
 import logging
@@ -19,7 +19,7 @@ log = logging.getLogger("latentwire")
 
 IMAGES, SIDE = 4, 96
 LEAVES = 200
-# Halfway, as factors go, from 1 to the spread of a mix-up, and as far on the other side of it.
+# From the geometric middle between 1 and the spread of a mix-up to as far on the other side of that spread.
 LOW, HIGH = (0.60, 0.845), (1.18, 1.66)
 FACTORS = {
     family.name: family.scaling.scale for family in FAMILIES if family.scaling and family.name in {"sd1", "sdxl"}
@@ -55,7 +55,7 @@ def scaled_spread(autoencoder: Autoencoder, images: Tensor) -> float:
 
 
 def mixed_up(spread: float, scale: tuple[float, ...]) -> str:
-    """Map the spread of scaled latents and their scale to the family whose weights these rather are; "": it fits."""
+    """Map the spread of scaled latents and their scale to the family that fits better; "": the scale is right."""
     if scale == FACTORS["sdxl"] and LOW[0] < spread < LOW[1]:
         return "sd1"
     if scale == FACTORS["sd1"] and HIGH[0] < spread < HIGH[1]:
@@ -67,8 +67,8 @@ def warn_of_mix_up(source: str, autoencoder: Autoencoder) -> None:
     """Log a warning where a VAE that may be SD 1.x's or SDXL's has the other's scale.
 
     Args:
-        source: what the warning calls it.
-        autoencoder: of another network it is not tried at all.
+        source: the name of the VAE in the warning.
+        autoencoder: the VAE; it is not tried where its network is neither family's.
     """
     spec = autoencoder.spec
     if not {family.name for family in candidates(spec.class_name, spec.config)}.issuperset(FACTORS):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a VAE is, as a plain record, and the shapes that it takes. No torch."""
+"""The facts about a VAE as a plain record, and the shapes that it accepts. No torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from latentwire_core.errors import TensorError
 
 @dataclass(frozen=True)
 class AutoencoderSpec:
-    """What a VAE is, as far as its callers need to know.
+    """The facts about a VAE that its callers need.
 
     Attributes:
         class_name: the class of its network, such as `AutoencoderKL`.
         config: the configuration of that class.
-        latent_space: the identity of its latents (`latentwire-f8c4@3`); empty where it has none.
+        latent_space: the identity of its latents (`latentwire-f8c4@3`); empty: unnamed.
         weights_digest: SHA-256 over its tensors, 64 hex digits.
         file_sha256: SHA-256 of its weights file where it is a single one, else empty.
         latent_channels: C, derived from the network.
@@ -26,11 +26,11 @@ class AutoencoderSpec:
         latent_units: C numbers: the rounding steps at which an error in any channel costs as much in the decoded image,
             about its standard deviation; None: not measured.
         parameters: number of parameters.
-        weights_bytes: what the weights take in memory, with the forms that rewrites need, and with the float32 copy
-            beside half precision.
-        device: where it runs.
-        dtype: what it computes in, `float32`, `bfloat16` or `float16`.
-        has_logvar: whether its posterior has a log-variance; without one there is the mode only.
+        weights_bytes: memory of the weights, with the forms that rewrites need, and with the float32 copy beside half
+            precision.
+        device: the torch device that it runs on.
+        dtype: the dtype that it computes in, `float32`, `bfloat16` or `float16`.
+        has_logvar: whether its posterior has a log-variance; without it there is only the mode.
     """
 
     class_name: str
@@ -54,7 +54,7 @@ class AutoencoderSpec:
         """Refuse a size of raw images, in pixels, that the network does not take.
 
         Raises:
-            TensorError: it is not the fixed size, or a side is no multiple of f.
+            TensorError: the size is not the fixed size, or a side is no multiple of f.
         """
         f, fixed = self.downsample_factor, self.fixed_size
         if fixed is None:
@@ -69,7 +69,7 @@ class AutoencoderSpec:
         """Refuse a shape of latents that the network does not take.
 
         Raises:
-            TensorError: it is not (B,C,h,w), or h and w are not those of the fixed size.
+            TensorError: the shape is not (B,C,h,w), or h and w do not follow from the fixed size.
         """
         fits, sides = len(shape) == 4 and shape[1] == self.latent_channels and min(shape) > 0, "h, w"
         if self.fixed_size is not None:

@@ -18,8 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from latentwire_codec.metrics.pairs import as_float, float_pair
-from latentwire_codec.metrics.similarity import ms_ssim_loss
+from latentwire_codec.metrics.similarity import as_float, float_pair, ms_ssim_loss
 from latentwire_core.errors import TensorError
 from latentwire_train.loss.lpips import Lpips
 from latentwire_train.loss_weights import LossWeights

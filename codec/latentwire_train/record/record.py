@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from latentwire_codec.images import pixels
-from latentwire_codec.runtime.precision import DTYPES
+from latentwire_codec.runtime.placement import DTYPES
 from latentwire_train.config import Family, TrainingConfig
 from latentwire_train.data.folder import ImageSource, Problem, Subset
 from latentwire_train.data.source import TrainingData, measuring_framing

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from latentwire_codec.images import geometry
 from latentwire_codec.images.files import read_image, read_size, write_image
-from latentwire_codec.lat.payload import Origin, compress_latents, decompress_latents
+from latentwire_codec.lat.payload import Provenance, compress_latents, decompress_latents
 from latentwire_codec.runtime.autoencoder import Autoencoder
 from latentwire_codec.runtime.posterior import Posterior
 from latentwire_codec.runtime.spec import AutoencoderSpec
@@ -154,10 +154,10 @@ def compress(
         TensorError: the latents are more, or larger, than the format holds.
         RequestTooLarge: the payloads don't fit into one message.
     """
-    origin = Origin(name, spec.latent_space, spec.weights_digest, size)
+    provenance = Provenance(name, spec.latent_space, spec.weights_digest, size)
     kept = latents.values.half() if quality == LOSSLESS else latents.values
     payloads = [
-        compress_latents(one.numpy(), quality, units=units, origin=origin)
+        compress_latents(one.numpy(), quality, units=units, provenance=provenance)
         for one, units in zip(kept, latents.units or (spec.latent_units,) * len(kept), strict=True)
     ]
     _check_answer(sum(map(len, payloads)), "a lower quality", config)

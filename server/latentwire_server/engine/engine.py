@@ -26,10 +26,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from latentwire_codec.lat.optimise import Refinement
+from latentwire_codec.lat.optimise import LatentOptimisation
 from latentwire_codec.load import load_autoencoder
 from latentwire_codec.runtime.autoencoder import Autoencoder
-from latentwire_codec.runtime.precision import Placement
+from latentwire_codec.runtime.placement import Placement
 from latentwire_core.errors import UnknownModel
 from latentwire_server.config import MIB, ModelSource, ServerConfig
 from latentwire_server.engine import coding
@@ -186,7 +186,7 @@ class Engine:
                 batch, size = prepared
                 fit = None
                 if job.lat_quality is not None and job.refinement:
-                    fit = Fit(Refinement(job.refinement), job.lat_quality, size)
+                    fit = Fit(LatentOptimisation(job.refinement), job.lat_quality, size)
                 task = Task(name, model, "encode", tuple(batch.shape[1:]), batch.dtype, fit)
                 height, width = coding.sides(batch)
                 run = await self._compute(task, batch, height * width, caller)

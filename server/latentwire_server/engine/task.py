@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from latentwire_codec.images import pixels
-from latentwire_codec.lat.optimise import Refinement
-from latentwire_codec.lat.payload import refine_latents
+from latentwire_codec.lat.images import optimise_latents
+from latentwire_codec.lat.optimise import LatentOptimisation
 from latentwire_codec.runtime.autoencoder import Autoencoder
 from latentwire_codec.runtime.tiling.footprint import Half
 from latentwire_core.errors import NonFiniteError
@@ -23,7 +23,7 @@ PASSES_PER_ITERATION = 3
 class Fit:
     """How encoded latents are fitted to their images before they become payloads."""
 
-    refinement: Refinement
+    refinement: LatentOptimisation
     quality: str | float
     """Of the payloads, not lossless."""
     image_size: tuple[int, int]
@@ -120,7 +120,7 @@ def _fitted(
     height, width = fit.image_size
     fitted, units = zip(
         *(
-            refine_latents(one, image, fit.quality, fit.refinement, model=model, pause=pause)
+            optimise_latents(one, image, fit.quality, fit.refinement, model=model, pause=pause)
             for one, image in zip(latents.split(1), padded[:, :, :height, :width].split(1), strict=True)
         ),
         strict=True,

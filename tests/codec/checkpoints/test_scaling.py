@@ -9,7 +9,14 @@ import pytest
 import torch
 
 from latentwire_codec.checkpoints.families import BY_NAME, Family
-from latentwire_codec.checkpoints.scaling import Evidence, Wish, in_config, resolve, told_by, told_by_batch_norm
+from latentwire_codec.checkpoints.scaling import (
+    Detected,
+    Requested,
+    declared_by,
+    declared_by_batch_norm,
+    in_config,
+    resolve,
+)
 from latentwire_core.errors import CheckpointError
 from latentwire_core.scaling import Scaling
 
@@ -19,20 +26,20 @@ TINY = [BY_NAME[name] for name in ("taesd", "taesdxl")]
 DEFAULT = {"scaling_factor": 0.18215, "shift_factor": None}
 
 
-def evidence(
+def detected(
     candidates: list[Family],
-    told: Mapping[str, Any] | None = None,
+    declared: Mapping[str, Any] | None = None,
     family: str = "",
     defaults: bool = False,
-) -> Evidence:
+) -> Detected:
     """What is known of a VAE of the class whose own factor is 0.18215."""
-    told = told or {}
-    return Evidence(Path("any.safetensors"), {**DEFAULT, **told}, told, {}, candidates, family, defaults)
+    declared = declared or {}
+    return Detected(Path("any.safetensors"), {**DEFAULT, **declared}, declared, {}, candidates, family, defaults)
 
 
-def refused(wish: Wish, known: Evidence) -> str:
+def refused(requested: Requested, known: Detected) -> str:
     with pytest.raises(CheckpointError) as caught:
-        resolve(wish, known)
+        resolve(requested, known)
     return str(caught.value)
 
 
@@ -40,145 +47,145 @@ def refused(wish: Wish, known: Evidence) -> str:
 
 
 def test_the_caller_s_numbers_stand_over_everything() -> None:
-    known = evidence(SD, {"scaling_factor": 0.13025}, "sdxl")
-    assert resolve(Wish(scale=0.5, shift=0.25), known) == (Scaling((0.5,), (0.25,)), "")
-    assert resolve(Wish(scale=[1, 2, 3, 4], shift=(0, 0, 0, 1)), known)[0] == Scaling((1, 2, 3, 4), (0, 0, 0, 1))
+    known = detected(SD, {"scaling_factor": 0.13025}, "sdxl")
+    assert resolve(Requested(scale=0.5, shift=0.25), known) == (Scaling((0.5,), (0.25,)), "")
+    assert resolve(Requested(scale=[1, 2, 3, 4], shift=(0, 0, 0, 1)), known)[0] == Scaling((1, 2, 3, 4), (0, 0, 0, 1))
 
 
 def test_a_configuration_stands_over_the_family() -> None:
-    told = {"scaling_factor": 0.5, "shift_factor": 0.125}
-    assert resolve(Wish(), evidence(SD, told, "sdxl"))[0] == Scaling((0.5,), (0.125,))
-    assert resolve(Wish(latent_space="sdxl"), evidence(SD, told)) == (Scaling((0.5,), (0.125,)), "sdxl")
+    declared = {"scaling_factor": 0.5, "shift_factor": 0.125}
+    assert resolve(Requested(), detected(SD, declared, "sdxl"))[0] == Scaling((0.5,), (0.125,))
+    assert resolve(Requested(latent_space="sdxl"), detected(SD, declared)) == (Scaling((0.5,), (0.125,)), "sdxl")
 
 
 def test_the_family_that_the_caller_names_stands_over_the_one_that_is_shown() -> None:
-    assert resolve(Wish(latent_space="sdxl"), evidence(SD, family="sd1")) == (Scaling((0.13025,)), "sdxl")
+    assert resolve(Requested(latent_space="sdxl"), detected(SD, family="sd1")) == (Scaling((0.13025,)), "sdxl")
 
 
 def test_a_name_over_another_family_s_factors_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    resolve(Wish(latent_space="sdxl"), evidence(SD, {"scaling_factor": 0.13025}))
+    resolve(Requested(latent_space="sdxl"), detected(SD, {"scaling_factor": 0.13025}))
     assert not caplog.messages
-    resolve(Wish(latent_space="sdxl"), evidence(SD, {"scaling_factor": 0.18215}))
+    resolve(Requested(latent_space="sdxl"), detected(SD, {"scaling_factor": 0.18215}))
     assert "named sdxl, but scaled as none of that family's are: by 0.18215" in caplog.text
     assert "sdxl (scale 0.13025, shift 0)" in caplog.text
 
 
 @pytest.mark.parametrize(
-    ("told", "message"),
+    ("declared", "message"),
     [
         ({"shift_factor": 0.2}, "tells shift_factor, but no scaling_factor"),
         ({"latents_mean": [0.0] * 4}, "tells latents_mean, but no latents_std"),
         ({"latents_std": [1.0] * 4, "scaling_factor": 0.5}, "tells latents_std, but no latents_mean"),
     ],
 )
-def test_half_of_what_belongs_together_is_refused(told: Mapping[str, Any], message: str) -> None:
-    assert message in refused(Wish(), evidence(SD, told, "sd1"))
+def test_half_of_what_belongs_together_is_refused(declared: Mapping[str, Any], message: str) -> None:
+    assert message in refused(Requested(), detected(SD, declared, "sd1"))
 
 
 def test_a_family_that_is_shown_has_its_factors() -> None:
-    assert resolve(Wish(), evidence(SD, family="sd1")) == (Scaling((0.18215,)), "sd1")
-    assert resolve(Wish(), evidence(SD16, family="flux1")) == (Scaling((0.3611,), (0.1159,)), "flux1")
+    assert resolve(Requested(), detected(SD, family="sd1")) == (Scaling((0.18215,)), "sd1")
+    assert resolve(Requested(), detected(SD16, family="flux1")) == (Scaling((0.3611,), (0.1159,)), "flux1")
 
 
 def test_a_network_that_only_one_family_has_decides() -> None:
     upscaler = BY_NAME["sd-x4-upscaler"]
-    assert resolve(Wish(), evidence([upscaler])) == (Scaling((0.08333,)), "sd-x4-upscaler")
+    assert resolve(Requested(), detected([upscaler])) == (Scaling((0.08333,)), "sd-x4-upscaler")
 
 
 def test_where_families_agree_on_the_factors_only_the_name_is_open() -> None:
-    assert resolve(Wish(), evidence(TINY)) == (Scaling((1.0,)), "")
+    assert resolve(Requested(), detected(TINY)) == (Scaling((1.0,)), "")
 
 
 def test_the_class_s_own_factor_stands_for_folders_only() -> None:
-    assert resolve(Wish(), evidence([], defaults=True)) == (Scaling((0.18215,)), "")
-    assert "its scaling is not known" in refused(Wish(), evidence([]))
+    assert resolve(Requested(), detected([], defaults=True)) == (Scaling((0.18215,)), "")
+    assert "its scaling is not known" in refused(Requested(), detected([]))
 
 
 # What is refused
 
 
 def test_where_nothing_tells_the_candidates_and_the_remedies_are_named() -> None:
-    message = refused(Wish(), evidence(SD))
+    message = refused(Requested(), detected(SD))
     assert "sd1 (scale 0.18215, shift 0) or sdxl (scale 0.13025, shift 0) or playground25" in message
     assert "give latent_space (a family's name) or scale, for a server as --latent-space or --scale, or" in message
     assert "put any.json beside it" in message
 
 
 def test_a_family_that_has_no_such_network_does_not_decide() -> None:
-    assert "its tensors fit sd1" in refused(Wish(latent_space="flux1"), evidence(SD))
-    assert "its tensors fit sd1" in refused(Wish(), evidence(SD, family="flux1"))
+    assert "its tensors fit sd1" in refused(Requested(latent_space="flux1"), detected(SD))
+    assert "its tensors fit sd1" in refused(Requested(), detected(SD, family="flux1"))
 
 
 def test_a_space_of_one_s_own_decides_nothing() -> None:
-    assert "its scaling is not known" in refused(Wish(latent_space="mine@1"), evidence(SD))
-    assert resolve(Wish(scale=2, latent_space="mine@1"), evidence(SD)) == (Scaling((2.0,)), "mine@1")
+    assert "its scaling is not known" in refused(Requested(latent_space="mine@1"), detected(SD))
+    assert resolve(Requested(scale=2, latent_space="mine@1"), detected(SD)) == (Scaling((2.0,)), "mine@1")
 
 
 def test_a_shift_without_a_scale_is_refused() -> None:
-    assert "give scale too" in refused(Wish(shift=0.5), evidence(SD))
+    assert "give scale too" in refused(Requested(shift=0.5), detected(SD))
 
 
 def test_a_scale_without_a_shift_is_refused_where_latents_of_that_shape_are_shifted() -> None:
-    message = refused(Wish(scale=0.36), evidence(SD16))
+    message = refused(Requested(scale=0.36), detected(SD16))
     assert "scale is 0.36, which is none of sd3 (scale 1.5305, shift 0.0609) or flux1" in message
     assert "give shift too" in message
 
 
 @pytest.mark.parametrize("number", ["large", [1.0, "x"], object()])
 def test_what_is_no_number_is_refused(number: Any) -> None:
-    assert "give a number, or one for each channel" in refused(Wish(scale=1.0, shift=number), evidence(SD))
+    assert "give a number, or one for each channel" in refused(Requested(scale=1.0, shift=number), detected(SD))
     with pytest.raises(CheckpointError):
-        told_by({"scaling_factor": number})
+        declared_by({"scaling_factor": number})
 
 
 @pytest.mark.parametrize("scale", [0.0, float("nan"), float("inf"), [1.0, 0.0]])
 def test_a_scale_that_cannot_be_undone_is_refused(scale: Any) -> None:
-    assert "cannot be undone" in refused(Wish(scale=scale), evidence(SD))
+    assert "cannot be undone" in refused(Requested(scale=scale), detected(SD))
 
 
 # What completes what
 
 
 def test_a_family_s_scale_brings_its_shift_and_its_name() -> None:
-    assert resolve(Wish(scale=0.3611), evidence(SD16)) == (Scaling((0.3611,), (0.1159,)), "flux1")
-    assert resolve(Wish(scale=0.13025), evidence(SD)) == (Scaling((0.13025,), (0.0,)), "sdxl")
+    assert resolve(Requested(scale=0.3611), detected(SD16)) == (Scaling((0.3611,), (0.1159,)), "flux1")
+    assert resolve(Requested(scale=0.13025), detected(SD)) == (Scaling((0.13025,), (0.0,)), "sdxl")
 
 
 def test_a_scale_leaves_the_shift_of_the_configuration() -> None:
-    told = {"scaling_factor": 0.5, "shift_factor": 0.125}
-    assert resolve(Wish(scale=2), evidence([], told))[0] == Scaling((2.0,), (0.125,))
+    declared = {"scaling_factor": 0.5, "shift_factor": 0.125}
+    assert resolve(Requested(scale=2), detected([], declared))[0] == Scaling((2.0,), (0.125,))
 
 
 def test_a_scale_leaves_the_shift_where_one_family_alone_has_the_network() -> None:
     wan = BY_NAME["wan21"]
     assert wan.scaling is not None
-    assert resolve(Wish(scale=0.5), evidence([wan]))[0] == Scaling((0.5,), wan.scaling.shift)
-    known = Evidence(
+    assert resolve(Requested(scale=0.5), detected([wan]))[0] == Scaling((0.5,), wan.scaling.shift)
+    known = Detected(
         where=Path("any.safetensors"),
         config={"latent_channels": 1},
-        told={},
+        declared={},
         tensors={"bn.running_mean": torch.full((4,), 3.0), "bn.running_var": torch.ones(4)},
         candidates=[BY_NAME["flux2"]],
         family="",
         defaults=False,
     )
-    assert resolve(Wish(scale=0.5), known)[0] == Scaling((0.5,), (3.0,))
+    assert resolve(Requested(scale=0.5), known)[0] == Scaling((0.5,), (3.0,))
 
 
 def test_a_shift_leaves_the_scale_that_is_known() -> None:
-    assert resolve(Wish(shift=0.5), evidence(SD, family="sd1")) == (Scaling((0.18215,), (0.5,)), "")
+    assert resolve(Requested(shift=0.5), detected(SD, family="sd1")) == (Scaling((0.18215,), (0.5,)), "")
 
 
 def test_a_scale_of_no_family_s_is_taken_unshifted_where_none_is_shifted() -> None:
-    assert resolve(Wish(scale=0.7), evidence(SD)) == (Scaling((0.7,), (0.0,)), "")
-    assert resolve(Wish(scale=0.7), evidence([])) == (Scaling((0.7,), (0.0,)), "")
+    assert resolve(Requested(scale=0.7), detected(SD)) == (Scaling((0.7,), (0.0,)), "")
+    assert resolve(Requested(scale=0.7), detected([])) == (Scaling((0.7,), (0.0,)), "")
 
 
 # Names
 
 
 @pytest.mark.parametrize(
-    ("told", "space"),
+    ("declared", "space"),
     [
         ({"scaling_factor": 0.18215}, "sd1"),
         ({"scaling_factor": 0.13025}, "sdxl"),
@@ -194,14 +201,14 @@ def test_a_scale_of_no_family_s_is_taken_unshifted_where_none_is_shifted() -> No
         ),
     ],
 )
-def test_a_known_network_with_known_factors_has_a_known_space(told: dict[str, Any], space: str) -> None:
-    assert resolve(Wish(), evidence(SD, told))[1] == space
-    assert resolve(Wish(), evidence([], told))[1] == told.get("latent_space", "")
-    assert resolve(Wish(latent_space="yours"), evidence(SD, told))[1] == "yours"
+def test_a_known_network_with_known_factors_has_a_known_space(declared: dict[str, Any], space: str) -> None:
+    assert resolve(Requested(), detected(SD, declared))[1] == space
+    assert resolve(Requested(), detected([], declared))[1] == declared.get("latent_space", "")
+    assert resolve(Requested(latent_space="yours"), detected(SD, declared))[1] == "yours"
 
 
 def test_a_configuration_that_names_a_family_has_its_factors() -> None:
-    assert resolve(Wish(), evidence(SD, {"latent_space": "sdxl"})) == (Scaling((0.13025,)), "sdxl")
+    assert resolve(Requested(), detected(SD, {"latent_space": "sdxl"})) == (Scaling((0.13025,)), "sdxl")
 
 
 # Written down again
@@ -239,10 +246,10 @@ def test_a_configuration_tells_the_factors_that_were_decided(
     written = in_config(scaling, config)
     assert written == {**config, **changes}
     if "batch_norm_eps" not in config:
-        told = told_by(written)
-        assert told is not None
-        assert {*told.scale} == {*scaling.scale}
-        assert {*told.shift} == {*scaling.shift}
+        declared = declared_by(written)
+        assert declared is not None
+        assert {*declared.scale} == {*scaling.scale}
+        assert {*declared.shift} == {*scaling.shift}
 
 
 # Weights that hold the factors
@@ -253,10 +260,10 @@ def test_a_batch_norm_is_pooled_over_the_four_places_of_a_patch() -> None:
     patches = torch.randn(20_000, 2, 4) * (torch.arange(8.0).reshape(2, 4) + 1) + torch.arange(8.0).reshape(2, 4)
     flat = patches.reshape(-1, 8)
     tensors = {"bn.running_mean": flat.mean(0), "bn.running_var": flat.var(0)}
-    scaling = told_by_batch_norm(tensors, {"latent_channels": 2})
+    scaling = declared_by_batch_norm(tensors, {"latent_channels": 2})
     assert scaling is not None
     for channel in range(2):
         scaled = (patches[:, channel] - scaling.shift[channel]) * scaling.scale[channel]
         assert float(scaled.mean()) == pytest.approx(0, abs=1e-3)
         assert float(scaled.std()) == pytest.approx(1, abs=1e-3)
-    assert told_by_batch_norm({}, {}) is None
+    assert declared_by_batch_norm({}, {}) is None

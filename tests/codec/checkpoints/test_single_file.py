@@ -85,8 +85,8 @@ def test_the_network_follows_from_the_shapes(tmp_path: Path, widths: tuple[int, 
         save_file(tensors, tmp_path / f"{name}.safetensors")
         checkpoint = load_checkpoint(str(tmp_path / f"{name}.safetensors"), scale=1, shift=0)
         check(checkpoint, module)
-        told = {"block_out_channels": list(widths), **config}
-        assert {key: checkpoint.config[key] for key in told} == told
+        declared = {"block_out_channels": list(widths), **config}
+        assert {key: checkpoint.config[key] for key in declared} == declared
 
 
 def test_one_vae_has_one_digest_in_every_layout(kl: Any, tmp_path: Path) -> None:
@@ -197,8 +197,8 @@ def test_a_full_checkpoint_without_a_vae_is_refused(tmp_path: Path) -> None:
 
 def test_the_file_beside_tells_what_the_tensors_do_not(kl: Any, tmp_path: Path) -> None:
     save_file(to_ldm(kl.state_dict(), 2), tmp_path / "any.safetensors")
-    told = {"scaling_factor": 0.25, "shift_factor": 0.5, "latent_space": "mine@1", "force_upcast": False}
-    (tmp_path / "any.json").write_text(json.dumps(told))
+    declared = {"scaling_factor": 0.25, "shift_factor": 0.5, "latent_space": "mine@1", "force_upcast": False}
+    (tmp_path / "any.json").write_text(json.dumps(declared))
     (tmp_path / "config.json").write_text("{}")
     checkpoint = load_checkpoint(str(tmp_path / "any.safetensors"))
     check(checkpoint, kl)
@@ -213,12 +213,12 @@ def test_our_own_keys_in_the_file_beside_are_kept_and_not_warned_of(
     monkeypatch.setattr(logging.getLogger("diffusers"), "propagate", True)
     caplog.set_level(logging.WARNING, logger="diffusers")  # whatever another test has left
     save_file(to_ldm(kl.state_dict(), 2), tmp_path / "any.safetensors")
-    told = {"scaling_factor": 0.25, "latent_space": "mine@1", "latent_units": [1, 2, 3, 4]}
-    (tmp_path / "any.json").write_text(json.dumps(told))
+    declared = {"scaling_factor": 0.25, "latent_space": "mine@1", "latent_units": [1, 2, 3, 4]}
+    (tmp_path / "any.json").write_text(json.dumps(declared))
     checkpoint = load_checkpoint(str(tmp_path / "any.safetensors"))
     assert (checkpoint.config["latent_space"], checkpoint.latent_units) == ("mine@1", [1, 2, 3, 4])
     assert caplog.messages == []
-    (tmp_path / "any.json").write_text(json.dumps({**told, "scaling_facter": 1}))
+    (tmp_path / "any.json").write_text(json.dumps({**declared, "scaling_facter": 1}))
     load_checkpoint(str(tmp_path / "any.safetensors"))
     assert any("scaling_facter" in message for message in caplog.messages)
 

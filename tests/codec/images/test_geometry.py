@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import skimage.data
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -91,6 +91,9 @@ def test_crop_outside_the_image_is_refused(height: int, width: int) -> None:
 
 @unhurried
 @given(height=sides, width=sides, new_height=sides, new_width=sides)
+# The side of the kept box, 17 / (17 / 7), is rounded to more than 7.
+@example(height=5, width=7, new_height=1, new_width=17)
+@example(height=7, width=5, new_height=17, new_width=1)
 def test_resize_to_cover_has_the_size_asked_for(height: int, width: int, new_height: int, new_width: int) -> None:
     assert resize_to_cover(noise(height, width), new_width, new_height).shape == (
         new_height,

@@ -17,16 +17,16 @@ import numpy as np
 import numpy.typing as npt
 
 from latentwire_codec.lat import coder
-from latentwire_codec.lat.payload import Latents, Origin, compress_latents, decompress_latents
-from latentwire_codec.lat.side_information import Prediction
-from latentwire_codec.lat.tables import common_prior
+from latentwire_codec.lat.payload import Latents, Provenance, compress_latents, decompress_latents
+from latentwire_codec.lat.side_information import SideInformation
+from latentwire_codec.lat.tables import common_tables
 from latentwire_core import container
 from latentwire_core.container import Header, Sections
 
 FOLDER = Path(__file__).parents[2] / "golden"
 Shape = tuple[int, int, int]
 Random = np.random.Generator
-UNKNOWN = Origin()
+UNKNOWN = Provenance()
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Case:
     make: Callable[[Random], Latents]
     quality: str | float = "cache"
     units: tuple[float, ...] | None = None
-    origin: Origin = UNKNOWN
+    provenance: Provenance = UNKNOWN
 
 
 def normal(*shape: int) -> Callable[[Random], Latents]:
@@ -87,13 +87,13 @@ def half_constants(random: Random) -> Latents:
     return np.broadcast_to(np.array([-0.0, 1.0, 65504.0], np.float16)[:, None, None], (3, 5, 6)).copy()
 
 
-PHOTOGRAPH = Origin("f8c4", "latentwire-f8c4@3", "00112233445566778899aabbccddeeff", (101, 70))
-LONG_NAMES = Origin("m" * 255, "ä" * 127 + "x", "ff" * 32, (1, 2**32 - 1))
+PHOTOGRAPH = Provenance("f8c4", "latentwire-f8c4@3", "00112233445566778899aabbccddeeff", (101, 70))
+LONG_NAMES = Provenance("m" * 255, "ä" * 127 + "x", "ff" * 32, (1, 2**32 - 1))
 CASES = {
     "one-place": Case(normal(1, 1, 1)),
     "row": Case(normal(1, 1, 37)),
     "column": Case(normal(2, 29, 1), "high"),
-    "odd-sides": Case(smooth(4, 13, 9), origin=PHOTOGRAPH),
+    "odd-sides": Case(smooth(4, 13, 9), provenance=PHOTOGRAPH),
     "own-weights": Case(smooth(2, 33, 32), "medium"),
     "smooth": Case(smooth(4, 32, 32), "cache", (1.0, 0.5, 0.75, 0.3), PHOTOGRAPH),
     "coarse": Case(smooth(4, 24, 20), "low"),
@@ -104,8 +104,8 @@ CASES = {
     "outliers": Case(outliers),
     "low-bits": Case(normal(2, 9, 7), 1e-4),
     "most-low-bits": Case(lambda random: random.uniform(-1, 1, (3, 6, 7)), 2.0**-22, (1.0,) * 3),
-    "long-names": Case(normal(1, 2, 2), origin=LONG_NAMES),
-    "half": Case(half(4, 9, 9), "lossless", origin=PHOTOGRAPH),
+    "long-names": Case(normal(1, 2, 2), provenance=LONG_NAMES),
+    "half": Case(half(4, 9, 9), "lossless", provenance=PHOTOGRAPH),
     "half-extremes": Case(half_extremes, "lossless"),
     "half-constants": Case(half_constants, "lossless"),
 }
@@ -115,19 +115,24 @@ def payload(name: str) -> bytes:
     """What this machine's encoder makes of a case: its floating-point choices may differ from another machine's."""
     case = CASES[name]
     latents = case.make(np.random.default_rng(list(CASES).index(name)))
-    return compress_latents(latents, case.quality, units=case.units, origin=case.origin)
+    return compress_latents(latents, case.quality, units=case.units, provenance=case.provenance)
 
 
 def read(name: str) -> bytes:
     return (FOLDER / f"{name}.lat").read_bytes()
 
 
-def integers(data: bytes) -> tuple[Header, Sections, Prediction, npt.NDArray[np.int64]]:
+def integers(data: bytes) -> tuple[Header, Sections, SideInformation, npt.NDArray[np.int64]]:
     """A payload as far as the integers in it."""
     header, sections = container.unpack(data)
-    prediction = Prediction.from_bytes(sections.weights, header.shape[0])
+    side_information = SideInformation.from_bytes(sections.weights, header.shape[0])
     coded = coder.Coded(sections.symbols, sections.escapes, sections.low_bits)
-    return header, sections, prediction, coder.decode(coded, header.shape, common_prior().prior(prediction))[0]
+    return (
+        header,
+        sections,
+        side_information,
+        coder.decode(coded, header.shape, common_tables().context_model(side_information))[0],
+    )
 
 
 def digest(arrays: list[npt.NDArray[Any]]) -> str:

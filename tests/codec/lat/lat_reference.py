@@ -40,7 +40,7 @@ class Payload:
     table_id: int
     exponent: int
     numerators: list[int]
-    pull: int
+    offset: int
     sections: dict[str, bytes] = field(default_factory=dict)
 
 
@@ -82,13 +82,13 @@ def parse(payload: bytes) -> Payload:
     table_id = octets.number(4)
     exponent = octets.number(1, signed=True)
     numerators = [octets.number(2) for _ in range(octets.varint(5))]
-    pull = octets.number(1)
+    offset = octets.number(1)
     lengths = [octets.varint(5) for _ in SECTIONS]
     checksum = zlib.crc32(payload[: octets.at])
     need(octets.number(4) == checksum, "checksum of the header")
     need(kind in (1, 2) and exponent in range(-64, 64) and len(numerators) in (1, channels), "header")
     need(1 <= channels <= 1024 and 1 <= rows <= 65536 and 1 <= columns <= 65536, "shape")
-    need(0 not in numerators and (height > 0) == (width > 0) and (kind == 1 or pull == 0), "header")
+    need(0 not in numerators and (height > 0) == (width > 0) and (kind == 1 or offset == 0), "header")
     for bits, length in zip(SECTIONS.values(), lengths, strict=True):
         need(length <= bits * channels * rows * columns // 8 + 8, "length of a section")
     found = Payload(
@@ -101,7 +101,7 @@ def parse(payload: bytes) -> Payload:
         table_id=table_id,
         exponent=exponent,
         numerators=numerators if len(numerators) == channels else numerators * channels,
-        pull=pull,
+        offset=offset,
     )
     for name, length in zip(SECTIONS, lengths, strict=True):
         found.sections[name] = octets.take(length)
@@ -301,7 +301,7 @@ def dequantized(payload: Payload, channels: list[Channel]) -> list[float]:
     for numerator, channel in zip(payload.numerators, channels, strict=True):
         for place in sorted(channel.values):
             distance = max(-16, min(16, 16 * channel.values[place] - channel.means[place]))
-            drawn = 4096 * channel.values[place] - payload.pull * distance
+            drawn = 4096 * channel.values[place] - payload.offset * distance
             found.append(math.ldexp(drawn * numerator, -payload.exponent - 12))
     return found
 

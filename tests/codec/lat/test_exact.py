@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as arrays
 
 from latentwire_codec.lat.exact import join, split
 from latentwire_codec.lat.payload import compress_latents, decompress_latents
-from latentwire_codec.lat.steps import Steps
+from latentwire_codec.lat.quantizer import Steps
 from latentwire_core.container import LAST_BYTES, SECTION_BITS
 from latentwire_core.errors import Malformed, NonFiniteError, TensorError
 
@@ -51,7 +51,7 @@ def test_any_latents_come_back_from_a_payload(latents: Half) -> None:
     found, header = decompress_latents(compress_latents(latents, "lossless"))
     assert found.dtype == np.float16
     assert same(found.astype(np.float16), latents)
-    assert header.pull == 0
+    assert header.reconstruction_offset == 0
 
 
 @unhurried

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from latentwire_codec.lat import coder
-from latentwire_codec.lat.context import Prior
+from latentwire_codec.lat.context import ContextModel
 from latentwire_codec.lat.expected_bits import ExpectedBits
-from latentwire_codec.lat.side_information import Prediction
-from latentwire_codec.lat.tables import common_prior
+from latentwire_codec.lat.side_information import SideInformation
+from latentwire_codec.lat.tables import common_tables
 
 CPU = torch.device("cpu")
 
@@ -23,20 +23,20 @@ def smooth(channels: int, height: int, width: int, spread: float) -> np.ndarray:
     return np.rint(planes * spread).astype(np.int64)
 
 
-def prior_of(integers: np.ndarray) -> Prior:
-    return common_prior().prior(Prediction.fit(integers))
+def model_of(integers: np.ndarray) -> ContextModel:
+    return common_tables().context_model(SideInformation.fit(integers))
 
 
 def bits_of(values: Tensor, integers: np.ndarray) -> Tensor:
     channels, height, width = integers.shape
-    return ExpectedBits((channels, height, width), prior_of(integers), CPU)(values)
+    return ExpectedBits((channels, height, width), model_of(integers), CPU)(values)
 
 
 @pytest.mark.parametrize("channels", [1, 4, 32])
 @pytest.mark.parametrize("spread", [0.6, 2.0, 30.0])
 def test_of_integers_it_is_about_what_the_coder_takes(channels: int, spread: float) -> None:
     integers = smooth(channels, 32, 40, spread)
-    coded = coder.encode(integers, prior_of(integers))
+    coded = coder.encode(integers, model_of(integers))
     taken = 8 * (len(coded.symbols) + len(coded.escapes) + len(coded.low_bits))
     assert bits_of(torch.from_numpy(integers).float(), integers).item() == pytest.approx(taken, rel=0.08)
 

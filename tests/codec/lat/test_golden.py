@@ -18,7 +18,7 @@ import pytest
 
 from latentwire_codec.lat import coder
 from latentwire_codec.lat.payload import decompress_latents
-from latentwire_codec.lat.tables import FILE, FittedPrior, common_prior
+from latentwire_codec.lat.tables import FILE, Tables, common_tables
 from latentwire_core import container
 from latentwire_core.errors import BitstreamError, Malformed
 from tests.codec.lat import lat_reference
@@ -45,7 +45,7 @@ def test_the_page_names_what_is_there() -> None:
     assert not [link for link in links if not (page.parent / link).exists()]
     assert set(re.findall(r"^\| `(\w+)` \|", text, re.M)) == {
         *(error.__name__ for error in BitstreamError.__subclasses__()),
-        *(each.name for each in dataclasses.fields(FittedPrior)),
+        *(each.name for each in dataclasses.fields(Tables)),
     }
 
 
@@ -73,12 +73,12 @@ def test_all_latents_are_what_they_always_were() -> None:
 
 def test_the_files_have_every_part_of_the_format() -> None:
     found = [integers(read(name)) for name in CASES]
-    assert {header.kind for header, *_ in found} == set(container.Kind)
+    assert {header.kind for header, *_ in found} == set(container.PayloadKind)
     assert {header.shape[0] for header, *_ in found} >= {1, 4, 16, 32, 96}
     assert all(any(getattr(sections, name) for _, sections, _, _ in found) for name in container.SECTION_NAMES)
     assert {len(sections.weights) // 9 for _, sections, _, _ in found} >= {1, 2, 4}
     assert {len(set(header.numerators)) for header, *_ in found} >= {1, 4}
-    assert {0} < {header.pull for header, *_ in found}
+    assert {0} < {header.reconstruction_offset for header, *_ in found}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -94,9 +94,9 @@ def test_a_decoder_written_from_the_page_finds_the_same(name: str) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_what_is_decoded_is_coded_to_the_same_bytes(name: str) -> None:
     """The way from integers to bytes has no floating-point number in it, on any machine."""
-    header, sections, prediction, found = integers(read(name))
-    coded = coder.encode(found, common_prior().prior(prediction))
-    again = container.Sections(prediction.to_bytes(), **vars(coded), remainders=sections.remainders)
+    header, sections, side_information, found = integers(read(name))
+    coded = coder.encode(found, common_tables().context_model(side_information))
+    again = container.Sections(side_information.to_bytes(), **vars(coded), remainders=sections.remainders)
     assert container.pack(header, again) == read(name)
 
 

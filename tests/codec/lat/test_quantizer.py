@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An integer is one of the two next to its latent; what comes back is within a step, and exact in its arithmetic."""
+"""Steps fit a header; an integer is one of the two next to its latent, and comes back within a step, exactly."""
 
+import math
 from fractions import Fraction
 
 import numpy as np
@@ -10,11 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentwire_codec.lat import coder
-from latentwire_codec.lat.context import LIMIT, Prior
-from latentwire_codec.lat.quantizer import LARGEST_PULL, TRADE, dequantize, quantize, round_to
-from latentwire_codec.lat.side_information import Prediction
-from latentwire_codec.lat.steps import Steps
-from latentwire_codec.lat.tables import common_prior
+from latentwire_codec.lat.context import LIMIT, ContextModel
+from latentwire_codec.lat.quantizer import LAMBDA, LARGEST_OFFSET, Steps, dequantize, quantize, round_to
+from latentwire_codec.lat.side_information import SideInformation
+from latentwire_codec.lat.tables import common_tables
 from latentwire_core.errors import TensorError
 
 Latents = npt.NDArray[np.float32]
@@ -22,38 +22,38 @@ unhurried = settings(deadline=None)
 shapes = st.tuples(st.integers(1, 5), st.integers(1, 20), st.integers(1, 20))
 
 
-def drawn(shape: tuple[int, int, int], seed: int) -> tuple[Latents, Steps, Prior]:
+def drawn(shape: tuple[int, int, int], seed: int) -> tuple[Latents, Steps, ContextModel]:
     random = np.random.default_rng(seed)
     latents = random.laplace(size=shape).astype(np.float32)
     latents[random.random(shape) < 0.02] *= 1000
     steps = Steps.nearest(10.0 ** random.uniform(-2, 1, shape[0]))
-    return latents, steps, common_prior().prior(Prediction.fit(round_to(latents, steps)))
+    return latents, steps, common_tables().context_model(SideInformation.fit(round_to(latents, steps)))
 
 
 @unhurried
-@given(shapes, st.integers(0, 999), st.sampled_from([0.0, TRADE, 10.0]))
+@given(shapes, st.integers(0, 999), st.sampled_from([0.0, LAMBDA, 10.0]))
 def test_each_integer_is_one_of_the_two_next_to_its_latent(
-    shape: tuple[int, int, int], seed: int, trade: float
+    shape: tuple[int, int, int], seed: int, lambda_: float
 ) -> None:
-    latents, steps, prior = drawn(shape, seed)
-    walked, pull = quantize(latents, steps, prior, trade)
-    integers = walked.integers
+    latents, steps, model = drawn(shape, seed)
+    traversed, offset = quantize(latents, steps, model, lambda_)
+    integers = traversed.integers
     exact = latents / steps.sizes[:, None, None]
     assert integers.shape == shape
     assert (np.abs(integers - exact) <= 1).all()
-    assert 0 <= pull <= LARGEST_PULL
-    if not trade:
+    assert 0 <= offset <= LARGEST_OFFSET
+    if not lambda_:
         assert np.array_equal(integers, round_to(latents, steps))
         assert (np.abs(integers - exact) <= 0.5).all()
 
 
 def test_fewer_bits_are_bought_with_error() -> None:
-    latents, steps, prior = drawn((4, 32, 32), 0)
+    latents, steps, model = drawn((4, 32, 32), 0)
     sizes, errors = [], []
-    for trade in (0.0, TRADE, 0.5):
-        walked, _ = quantize(latents, steps, prior, trade)
-        integers = walked.integers
-        coded = coder.encode(integers, prior)
+    for lambda_ in (0.0, LAMBDA, 0.5):
+        traversed, _ = quantize(latents, steps, model, lambda_)
+        integers = traversed.integers
+        coded = coder.encode(integers, model)
         sizes.append(sum(len(part) for part in vars(coded).values()))
         errors.append(float(((integers - latents / steps.sizes[:, None, None]) ** 2).mean()))
     assert sizes == sorted(sizes, reverse=True)
@@ -62,20 +62,20 @@ def test_fewer_bits_are_bought_with_error() -> None:
 
 
 def test_what_the_quantizer_went_through_is_written_as_if_it_was_encoded() -> None:
-    latents, steps, prior = drawn((4, 20, 33), 5)
-    walked, _ = quantize(latents, steps, prior)
-    assert coder.write(walked, prior) == coder.encode(walked.integers, prior)
+    latents, steps, model = drawn((4, 20, 33), 5)
+    traversed, _ = quantize(latents, steps, model)
+    assert coder.write(traversed, model) == coder.encode(traversed.integers, model)
 
 
 def test_the_pull_lowers_the_error() -> None:
-    latents, steps, prior = drawn((4, 32, 32), 3)
-    walked, pull = quantize(latents, steps, prior)
-    integers = walked.integers
-    _, means = coder.decode(coder.encode(integers, prior), (4, 32, 32), prior)
+    latents, steps, model = drawn((4, 32, 32), 3)
+    traversed, offset = quantize(latents, steps, model)
+    integers = traversed.integers
+    _, means = coder.decode(coder.encode(integers, model), (4, 32, 32), model)
     with_pull, without = (
-        float(((dequantize(integers, means, steps, each) - latents) ** 2).mean()) for each in (pull, 0)
+        float(((dequantize(integers, means, steps, each) - latents) ** 2).mean()) for each in (offset, 0)
     )
-    assert pull > 0
+    assert offset > 0
     assert with_pull < without
 
 
@@ -87,11 +87,11 @@ def test_the_pull_lowers_the_error() -> None:
     st.integers(0, 255),
 )
 def test_a_latent_is_the_exact_value_rounded_once(
-    integer: int, mean: int, numerator: int, exponent: int, pull: int
+    integer: int, mean: int, numerator: int, exponent: int, offset: int
 ) -> None:
-    found = dequantize(np.array([[[integer]]]), np.array([[[mean]]]), Steps((numerator,), exponent), pull)
+    found = dequantize(np.array([[[integer]]]), np.array([[[mean]]]), Steps((numerator,), exponent), offset)
     distance = max(-16, min(16, 16 * integer - mean))
-    exact = Fraction(4096 * integer - pull * distance, 4096) * numerator * Fraction(2) ** -exponent
+    exact = Fraction(4096 * integer - offset * distance, 4096) * numerator * Fraction(2) ** -exponent
     assert found.dtype == np.float32
     # To float64 the fraction is exact; float32 is rounded to from there.
     assert Fraction(float(exact)) == exact
@@ -99,14 +99,14 @@ def test_a_latent_is_the_exact_value_rounded_once(
 
 
 @unhurried
-@given(shapes, st.integers(0, 99), st.integers(0, LARGEST_PULL))
-def test_what_comes_back_is_within_two_steps(shape: tuple[int, int, int], seed: int, pull: int) -> None:
-    latents, steps, prior = drawn(shape, seed)
-    walked, _ = quantize(latents, steps, prior)
-    integers = walked.integers
-    _, means = coder.decode(coder.encode(integers, prior), shape, prior)
+@given(shapes, st.integers(0, 99), st.integers(0, LARGEST_OFFSET))
+def test_what_comes_back_is_within_two_steps(shape: tuple[int, int, int], seed: int, offset: int) -> None:
+    latents, steps, model = drawn(shape, seed)
+    traversed, _ = quantize(latents, steps, model)
+    integers = traversed.integers
+    _, means = coder.decode(coder.encode(integers, model), shape, model)
     allowed = 2 * steps.sizes[:, None, None] + np.abs(latents) * 2.0**-20
-    assert (np.abs(dequantize(integers, means, steps, pull) - latents) <= allowed).all()
+    assert (np.abs(dequantize(integers, means, steps, offset) - latents) <= allowed).all()
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 8388607.0, -1e30])
@@ -118,7 +118,33 @@ def test_a_latent_of_too_many_steps_is_refused(value: float) -> None:
 
 def test_the_most_steps_that_a_latent_may_have_can_be_coded() -> None:
     latents, steps = np.full((1, 2, 2), LIMIT - 2.0, np.float32), Steps((1,), 0)
-    prior = common_prior().prior(Prediction.fit(round_to(latents, steps)))
-    walked, _ = quantize(latents, steps, prior)
-    integers = walked.integers
-    assert np.array_equal(coder.decode(coder.encode(integers, prior), (1, 2, 2), prior)[0], integers)
+    model = common_tables().context_model(SideInformation.fit(round_to(latents, steps)))
+    traversed, _ = quantize(latents, steps, model)
+    integers = traversed.integers
+    assert np.array_equal(coder.decode(coder.encode(integers, model), (1, 2, 2), model)[0], integers)
+
+
+# Steps
+
+sizes = st.lists(st.floats(1e-12, 1e12), min_size=1, max_size=8)
+
+
+@given(sizes)
+def test_steps_are_exact_to_a_part_of_the_largest(wanted: list[float]) -> None:
+    steps = Steps.nearest(np.array(wanted))
+    assert len(steps.numerators) == len(wanted)
+    tolerance = max(wanted) * 2.0**-15
+    assert steps.sizes == pytest.approx(wanted, rel=0, abs=tolerance)
+    assert max(steps.numerators) >= 1 << 15
+
+
+@given(st.lists(st.floats(0, math.inf, exclude_min=True), min_size=1, max_size=8))
+def test_any_positive_size_gives_steps_that_a_header_holds(wanted: list[float]) -> None:
+    steps = Steps.nearest(np.array(wanted))
+    assert all(1 <= numerator <= 65535 for numerator in steps.numerators)
+    assert -64 <= steps.exponent <= 63
+
+
+def test_a_size_is_its_numerator_over_a_power_of_two() -> None:
+    assert Steps((3, 65535), -2).sizes.tolist() == [12.0, 262140.0]
+    assert Steps((1, 5), 63).sizes.tolist() == [2.0**-63, 5 * 2.0**-63]

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from latentwire_codec.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from latentwire_codec.checkpoints.scaling import told_by
+from latentwire_codec.checkpoints.scaling import declared_by
 from latentwire_codec.images import pixels
-from latentwire_codec.lat.payload import Origin
+from latentwire_codec.lat.payload import Provenance
 from latentwire_codec.load import load_autoencoder
 from latentwire_codec.runtime.autoencoder import Autoencoder
-from latentwire_codec.runtime.precision import Placement
+from latentwire_codec.runtime.placement import Placement
 from latentwire_codec.runtime.tiling import convolution
 from latentwire_core.errors import CheckpointError, LatentSpaceMismatch, NonFiniteError, TensorError
 
@@ -34,7 +34,7 @@ def wrap(
 ) -> Autoencoder:
     """Make an autoencoder of a module in memory."""
     config = {**module.config, **config}
-    scaling = told_by(config)
+    scaling = declared_by(config)
     assert scaling is not None
     checkpoint = Checkpoint(
         module=module,
@@ -231,10 +231,10 @@ def test_latents_of_another_space_are_refused_by_name_or_where_one_is_missing_by
     assert model.spec.latent_space == model_space
     digest = model.spec.weights_digest if digest == OURS else digest
     if fits:
-        model.check_latent_space(Origin(latent_space=latent_space, weights_digest=digest))
+        model.check_latent_space(Provenance(latent_space=latent_space, weights_digest=digest))
         return
     with pytest.raises(LatentSpaceMismatch) as caught:
-        model.check_latent_space(Origin(latent_space=latent_space, weights_digest=digest))
+        model.check_latent_space(Provenance(latent_space=latent_space, weights_digest=digest))
     for name in (latent_space or digest[:12], model_space or model.spec.weights_digest[:12]):
         assert name in str(caught.value)
 

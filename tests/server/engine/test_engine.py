@@ -19,8 +19,8 @@ from torch import Tensor
 
 from latentwire_codec.images import pixels
 from latentwire_codec.images.files import read_image, write_image
-from latentwire_codec.lat.optimise import Refinement
-from latentwire_codec.lat.payload import refine_latents
+from latentwire_codec.lat.images import optimise_latents
+from latentwire_codec.lat.optimise import LatentOptimisation
 from latentwire_codec.runtime.autoencoder import Autoencoder
 from latentwire_core.errors import (
     CodecError,
@@ -744,7 +744,7 @@ async def test_the_advice_to_come_back_later_counts_a_refinement_as_the_work_it_
 
         monkeypatch.setattr(engine.engine._device, "run", hundred_seconds)
         before = engine.engine._admission.seconds_per_image
-        fit = Fit(Refinement(33), "high", (8, 12))
+        fit = Fit(LatentOptimisation(33), "high", (8, 12))
         task = Task("tiny", engine.model, "encode", (8, 12, 3), torch.uint8, fit)
         await engine.engine._run_batch(task, [torch.zeros(1)])
         # An encode, and 33 decodes with gradients of three times the work each: 1 s for each of them.
@@ -753,7 +753,7 @@ async def test_the_advice_to_come_back_later_counts_a_refinement_as_the_work_it_
 
 async def test_in_a_batch_each_image_is_refined_as_it_is_alone(tiny: str) -> None:
     images = list(random_pixels(3, 8, 12, 3).split(1))
-    fit = Fit(Refinement(3), "high", (7, 11))
+    fit = Fit(LatentOptimisation(3), "high", (7, 11))
     async with running(tiny) as engine:
         run = partial(engine.engine._run_on_device, Task("tiny", engine.model, "encode", (8, 12, 3), torch.uint8, fit))
         together, alone = run(images), [run([one])[0] for one in images]
@@ -769,12 +769,12 @@ async def test_in_a_batch_each_image_is_refined_as_it_is_alone(tiny: str) -> Non
 async def test_the_padding_of_an_image_is_not_fitted(tiny: str) -> None:
     image = random_pixels(1, 8, 12, 3)
     async with running(tiny) as engine:
-        model, fit = engine.model, Fit(Refinement(3), "high", (7, 11))
+        model, fit = engine.model, Fit(LatentOptimisation(3), "high", (7, 11))
         latents = model.encode(pixels.to_float(image)).mode()
         task = Task("tiny", model, "encode", (8, 12, 3), torch.uint8, fit)
         (result,) = engine.engine._run_on_device(task, [image])
     cropped = pixels.to_float(image[:, :7, :11])
-    expected, units = refine_latents(latents, cropped, "high", fit.refinement, model=model)
+    expected, units = optimise_latents(latents, cropped, "high", fit.refinement, model=model)
     assert isinstance(result, Computed)
     assert torch.equal(result.tensors[0][0], torch.from_numpy(expected))
     assert tuple(result.tensors[1][0].tolist()) == units

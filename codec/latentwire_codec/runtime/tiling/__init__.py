@@ -4,10 +4,10 @@
 tiled        the entry: which way a batch is computed
 kl, latent   the networks as steps from one feature map to the next
 sweep        a map, strip by strip -> memory
-feature_map  maps that are computed when they are looked at
+feature_map  maps that are computed when their rows are read
 moments      the statistics of a whole map, for its normalisation
 convolution  the least arithmetic for each kind of convolution; winograd is the largest part of it
-footprint    how much memory a network takes when it runs as it is
+footprint    how much memory a network takes when it runs at once
 """
 
 from latentwire_codec.runtime.tiling.tiled import Tiled, Tiling

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Convolutions as they are run here: padded rows -> rows in place, with as little arithmetic as algebra allows."""
+"""Convolutions: padded rows -> output rows written in place, with as little arithmetic as algebra allows."""
 
 from typing import Protocol
 
@@ -10,21 +10,21 @@ from torch.nn import functional
 from latentwire_codec.runtime.tiling.transforms import TILE
 from latentwire_codec.runtime.tiling.winograd import Winograd
 
-# Below it the transforms of a Winograd convolution cost more than the multiplications that it saves.
+# With fewer channels the transforms of a Winograd convolution cost more than the multiplications that it saves.
 WINOGRAD_CHANNELS = 32
 
 
 class Convolution(Protocol):
-    """(1,I,rows,columns), padded -> (1,O,windows down * scale, windows across * scale).
+    """Maps padded rows (1,I,rows,columns) to (1,O,windows down * scale, windows across * scale).
 
     Attributes:
         channels: O.
-        kernel: side of the window that it sees.
+        kernel: side of its window.
         stride: input rows from one window to the next.
         scale: side of the block of pixels that comes from one window.
-        before: rows and columns of zeros that it wants above and to the left.
-        after: rows and columns of zeros that it wants below and to the right.
-        tile: windows down and across are multiples of it.
+        before: rows and columns of zeros that it needs above and to the left.
+        after: rows and columns of zeros that it needs below and to the right.
+        tile: windows down and across must be multiples of it.
     """
 
     channels: int
@@ -40,7 +40,7 @@ class Convolution(Protocol):
 
 
 class Plain:
-    """What nn.Conv2d computes, one pixel from each window.
+    """nn.Conv2d: one pixel from each window.
 
     Args:
         weight: (O,I,k,k).
@@ -78,7 +78,7 @@ class Plain:
             return
         assert self._weight is not None  # one of the two is there
         if (self.kernel, self.stride) == (1, 1):
-            # A product can write where it is wanted, a convolution only to new memory.
+            # A matrix product can write in place, a convolution only to new memory.
             pixels = padded[0].permute(1, 2, 0).flatten(0, 1)
             outputs = out[0].permute(1, 2, 0).view(-1, self.channels)
             matrix = self._weight.flatten(1).mT
@@ -91,7 +91,7 @@ class Plain:
 
 
 class Shuffled:
-    """What nn.Conv2d of stride 1 and nn.PixelShuffle after it compute, a block of pixels from each window.
+    """nn.Conv2d of stride 1 and nn.PixelShuffle after it: a block of pixels from each window.
 
     Args:
         layer: O * scale^2 output channels.
@@ -101,7 +101,7 @@ class Shuffled:
     stride = 1
 
     def __init__(self, layer: nn.Conv2d, scale: int) -> None:
-        # The place in the block before the channel: so a pixel's channels are copied as a whole.
+        # The place in the block comes before the channel, so that all channels of a pixel are copied at once.
         order = torch.arange(layer.out_channels).view(-1, scale * scale).mT.flatten()
         bias = None if layer.bias is None else layer.bias[order]
         plain = Plain.of(layer)
@@ -116,10 +116,11 @@ class Shuffled:
 
 
 class Upsampled:
-    """What nearest-neighbour upsampling by 2 and a 3x3 convolution after it compute, 2x2 pixels from each window.
+    """Nearest-neighbour upsampling by 2 and a 3x3 convolution after it: 2x2 pixels from each window.
 
-    Each of the four pixels sees only 2x2 places of the small grid, with sums of the given weights: 4/9 of the
-    multiplications. Winograd's method takes all four as one convolution with four times the channels: 1/4 of them.
+    Each of the four pixels depends on only 2x2 places of the small grid, with sums of the given weights: that takes 4/9
+    of the multiplications. Winograd's method computes all four as one convolution with four times the channels, and
+    takes 1/4 of the multiplications.
 
     Args:
         layer: 3x3, stride 1, padding 1.
@@ -156,15 +157,15 @@ class Upsampled:
 
 
 def _phases(weight: Tensor) -> Tensor:
-    """Map (O,I,3,3) to the kernels on the small grid of each of 2x2 pixels: (2,2,O,I,3,3), most of them half zeros."""
-    # For the upper and the lower pixel: rows of the small grid (above, here, below) by rows of the given kernel.
+    """Map (O,I,3,3) to one kernel on the small grid for each of 2x2 pixels: (2,2,O,I,3,3), most of them half zeros."""
+    # One matrix for the upper pixel, one for the lower: rows of the small grid (above, here, below) by kernel rows.
     seen = torch.tensor([[[1, 0, 0], [0, 1, 1], [0, 0, 0]], [[0, 0, 0], [1, 1, 0], [0, 0, 1]]], dtype=torch.float64)
     seen = seen.to(weight.device)
     return torch.einsum("yra,xcb,oiab->yxoirc", seen, seen, weight.double()).to(weight.dtype)
 
 
 def _shuffle(convolution: Plain, padded: Tensor, scale: int, out: Tensor) -> None:
-    """Write each place's block of scale x scale pixels, which are its channels, the place in the block first."""
+    """Write the block of scale x scale pixels of each place; its channels hold the block, place before channel."""
     height, width = (side // scale for side in out.shape[2:])
     blocks = torch.empty(height, width, scale, scale, out.shape[1], dtype=out.dtype, device=out.device)
     convolution(padded, blocks.flatten(2).permute(2, 0, 1).unsqueeze(0))

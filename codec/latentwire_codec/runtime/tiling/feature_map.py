@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Feature maps that are computed when they are looked at: rows top..bottom -> (1,C,bottom-top,W).
+"""Feature maps that are computed when their rows are read: rows top..bottom -> (1,C,bottom-top,W).
 
-A map is stored, or it says how its rows follow from those of another. What is not stored is computed again each time:
-that is the choice between memory and time. Every map is exact: a strip sees the rows around it, and a normalisation
+A map is stored, or it computes its rows from the rows of another map. A map that is not stored is computed again at
+each read: storing trades memory for time. Every map is exact: a strip sees the rows around it, and a normalisation uses
 the statistics of the whole image.
 """
 
@@ -17,16 +17,16 @@ from latentwire_codec.runtime.tiling.moments import Moments
 
 
 class FeatureMap(Protocol):
-    """(1,C,H,W) by its rows.
+    """A map (1,C,H,W), read by rows.
 
     Attributes:
         channels: C.
         height: H.
         width: W.
-        dtype: of its values.
-        device: where its rows are.
-        stored_bytes: of the maps in memory that it is computed from.
-        row_elements: elements of the widest map on the way to one row of it.
+        dtype: the dtype of its values.
+        device: the device of its rows.
+        stored_bytes: memory of the stored maps that it is computed from.
+        row_elements: elements of the widest map on the way to one of its rows.
     """
 
     channels: int
@@ -43,7 +43,7 @@ class FeatureMap(Protocol):
         Args:
             top: the first row.
             bottom: the row after the last.
-            out: where to; None: where they are, then they are not to be written to, or in new memory.
+            out: memory to write to; None: the rows may be a view of the map, and must not be written to.
         """
 
 
@@ -52,8 +52,8 @@ class Stored:
 
     Args:
         values: (1,C,H,W), channels_last.
-        device: where its rows are wanted; the values may lie elsewhere.
-        moments: of the values, where they are known.
+        device: the device of the rows that it returns; the values may lie on another.
+        moments: the moments of the values, where they are known.
     """
 
     def __init__(self, values: Tensor, device: torch.device, moments: Moments | None = None) -> None:
@@ -64,13 +64,13 @@ class Stored:
         self.row_elements: float = self.channels * self.width
 
     def rows(self, top: int, bottom: int, out: Tensor | None = None) -> Tensor:
-        """Return rows that are there."""
+        """Return stored rows."""
         values = self.values[:, :, top:bottom]
         return values.to(self.device) if out is None else out.copy_(values)
 
 
 class Convolved:
-    """A convolution of a map, zeros around it."""
+    """A convolution of a map with zeros around it."""
 
     def __init__(self, source: FeatureMap, convolution: Convolution) -> None:
         self._source, self._convolution = source, convolution
@@ -86,11 +86,11 @@ class Convolved:
         return ((side + conv.before + conv.after - conv.kernel) // conv.stride + 1) * conv.scale
 
     def rows(self, top: int, bottom: int, out: Tensor | None = None) -> Tensor:
-        """Convolve the rows that these depend on."""
+        """Convolve the rows of the source that these rows depend on."""
         conv = self._convolution
         first, last = top // conv.scale, -(-bottom // conv.scale)
         padded = self._padded(first, last)
-        # In tiles and blocks, more than what is asked for may come out.
+        # Whole tiles and blocks may give more rows and columns than asked for.
         windows = (padded.shape[2] - conv.kernel) // conv.stride + 1
         across = (padded.shape[3] - conv.kernel) // conv.stride + 1
         whole = (1, self.channels, windows * conv.scale, across * conv.scale)
@@ -104,7 +104,7 @@ class Convolved:
         return rows if out is None else out.copy_(rows)
 
     def _padded(self, first: int, last: int) -> Tensor:
-        """Return what the windows first..last-1 see, with zeros beyond the edges of the map and up to whole tiles."""
+        """Return the input of the windows first..last-1, with zeros beyond the map's edges and up to whole tiles."""
         conv, source = self._convolution, self._source
         start = first * conv.stride - conv.before
         stop = (last - 1) * conv.stride - conv.before + conv.kernel
@@ -127,7 +127,7 @@ class Convolved:
 
 
 class Pointwise:
-    """What maps that keep the shape of another have in common."""
+    """Base of the maps that keep the shape of another map."""
 
     def __init__(self, source: FeatureMap) -> None:
         self._source = source
@@ -137,15 +137,15 @@ class Pointwise:
 
 
 class Rectified(Pointwise):
-    """ReLU."""
+    """ReLU of a map."""
 
     def rows(self, top: int, bottom: int, out: Tensor | None = None) -> Tensor:
-        """Cut off what is below 0."""
+        """Return rows with negative values set to 0."""
         return torch.clamp(self._source.rows(top, bottom), min=0, out=out)
 
 
 class Normalised(Pointwise):
-    """Group normalisation with the statistics of the whole map, then SiLU where it is asked for."""
+    """Group normalisation with the statistics of the whole map, then SiLU on request."""
 
     def __init__(self, source: FeatureMap, layer: nn.GroupNorm, moments: Moments, silu: bool) -> None:
         super().__init__(source)
@@ -177,5 +177,5 @@ class Sum(Pointwise):
 
     def rows(self, top: int, bottom: int, out: Tensor | None = None) -> Tensor:
         """Add rows."""
-        # What a convolution gives is nobody else's.
+        # A convolution returns fresh memory, so that adding in place is safe.
         return self._source.rows(top, bottom, out).add_(self._one.rows(top, bottom))

@@ -12,13 +12,13 @@ from latentwire_codec.networks.calling import Calling
 
 Half = Literal["encode", "decode"]
 
-# Input, normalised and activated: what a network in eager mode holds of its widest map at a time.
+# Copies of its widest map that a network in eager mode holds at a time: input, normalised, activated.
 MAPS = 3
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Elements in work at a time for each place of the input, where a network is run as it is.
+    """Elements in work at a time for each place of the input, where a network is run at once.
 
     Attributes:
         encode: for each pixel of the image.
@@ -39,7 +39,7 @@ class Footprint:
 
 
 def held_bytes(*things: object) -> int:
-    """Return the bytes of all tensors that modules and other objects of ours hold, each once."""
+    """Return the bytes of all tensors that modules and objects of this package hold, each tensor once."""
     storages: dict[int, int] = {}
     seen: set[int] = set()
     left = list(things)
@@ -62,14 +62,14 @@ def held_bytes(*things: object) -> int:
 
 
 class _Widest:
-    """Elements of the largest tensor that any part of a module gives while the context lasts."""
+    """Counts the elements of the largest tensor that any part of a module returns while the context lasts."""
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
         self._elements = 0
 
     def take(self) -> int:
-        """Return the number so far, and begin again."""
+        """Return the largest number so far, and begin again at 0."""
         elements, self._elements = self._elements, 0
         return elements
 

@@ -17,11 +17,11 @@ from latentwire_codec.runtime.tiling.feature_map import Convolved, FeatureMap, N
 from latentwire_codec.runtime.tiling.sweep import Sweep
 
 LOGVAR_RANGE = -30.0, 20.0
-"""To which diffusers' posterior clamps its log-variance."""
+"""The range to which diffusers' posterior clamps its log-variance."""
 
 
 class Resnet:
-    """x + conv(silu(norm(conv(silu(norm(x)))))), x through a 1x1 convolution where the channels change."""
+    """x + conv(silu(norm(conv(silu(norm(x)))))), with a 1x1 convolution of x where the channels change."""
 
     def __init__(self, block: ResnetBlock2D) -> None:
         self._norms = block.norm1, block.norm2
@@ -29,7 +29,7 @@ class Resnet:
         self._shortcut = None if block.conv_shortcut is None else Plain.of(block.conv_shortcut)
 
     def __call__(self, x: FeatureMap, sweep: Sweep) -> Stored:
-        """Map a feature map to the next; a stored one is used up."""
+        """Map a feature map to the next; the memory of a stored one is reused."""
         channels = self._convolutions[0].channels
         inner_bytes = sweep.bytes(x) * channels // x.channels
         if not isinstance(x, Stored) and sweep.fits(x.stored_bytes, x) and sweep.fits(x, inner_bytes):
@@ -49,13 +49,13 @@ class Resnet:
 
 
 class Attention:
-    """x + attention over all places; the places ask in strips."""
+    """x + attention over all places; queries are computed in strips."""
 
     def __init__(self, layer: AttentionLayer) -> None:
         self._layer: Any = layer
 
     def __call__(self, x: Stored, sweep: Sweep) -> Stored:
-        """Map a feature map to the next, in its place."""
+        """Map a feature map to the next, written over it."""
         layer = self._layer
         normal = Normalised(x, layer.group_norm, sweep.moments(x), silu=False)
         places = _places(normal.rows(0, x.height))
@@ -65,14 +65,14 @@ class Attention:
 
 
 class _Attended(Pointwise):
-    """x + what its places find: (1,C,H,W)."""
+    """x + the attention of its places, (1,C,H,W)."""
 
     def __init__(self, x: Stored, normal: Normalised, keys: Tensor, values: Tensor, layer: Any) -> None:
         super().__init__(x)
         self._normal, self._keys, self._values, self._layer = normal, keys, values, layer
 
     def rows(self, top: int, bottom: int, out: Tensor | None = None) -> Tensor:
-        """Let the places of these rows ask all others."""
+        """Compute the attention of the places of these rows to all places."""
         queries = _heads(self._layer.to_q(_places(self._normal.rows(top, bottom))), self._layer.heads)
         found = functional.scaled_dot_product_attention(queries, self._keys, self._values)
         answer = self._layer.to_out[0](found[0].transpose(0, 1).flatten(1))
@@ -84,10 +84,10 @@ class KLNetwork:
     """The network of an AutoencoderKL.
 
     Args:
-        module: at its device, in its dtype, in eval mode.
+        module: an AutoencoderKL at its device, in its dtype, in eval mode.
 
     Raises:
-        NotImplementedError: it has parts that are not known here.
+        NotImplementedError: it has parts that cannot be computed in strips.
     """
 
     def __init__(self, module: Any) -> None:
@@ -132,7 +132,7 @@ class KLNetwork:
         for layer in self._decoder_middle:
             middle = layer(middle, sweep)
         x: FeatureMap = middle
-        del middle  # the levels below write over it, and let it go
+        del middle  # the levels below overwrite and release it
         for resnets, upsampling in self._up:
             for resnet in resnets:
                 x = resnet(x, sweep)
@@ -142,7 +142,7 @@ class KLNetwork:
 
 
 class _Head:
-    """conv(silu(norm(x))), the end of an encoder or a decoder."""
+    """The end of an encoder or a decoder: conv(silu(norm(x)))."""
 
     def __init__(self, half: Any) -> None:
         self._norm, self._convolution = half.conv_norm_out, Plain.of(half.conv_out)
@@ -178,7 +178,7 @@ def _heads(places: Tensor, heads: int) -> Tensor:
 
 
 def _check(module: Any) -> None:
-    """Refuse what the classes above do not compute."""
+    """Refuse a network with parts that the classes above do not compute."""
     encoder, decoder = module.encoder, module.decoder
     levels = [*encoder.down_blocks, *decoder.up_blocks]
     middles = [encoder.mid_block, decoder.mid_block]

@@ -14,13 +14,13 @@ from latentwire_codec.runtime.tiling.sweep import Sweep
 
 
 class Block:
-    """x + conv(relu(conv(relu(x))))."""
+    """Residual block: x + conv(relu(conv(relu(x))))."""
 
     def __init__(self, block: latent_vae.Block) -> None:
         self._convolutions = Plain.of(block.conv1), Plain.of(block.conv2)
 
     def __call__(self, x: Stored, sweep: Sweep) -> Stored:
-        """Map a feature map to the next, in its place."""
+        """Map a feature map to the next, written over it."""
         first, second = self._convolutions
         inner = Convolved(Rectified(x), first)
         return sweep.store(Sum(x, Convolved(Rectified(inner), second)), into=x)

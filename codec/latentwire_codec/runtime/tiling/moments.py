@@ -8,8 +8,8 @@ from torch import Tensor, nn
 class Moments:
     """Mean and squared deviation of each channel over the rows seen so far, in float64.
 
-    Strips are centred before they are squared, and joined by the update of Chan, Golub and LeVeque (1979): no digits
-    are lost where the mean is far from 0.
+    Strips are centred before they are squared, and joined by the update of Chan, Golub and LeVeque (1979), so that no
+    digits are lost where the mean is far from 0.
     """
 
     def __init__(self, channels: int, device: torch.device) -> None:
@@ -18,7 +18,7 @@ class Moments:
         self._deviation = torch.zeros_like(self._mean)
 
     def add(self, rows: Tensor) -> None:
-        """Take rows (1,C,n,W) into account."""
+        """Add the values of rows (1,C,n,W)."""
         values = rows[0].permute(1, 2, 0).flatten(0, 1)
         values = values if values.dtype == torch.float64 else values.float()
         mean = values.mean(dim=0)
@@ -30,7 +30,7 @@ class Moments:
         self._count = count
 
     def normalisation(self, layer: nn.GroupNorm) -> tuple[Tensor, Tensor]:
-        """Return factor and offset, (1,C,1,1) each, float32 at least: the layer gives factor * x + offset."""
+        """Return factor and offset, (1,C,1,1) each, float32 at least: the layer computes factor * x + offset."""
         means = self._mean.view(layer.num_groups, -1)
         mean = means.mean(dim=1, keepdim=True)
         deviation = self._deviation.view(layer.num_groups, -1) / self._count + (means - mean).square()

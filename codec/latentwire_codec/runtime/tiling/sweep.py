@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A feature map -> a stored one, strip by strip from the top to the bottom."""
+"""A feature map -> a stored feature map, strip by strip from the top to the bottom."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,22 +10,22 @@ from torch import Tensor
 from latentwire_codec.runtime.tiling.feature_map import FeatureMap, Stored
 from latentwire_codec.runtime.tiling.moments import Moments
 
-# Strips begin at multiples of it: of Winograd's tiles, also before an upsampling.
+# Strips begin at multiples of STEP rows, so that they begin at a Winograd tile, also before an upsampling.
 STEP = 8
 # Elements of a strip on a CPU: 8 MiB of float32 are still in the cache when the next layer reads them.
 CPU_STRIP = 1 << 21
-# Strips of a GPU take this share of the budget: a layer has several in work.
+# A strip on a GPU takes 1/32 of the budget: a layer has several strips in work.
 GPU_SHARE = 32
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """How maps are computed.
+    """Device, dtype and memory for the computation of maps.
 
     Attributes:
-        device: where.
-        dtype: of the maps.
-        budget_bytes: what maps in memory may take; a map that has to be kept for the next is kept beyond it.
+        device: the device that computes them.
+        dtype: the dtype of the maps.
+        budget_bytes: memory for stored maps; a map that the next one needs is stored even beyond it.
         pause: called after each strip.
     """
 
@@ -35,21 +35,21 @@ class Sweep:
     pause: Callable[[], None]
 
     def fits(self, *maps: FeatureMap | int) -> bool:
-        """Tell whether the budget has room for maps to be stored, and for bytes that are."""
+        """Tell whether the budget has room for all these maps, once stored, and for numbers of bytes."""
         return sum(item if isinstance(item, int) else self.bytes(item) for item in maps) <= self.budget_bytes
 
     def bytes(self, feature: FeatureMap) -> int:
-        """Return what a map takes once it is stored."""
+        """Return the memory of a map once it is stored."""
         return feature.channels * feature.height * feature.width * self.dtype.itemsize
 
     def store(self, source: FeatureMap, into: Stored | None = None, measured: bool = False) -> Stored:
-        """Compute a map and keep it.
+        """Compute a map and store it.
 
         Args:
             source: the map.
-            into: one whose values it takes the place of; it may be computed from them, and from no more than STEP
-                rows above and below its own.
-            measured: whether its moments are wanted.
+            into: a stored map that is overwritten. The new map may be computed from it, but a row only from rows at
+                most STEP above and below; None: new memory.
+            measured: whether to compute its moments, too.
         """
         moments = Moments(source.channels, self.device) if measured else None
         values = self._room(source) if into is None else into.values
@@ -61,7 +61,7 @@ class Sweep:
             if moments is not None:
                 moments.add(rows)
             if not direct:
-                # One strip late: what is written over is not looked at any more.
+                # One strip late, when no later strip reads the overwritten rows any more.
                 if behind is not None:
                     behind[0].copy_(behind[1])
                 behind = place, rows
@@ -71,7 +71,7 @@ class Sweep:
         return Stored(values, self.device, moments)
 
     def moments(self, source: FeatureMap) -> Moments:
-        """Return the moments of a map; where it has not kept them, it is computed for them."""
+        """Return the moments of a map; a map that has not kept them is computed to get them."""
         if isinstance(source, Stored) and source.moments is not None:
             return source.moments
         moments = Moments(source.channels, self.device)

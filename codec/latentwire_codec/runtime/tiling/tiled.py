@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A VAE's network at its place: batches of images <-> batches of latents, within the memory for activations.
+"""A VAE's network at its device: batches of images <-> batches of latents, within the memory for activations.
 
-On a CPU, classes that are known here always run in strips: that is faster, too, since a strip stays in the cache and
+On a CPU, classes that can be computed in strips always are. Strips are faster, too: a strip stays in the cache, and
 convolutions are rewritten with less arithmetic.
 """
 
@@ -29,7 +29,7 @@ class Tiling:
 
     Attributes:
         rewrites: whether a CPU computes them with less arithmetic, where the class is known; equal within rounding.
-        budget_bytes: what the activations of one image may take; None: half of the device's memory.
+        budget_bytes: memory that the activations of one image may take; None: half of the device's memory.
     """
 
     rewrites: bool = True
@@ -57,17 +57,17 @@ class Strips(Protocol):
 class Tiled:
     """A network that stays within its memory.
 
-    In strips it gives the same as at once, within rounding: see `feature_map`. The tiling that some other classes have
-    does not: it takes overlapping tiles for images and blends them.
+    Computed in strips, the result is the same as computed at once, within rounding; see `feature_map`. The tiling of
+    some other classes changes the result: it takes overlapping tiles for images and blends them.
 
     Args:
-        module: at its device, in its dtype.
+        module: the network at its device, in its dtype.
         calling: how its class is called.
         tiling: how it is run.
-        footprint: what it takes when it is run at once.
+        footprint: the elements in work when it is run at once.
 
     Attributes:
-        weights_bytes: what the weights take, also in the forms that rewrites need.
+        weights_bytes: memory of the weights, also in the forms that rewrites need.
     """
 
     def __init__(self, module: Any, calling: Calling, tiling: Tiling, footprint: Footprint) -> None:
@@ -82,7 +82,7 @@ class Tiled:
         """Map images (B,3,H,W) to mean and logvar, or to latents alone; raw latents (B,C,h,w) to images.
 
         Args:
-            half: which of the two.
+            half: encode or decode.
             batch: on the device, in the dtype.
             pause: called between strips.
 
@@ -100,7 +100,7 @@ class Tiled:
         return tuple(torch.cat(parts) for parts in zip(*outputs, strict=True))
 
     def run_whole(self, half: Half, batch: Tensor) -> tuple[Tensor, ...]:
-        """Map a batch as `run` does, by the class's own arithmetic and at once, whatever memory that takes."""
+        """Map a batch as `run` does, by the class's own arithmetic and at once, whatever memory it takes."""
         results: tuple[Tensor, ...] = getattr(self._calling, half)(self._module, batch)
         return results
 
@@ -110,7 +110,7 @@ class Tiled:
 
     @cached_property
     def _strips(self) -> Strips | None:
-        """The network as steps over strips; None where it is not known as such."""
+        """The network as steps over strips; None where its class cannot be computed so."""
         name = type(self._module).__name__
         if name == "AutoencoderLatentVAE":
             from latentwire_codec.runtime.tiling.latent import LatentNetwork

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows of pixels -> patches of Winograd's F(4x4, 3x3), and their products -> rows of pixels; compiled.
 
-Each is one pass from memory to memory: as a row of torch's sums it would be twelve, and these would take as long as
-the products. Compilation takes seconds once; the result is kept on disk, where that can be written to.
+Each transform is one pass from memory to memory. As a row of torch's sums it would be twelve passes, which would take
+as long as the products. Compilation takes seconds once; the result is kept on disk, where the disk can be written to.
 
-A block is one row of tiles, CHUNK of them: what is between its two passes stays in the cache of a core.
+A block is CHUNK tiles of one row: the values between its two passes stay in the cache of a core.
 """
 
 import threading
@@ -19,7 +19,7 @@ import torch
 TILE = 4
 """Side of an output tile."""
 REACH = 6
-"""Side of the patch of the input that it depends on."""
+"""Side of the patch of the input that an output tile depends on."""
 CHUNK = 8
 
 Array = npt.NDArray[np.floating[Any]]
@@ -31,8 +31,8 @@ def analyse(pixels: Array, patches: Array) -> None:
     """Apply Winograd's B^T to the columns and the rows of every patch.
 
     Args:
-        pixels: (4n+2,4t+2,C), float32 or float64, contiguous as all here.
-        patches: to write, (6,6,n,t,C): the place in a patch, across before down; the tiles.
+        pixels: (4n+2,4t+2,C), float32 or float64, contiguous, as are all arrays here.
+        patches: to write, (6,6,n,t,C): the place in a patch, across before down; then the tiles.
     """
     _run(_analyse, _analyse_on_cores, pixels, patches)
 
@@ -48,14 +48,14 @@ def synthesise(products: Array, bias: Array, pixels: Array) -> None:
     _run(_synthesise, _synthesise_on_cores, products, bias, pixels)
 
 
-# Not all that can share out loops may do so for two threads at once.
+# Not every threading layer of numba may be used by two threads at once.
 _turn = threading.Lock()
 
 
 def _run(alone: Kernel, on_cores: Kernel, *arrays: Array) -> None:
     """Compute with as many threads as torch."""
     cores = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
-    if cores == 1:  # as in a process that was forked, where threads are not to be begun
+    if cores == 1:  # as in a forked process, which must not start threads
         alone(*arrays)
         return
     with _turn:
@@ -64,18 +64,18 @@ def _run(alone: Kernel, on_cores: Kernel, *arrays: Array) -> None:
 
 
 def _compiled(function: Kernel, **options: Any) -> Kernel:
-    # A multiplication and an addition may be one instruction; sums keep their order, and NaN and infinity their sense.
+    # A multiplication and an addition may be one instruction; sums keep their order, NaN and infinity their meaning.
     settings = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}, **options}
     compiled: Kernel
     try:
         compiled = numba.njit(cache=True, **settings)(function)
-    except RuntimeError:  # no folder to keep it in
+    except RuntimeError:  # no folder for the cache
         compiled = numba.njit(**settings)(function)
     return compiled
 
 
 def _inlined(function: F) -> F:
-    # In place the compiler sees that the arrays are apart, and computes eight channels at a time.
+    # Inlined, the compiler sees that the arrays do not overlap, and computes eight channels at a time.
     inlined: F = numba.njit(inline="always")(function)
     return inlined
 
@@ -164,7 +164,7 @@ def _analyse_all(pixels: Array, patches: Array) -> None:
 
 def _analyse_all_on_cores(pixels: Array, patches: Array) -> None:
     for block in numba.prange(_blocks(patches)):
-        _analyse_block(pixels, patches, np.int64(block))  # as above, not another type to compile for
+        _analyse_block(pixels, patches, np.int64(block))  # the type of the loop above: no second compilation
 
 
 def _synthesise_all(products: Array, bias: Array, pixels: Array) -> None:

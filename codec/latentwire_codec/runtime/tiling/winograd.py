@@ -3,9 +3,9 @@
 
 Winograd's F(4x4, 3x3): an output tile of 4x4 takes 36 multiplications instead of 144, as 36 matrix products over all
 tiles (Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2016). In exact arithmetic it is the same
-function. In float32 its rounding error depends on the points of interpolation: with these it is about three times that
-of the direct sum, with the paper's five times (Barabasz et al., Error Analysis and Improving the Accuracy of Winograd
-Convolution for Deep Neural Networks, 2020). In half precision it would be too large.
+function. In float32 its rounding error depends on the points of interpolation: with the points below it is about three
+times the error of the direct sum, with the paper's points five times (Barabasz et al., Error Analysis and Improving the
+Accuracy of Winograd Convolution for Deep Neural Networks, 2020). In half precision it would be too large.
 """
 
 import math
@@ -27,10 +27,10 @@ FILTER = [
 ]
 """G of the interpolation points 0, 1, -1, 1/2, -2 and infinity."""
 SCRATCH = 1 << 22
-"""Transformed elements in work at a time: 16 MiB of float32 stay in a CPU's last cache on the way to the product."""
+"""Transformed elements in work at a time: 16 MiB of float32 stay in a CPU's last-level cache up to the product."""
 
 TILES = 256
-"""At least so many go through a product at a time: the weights are read for each."""
+"""Tiles in a product, at least: each product reads all weights."""
 
 
 class Winograd:
@@ -43,7 +43,7 @@ class Winograd:
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         filters = torch.tensor(FILTER, dtype=torch.float64)
-        # Columns before rows, as the patches are transformed below.
+        # Columns before rows, in the order of the transformed patches.
         both = torch.einsum("ja,ib->jiba", filters, filters).reshape(REACH * REACH, -1).to(weight.dtype)
         taps = weight.permute(2, 3, 1, 0).flatten(0, 1)  # (9,I,O)
         self._weight = (both @ taps.flatten(1)).unflatten(1, taps.shape[1:])  # (36,I,O)
@@ -72,17 +72,17 @@ class Winograd:
 
 
 class _Scratch(threading.local):
-    """Buffers for one band of tiles, kept for the next call of the thread: fresh memory costs as much as the sums."""
+    """Buffers for one band of tiles, kept for the thread's next call: new memory costs as much time as the sums."""
 
     def __init__(self) -> None:
         self._buffers: dict[tuple[str, torch.dtype], Tensor] = {}
 
     def take(self, name: str, like: Tensor, *shape: int) -> Tensor:
-        """Return a buffer of a shape, whatever is in it."""
+        """Return a buffer of a shape, with arbitrary contents."""
         elements = math.prod(shape)
         kept = self._buffers.get((name, like.dtype))
         if kept is None or kept.numel() < elements:
-            # One that is made in inference mode could not be written to outside of it.
+            # A buffer made in inference mode could not be written to outside of it.
             with torch.inference_mode(False):
                 kept = self._buffers[name, like.dtype] = torch.empty(elements, dtype=like.dtype)
         return kept[:elements].view(shape)

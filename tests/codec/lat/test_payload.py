@@ -16,12 +16,15 @@ from hypothesis.extra import numpy as arrays
 
 from latentwire_codec.images import pixels
 from latentwire_codec.images.geometry import crop, pad_to_multiple
-from latentwire_codec.lat.optimise import Refinement
-from latentwire_codec.lat.payload import Origin, compress, compress_latents, decompress, decompress_latents
+from latentwire_codec.lat.context import FREQUENCY_BITS, SYMBOLS
+from latentwire_codec.lat.images import compress, decompress
+from latentwire_codec.lat.optimise import LatentOptimisation
+from latentwire_codec.lat.payload import Provenance, compress_latents, decompress_latents
+from latentwire_codec.lat.tables import Tables, common_tables
 from latentwire_codec.load import load_autoencoder
 from latentwire_codec.metrics import scores
 from latentwire_core import container
-from latentwire_core.container import Kind, Sections
+from latentwire_core.container import PayloadKind, Sections
 from latentwire_core.errors import (
     BitstreamError,
     LatentSpaceMismatch,
@@ -76,7 +79,7 @@ def test_latents_of_32_channels_need_nothing_trained_for_them() -> None:
     random = np.random.default_rng(0)
     basis = random.normal(size=(32, 32))
     latents = np.einsum("ij,jhw->ihw", basis, random.normal(size=(32, 20, 24)).cumsum(axis=1)).astype(np.float32)
-    payload = compress_latents(latents, "medium", origin=Origin("mine", "my-space@1", "", (160, 192)))
+    payload = compress_latents(latents, "medium", provenance=Provenance("mine", "my-space@1", "", (160, 192)))
     found, header = decompress_latents(payload)
     assert (header.model, header.latent_space, header.image_size) == ("mine", "my-space@1", (160, 192))
     assert len(payload) < latents.size
@@ -192,7 +195,7 @@ def test_float16_needs_steps_that_are_powers_of_two() -> None:
 def test_a_quantized_payload_is_no_float16() -> None:
     header, sections = container.unpack(read("coarse"))
     with pytest.raises(BitstreamError):
-        decompress_latents(container.pack(replace(header, kind=Kind.FLOAT16, pull=0), sections))
+        decompress_latents(container.pack(replace(header, kind=PayloadKind.FLOAT16, reconstruction_offset=0), sections))
 
 
 def test_an_empty_payload_of_the_largest_size_is_refused_at_once() -> None:
@@ -237,12 +240,12 @@ def test_sections_that_nothing_asks_for_take_no_more_memory_than_is_promised(sec
         lambda image: np.broadcast_to(image[:1], image.shape),
     ],
 )
-@pytest.mark.parametrize("refinement", [None, Refinement(1)])
+@pytest.mark.parametrize("optimisation", [None, LatentOptimisation(1)])
 def test_an_image_may_lie_in_memory_in_any_way(
-    astronaut: Pixels, changed: Callable[[Pixels], Pixels], refinement: Refinement | None
+    astronaut: Pixels, changed: Callable[[Pixels], Pixels], optimisation: LatentOptimisation | None
 ) -> None:
     image = changed(astronaut[:32, :32])
-    assert compress(image, refinement=refinement) == compress(image.copy(), refinement=refinement)
+    assert compress(image, optimisation=optimisation) == compress(image.copy(), optimisation=optimisation)
 
 
 def test_an_image_that_is_none_is_refused(astronaut: Pixels) -> None:
@@ -287,21 +290,23 @@ def test_lossless_is_the_decoded_float16_of_the_latents(astronaut: Pixels) -> No
 
 def test_latents_of_another_space_are_refused() -> None:
     latents = np.zeros((4, 2, 2), np.float32)
-    payload = compress_latents(latents, origin=Origin(latent_space="another@1"))
+    payload = compress_latents(latents, provenance=Provenance(latent_space="another@1"))
     with pytest.raises(LatentSpaceMismatch):
         decompress(payload)
 
 
 def test_an_image_larger_than_its_latents_is_malformed() -> None:
     space = load_autoencoder("f8c4").spec.latent_space
-    payload = compress_latents(np.zeros((4, 2, 2), np.float32), origin=Origin(latent_space=space, image_size=(16, 17)))
+    payload = compress_latents(
+        np.zeros((4, 2, 2), np.float32), provenance=Provenance(latent_space=space, image_size=(16, 17))
+    )
     with pytest.raises(Malformed, match="larger than what its latents decode to"):
         decompress(payload)
 
 
 def test_latents_without_an_image_size_decode_to_all_of_it() -> None:
     space = load_autoencoder("f8c4").spec.latent_space
-    payload = compress_latents(np.zeros((4, 2, 3), np.float32), origin=Origin(latent_space=space))
+    payload = compress_latents(np.zeros((4, 2, 3), np.float32), provenance=Provenance(latent_space=space))
     assert decompress(payload).shape == (16, 24, 3)
 
 
@@ -328,3 +333,36 @@ def test_vectors_of_images_of_one_size_are_coded(tiny_vector_vae: Any, tmp_path:
     payload = compress(astronaut[:32, :32], model=model)
     assert container.read_header(payload).shape == (6, 1, 1)
     assert decompress(payload, model=model).shape == (32, 32, 3)
+
+
+# Other tables
+
+
+def other_tables() -> Tables:
+    """Tables by which all symbols are equally likely."""
+    flat = np.full_like(common_tables().frequencies, (1 << FREQUENCY_BITS) // SYMBOLS)
+    return replace(common_tables(), frequencies=flat)
+
+
+@pytest.mark.parametrize("quality", ["medium", "lossless"])
+def test_other_tables_can_be_measured(quality: str) -> None:
+    latents = np.random.default_rng(0).normal(size=(3, 16, 17)).astype(np.float16)
+    ours, theirs = compress_latents(latents, quality), compress_latents(latents, quality, tables=other_tables())
+    assert len(ours) < len(theirs)
+    assert container.read_header(theirs).table_id == other_tables().table_id
+    found, _ = decompress_latents(theirs, tables=other_tables())
+    assert np.abs(found - latents).max() <= 2 * steps_of(theirs).max()
+    if quality == "lossless":
+        assert found.tobytes() == latents.tobytes()
+
+
+def test_a_payload_of_other_tables_needs_them() -> None:
+    latents = np.zeros((1, 4, 4), np.float32)
+    for written, read_with in ((other_tables(), None), (None, other_tables())):
+        with pytest.raises(UnsupportedVersion, match=r"coded with tables [0-9a-f]{8}; this release has [0-9a-f]{8}"):
+            decompress_latents(compress_latents(latents, tables=written), tables=read_with)
+
+
+def test_the_tables_of_the_package_are_the_ones_by_default() -> None:
+    latents = np.random.default_rng(0).normal(size=(2, 9, 9)).astype(np.float32)
+    assert compress_latents(latents, tables=common_tables()) == compress_latents(latents)

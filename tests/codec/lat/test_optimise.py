@@ -13,8 +13,9 @@ from skimage import data
 
 from latentwire_codec.images import pixels
 from latentwire_codec.lat import optimise
-from latentwire_codec.lat.optimise import Refinement
-from latentwire_codec.lat.payload import compress, compress_latents, decompress, decompress_latents, refine_latents
+from latentwire_codec.lat.images import compress, decompress, optimise_latents
+from latentwire_codec.lat.optimise import LatentOptimisation
+from latentwire_codec.lat.payload import compress_latents, decompress_latents
 from latentwire_codec.load import load_autoencoder
 from latentwire_codec.metrics import scores
 from latentwire_codec.runtime.autoencoder import Autoencoder
@@ -45,7 +46,7 @@ def test_the_image_comes_back_closer_in_about_as_many_bytes(
     quality: str, gain_db: float, photograph: Pixels, model: Autoencoder
 ) -> None:
     plain = compress(photograph, model=model, quality=quality)
-    refined = compress(photograph, model=model, quality=quality, refinement=Refinement(12))
+    refined = compress(photograph, model=model, quality=quality, optimisation=LatentOptimisation(12))
     assert psnr_of(refined, photograph, model) > psnr_of(plain, photograph, model) + gain_db
     assert len(refined) < 1.05 * len(plain)
     assert container.read_header(refined).numerators == container.read_header(plain).numerators
@@ -55,7 +56,7 @@ def test_structure_comes_back_closer_than_where_the_squared_error_alone_counts(
     photograph: Pixels, model: Autoencoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refined() -> tuple[int, float, float]:
-        payload = compress(photograph, model=model, quality="low", refinement=Refinement(12))
+        payload = compress(photograph, model=model, quality="low", optimisation=LatentOptimisation(12))
         decoded = decompress(payload, model=model)
         return len(payload), scores.psnr(photograph, decoded), scores.ssim(photograph, decoded)
 
@@ -73,14 +74,14 @@ def test_an_image_too_small_for_a_similarity_is_fitted_too(
 ) -> None:
     image = photograph[60 : 60 + height, 50 : 50 + width]
     plain = psnr_of(compress(image, model=model, quality="high"), image, model)
-    refined = psnr_of(compress(image, model=model, quality="high", refinement=Refinement(12)), image, model)
+    refined = psnr_of(compress(image, model=model, quality="high", optimisation=LatentOptimisation(12)), image, model)
     assert refined > plain
 
 
 def test_finer_steps_bring_it_no_less_close(photograph: Pixels, model: Autoencoder) -> None:
     # A search for a PSNR or a number of bytes counts on it.
     fine, finest = (
-        psnr_of(compress(photograph, model=model, quality=step, refinement=Refinement(12)), photograph, model)
+        psnr_of(compress(photograph, model=model, quality=step, optimisation=LatentOptimisation(12)), photograph, model)
         for step in (0.17, 2.0**-6)
     )
     assert finest > fine - 0.05
@@ -88,14 +89,14 @@ def test_finer_steps_bring_it_no_less_close(photograph: Pixels, model: Autoencod
 
 def test_more_weight_of_bits_takes_fewer_bytes(photograph: Pixels, model: Autoencoder) -> None:
     sizes = [
-        len(compress(photograph, model=model, quality="high", refinement=Refinement(12, weight)))
+        len(compress(photograph, model=model, quality="high", optimisation=LatentOptimisation(12, weight)))
         for weight in (0, 1, 8)
     ]
     assert sizes[0] > sizes[1] > 1.05 * sizes[2]
 
 
 def test_it_is_repeated_to_the_byte(photograph: Pixels, model: Autoencoder) -> None:
-    first, second = (compress(photograph, model=model, refinement=Refinement(3)) for _ in range(2))
+    first, second = (compress(photograph, model=model, optimisation=LatentOptimisation(3)) for _ in range(2))
     assert first == second
 
 
@@ -107,10 +108,10 @@ def encoded(image: Pixels, model: Autoencoder) -> tuple[torch.Tensor, torch.Tens
 
 def test_the_quantizer_keeps_what_was_chosen(photograph: Pixels, model: Autoencoder) -> None:
     latents, image = encoded(photograph[:112, :128], model)
-    chosen, units = refine_latents(latents, image, "high", Refinement(5), model=model)
+    chosen, units = optimise_latents(latents, image, "high", LatentOptimisation(5), model=model)
     assert chosen.dtype == np.float32
     kept, header = decompress_latents(compress_latents(chosen, "high", units=units))
-    assert header.pull == 0
+    assert header.reconstruction_offset == 0
     np.testing.assert_allclose(kept, chosen, rtol=1e-6)
 
 
@@ -120,7 +121,7 @@ def test_windows_of_a_large_image_give_what_the_whole_gives(
     latents, image = encoded(photograph[:112, :128], model)
 
     def refined() -> npt.NDArray[Any]:
-        return refine_latents(latents, image, "cache", Refinement(1), model=model)[0]
+        return optimise_latents(latents, image, "cache", LatentOptimisation(1), model=model)[0]
 
     # The similarity's Gaussian sees no further than its window.
     monkeypatch.setattr(optimise, "SIMILARITY_SHARE", 0.0)
@@ -156,7 +157,7 @@ def test_any_vae_is_brought_closer(kind: str, request: pytest.FixtureRequest, bu
     height, width = model.spec.fixed_size or (40, 48)
     image = np.ascontiguousarray(data.astronaut()[20 : 20 + height, 200 : 200 + width])
     plain = psnr_of(compress(image, model=model, quality=0.25), image, model)
-    refined = compress(image, model=model, quality=0.25, refinement=Refinement(15))
+    refined = compress(image, model=model, quality=0.25, optimisation=LatentOptimisation(15))
     assert psnr_of(refined, image, model) > plain
 
 
@@ -169,20 +170,20 @@ def test_a_model_in_half_precision_is_refined_in_float32_after_a_retry(
     # Large enough to leave float16 on the way, so that the float32 copy is made in inference mode.
     model.decode(torch.full((1, 4, 2, 2), 1e8), on_retry=retried.extend)
     assert retried == [0]
-    payload = compress(photograph[:16, :24], model=model, refinement=Refinement(3))
+    payload = compress(photograph[:16, :24], model=model, optimisation=LatentOptimisation(3))
     assert decompress(payload, model=model).shape == (16, 24, 3)
 
 
 def test_lossless_latents_cannot_be_fitted(photograph: Pixels, model: Autoencoder) -> None:
     with pytest.raises(TensorError, match="lossless keeps latents as they are"):
-        compress(photograph, model=model, quality="lossless", refinement=Refinement(1))
+        compress(photograph, model=model, quality="lossless", optimisation=LatentOptimisation(1))
 
 
 @pytest.mark.parametrize(
     ("iterations", "weight", "message"),
     [
-        (0, 1.0, "a refinement has 0 iterations; at least 1"),
-        (-3, 1.0, "a refinement has -3 iterations"),
+        (0, 1.0, "a latent optimisation has 0 iterations; at least 1"),
+        (-3, 1.0, "a latent optimisation has -3 iterations"),
         (5, -0.1, "the rate's weight is -0.1; it must be finite and at least 0"),
         (5, float("nan"), "the rate's weight is nan"),
         (5, float("inf"), "the rate's weight is inf"),
@@ -190,7 +191,7 @@ def test_lossless_latents_cannot_be_fitted(photograph: Pixels, model: Autoencode
 )
 def test_numbers_out_of_range_are_refused(iterations: int, weight: float, message: str) -> None:
     with pytest.raises(TensorError, match=message):
-        Refinement(iterations, weight)
+        LatentOptimisation(iterations, weight)
 
 
 def test_it_ends_where_a_pause_raises(photograph: Pixels, model: Autoencoder) -> None:
@@ -204,7 +205,7 @@ def test_it_ends_where_a_pause_raises(photograph: Pixels, model: Autoencoder) ->
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        refine_latents(latents, image, "high", Refinement(50), model=model, pause=pause)
+        optimise_latents(latents, image, "high", LatentOptimisation(50), model=model, pause=pause)
     assert pauses == 3
 
 
@@ -216,7 +217,9 @@ def test_it_pauses_before_each_window_of_each_iteration(
 
     def pauses(iterations: int) -> int:
         calls: list[None] = []
-        refine_latents(latents, image, "high", Refinement(iterations), model=model, pause=lambda: calls.append(None))
+        optimise_latents(
+            latents, image, "high", LatentOptimisation(iterations), model=model, pause=lambda: calls.append(None)
+        )
         return len(calls)
 
     assert pauses(3) - pauses(1) == 2 * 4
@@ -229,12 +232,12 @@ def test_what_does_not_decode_to_numbers_is_refused(build_kl: Callable[..., Any]
     latents = model.encode(image).mode()
     torch.nn.init.constant_(module.decoder.conv_out.bias, float("nan"))
     with pytest.raises(NonFiniteError):
-        refine_latents(latents, image, 0.5, Refinement(2), model=model)
+        optimise_latents(latents, image, 0.5, LatentOptimisation(2), model=model)
 
 
 def test_an_image_that_is_met_exactly_stays(model: Autoencoder) -> None:
     latents = model.encode(torch.zeros(1, 3, 64, 64)).mode()
     image = model.decode(latents).clamp(-1, 1)
-    refined, units = refine_latents(latents, image, 2.0**-6, Refinement(2), model=model)
+    refined, units = optimise_latents(latents, image, 2.0**-6, LatentOptimisation(2), model=model)
     assert np.isfinite(refined).all()
     assert np.abs(refined - latents[0].numpy()).max() < 0.2 * max(units)

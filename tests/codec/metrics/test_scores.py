@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two images in, known quality figures out, checked against scikit-image and by hand."""
+"""Two images in, known quality figures out, checked against scikit-image, pytorch-msssim and by hand."""
 
 import math
 from collections.abc import Callable
@@ -7,7 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import pytest
+import pytorch_msssim
 import skimage.data
+import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from latentwire_codec.images.geometry import Pixels
@@ -115,6 +117,24 @@ def test_ms_ssim_is_the_product_over_five_scales(photo: Pixels, noisy: Pixels) -
             a, b = (x.reshape(half, 2, half, 2, 3).mean(axis=(1, 3)) for x in (a, b))
     actual = ms_ssim(np.ascontiguousarray(photo[:176, :176]), np.ascontiguousarray(noisy[:176, :176]))
     assert actual == pytest.approx(result.mean(), abs=1e-7)
+
+
+@pytest.mark.parametrize(("height", "width"), [(161, 163), (180, 201), (176, 200)])
+@pytest.mark.parametrize("name", ["ssim", "ms_ssim"])
+def test_the_scores_agree_with_pytorch_msssim(photo: Pixels, noisy: Pixels, name: str, height: int, width: int) -> None:
+    a, b = (np.ascontiguousarray(image[:height, :width]) for image in (photo, noisy))
+    planes = [torch.from_numpy(image.astype(np.float64)).permute(2, 0, 1)[None].contiguous() for image in (a, b)]
+    # Its own window is float32, whose sum misses 1: that moves SSIM by 7e-6.
+    weights = np.exp(-((np.arange(11) - 5) ** 2) / (2 * 1.5**2))
+    window = torch.from_numpy(weights / weights.sum()).repeat(3, 1, 1, 1)
+    expected = getattr(pytorch_msssim, name)(*planes, data_range=255, win=window).item()
+    assert {"ssim": ssim, "ms_ssim": ms_ssim}[name](a, b) == pytest.approx(expected, abs=1e-12)
+
+
+def test_opposite_images_have_an_ms_ssim_of_0() -> None:
+    stripes = np.tile(np.array([[[0], [255]]], np.uint8), (176, 88, 3))
+    assert ms_ssim(stripes, 255 - stripes) == 0
+    assert ssim(stripes, 255 - stripes) < 0
 
 
 def test_quality_falls_as_noise_grows(photo: Pixels) -> None:

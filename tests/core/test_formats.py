@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from latentwire_codec.checkpoints.model_name import model_name
+from latentwire_core.formats import model_name
 
 
 @pytest.mark.parametrize(

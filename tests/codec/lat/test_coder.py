@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentwire_codec.lat.coder import Coded, Writer, decode, encode
-from latentwire_codec.lat.context import ESCAPE, LIMIT, SYMBOLS, TABLES, Contexts, Prior
-from latentwire_codec.lat.side_information import Prediction
-from latentwire_codec.lat.tables import common_prior
+from latentwire_codec.lat.context import ESCAPE, LIMIT, SYMBOLS, TABLES, ContextModel, Contexts
+from latentwire_codec.lat.side_information import SideInformation
+from latentwire_codec.lat.tables import common_tables
 from latentwire_core.container import LAST_BYTES, SECTION_BITS
 from latentwire_core.errors import Malformed, TensorError
 from tests.codec.lat import lat_reference
@@ -24,8 +24,8 @@ sides = st.integers(1, 40)
 largest = st.sampled_from([0, 1, 3, 20, 200, 40_000, LIMIT - 1])
 
 
-def prior_of(integers: Integers, shared: bool = True) -> Prior:
-    return common_prior().prior(Prediction.fit(integers, shared=shared))
+def model_of(integers: Integers, shared: bool = True) -> ContextModel:
+    return common_tables().context_model(SideInformation.fit(integers, shared=shared))
 
 
 def drawn(shape: tuple[int, int, int], most: int, seed: int) -> Integers:
@@ -36,28 +36,28 @@ def drawn(shape: tuple[int, int, int], most: int, seed: int) -> Integers:
     return found
 
 
-def returns(integers: Integers, prior: Prior) -> bool:
-    return np.array_equal(decode(encode(integers, prior), integers.shape, prior)[0], integers)
+def returns(integers: Integers, model: ContextModel) -> bool:
+    return np.array_equal(decode(encode(integers, model), integers.shape, model)[0], integers)
 
 
 @unhurried
 @given(st.tuples(st.integers(1, 6), sides, sides), largest, st.booleans(), st.integers(0, 999))
 def test_integers_come_back(shape: tuple[int, int, int], most: int, shared: bool, seed: int) -> None:
     integers = drawn(shape, most, seed)
-    assert returns(integers, prior_of(integers, shared))
+    assert returns(integers, model_of(integers, shared))
 
 
 @unhurried
 @given(st.integers(1, 40), st.integers(1, 3), st.integers(1, 3), largest, st.integers(0, 999))
 def test_integers_of_many_channels_come_back(channels: int, height: int, width: int, most: int, seed: int) -> None:
     integers = drawn((channels, height, width), most, seed)
-    assert returns(integers, prior_of(integers))
+    assert returns(integers, model_of(integers))
 
 
 @pytest.mark.parametrize("shape", [(1024, 1, 1), (1024, 2, 3), (1, 1, 3000), (2, 300, 150)])
 def test_the_extremes_of_shape_come_back(shape: tuple[int, int, int]) -> None:
     integers = drawn(shape, 300, 1)
-    assert returns(integers, prior_of(integers))
+    assert returns(integers, model_of(integers))
 
 
 @unhurried
@@ -72,7 +72,7 @@ def test_integers_that_were_not_expected_come_back(shape: tuple[int, int, int], 
     integers = np.where(random.random(shape) < 0.5, value, random.integers(1 - LIMIT, LIMIT, shape))
     rows = random.integers(0, 256, (shape[0], 9)).astype(np.uint8)
     rows[:, 2] &= 127
-    assert returns(integers, common_prior().prior(Prediction.from_bytes(rows.tobytes(), shape[0])))
+    assert returns(integers, common_tables().context_model(SideInformation.from_bytes(rows.tobytes(), shape[0])))
 
 
 @pytest.mark.parametrize("value", [0, LIMIT - 1])
@@ -81,7 +81,7 @@ def test_no_integers_take_more_bytes_than_a_reader_lets_through(shape: tuple[int
     """Jumps as large as there can be, with the largest scale and the smallest."""
     integers = np.random.default_rng(0).choice([-value, value, 1 - LIMIT, LIMIT - 1], shape)
     for expected in (integers, np.zeros_like(integers)):
-        sections = vars(encode(integers, prior_of(expected)))
+        sections = vars(encode(integers, model_of(expected)))
         for name, octets in sections.items():
             assert len(octets) <= SECTION_BITS[name] * integers.size // 8 + LAST_BYTES
 
@@ -95,19 +95,19 @@ def test_the_rarest_symbols_take_no_more_bytes_than_a_reader_lets_through() -> N
 @pytest.mark.parametrize("value", [LIMIT, -LIMIT, 1 << 40])
 def test_integers_beyond_the_limit_are_refused(value: int) -> None:
     with pytest.raises(TensorError, match="take larger steps"):
-        encode(np.array([[[value]]]), prior_of(np.zeros((1, 1, 1), np.int64)))
+        encode(np.array([[[value]]]), model_of(np.zeros((1, 1, 1), np.int64)))
 
 
 def test_a_constant_costs_next_to_nothing() -> None:
     integers = np.full((4, 64, 64), -7)
-    coded = encode(integers, prior_of(integers))
+    coded = encode(integers, model_of(integers))
     assert len(coded.symbols) <= 40
     assert (coded.escapes, coded.low_bits) == (b"", b"")
 
 
-def tables_of(frequencies: list[list[int]]) -> Prior:
-    """A prior of which only the tables are used."""
-    return replace(prior_of(np.zeros((1, 1, 1), np.int64)), frequencies=np.array(frequencies))
+def tables_of(frequencies: list[list[int]]) -> ContextModel:
+    """A context model of which only the tables are used."""
+    return replace(model_of(np.zeros((1, 1, 1), np.int64)), frequencies=np.array(frequencies))
 
 
 def context_of(tables: list[int]) -> Contexts:
@@ -140,33 +140,33 @@ def test_the_words_of_the_range_coder_are_what_they_always_were() -> None:
 @given(st.lists(st.tuples(st.integers(0, TABLES - 1), st.integers(0, ESCAPE - 1)), max_size=60))
 def test_the_range_coder_is_that_of_the_specification(pairs: list[tuple[int, int]]) -> None:
     tables, symbols = [table for table, _ in pairs], [symbol for _, symbol in pairs]
-    prior = prior_of(np.zeros((1, 1, 1), np.int64))
-    writer = Writer(prior)
+    model = model_of(np.zeros((1, 1, 1), np.int64))
+    writer = Writer(model)
     writer.write(np.array(symbols, np.int64) - 15, context_of(tables))
     reference = lat_reference.RangeDecoder(writer.finish().symbols)
-    assert [reference.symbol(prior.frequencies[table].tolist()) for table in tables] == symbols
+    assert [reference.symbol(model.frequencies[table].tolist()) for table in tables] == symbols
     if pairs:
         reference.finish()
 
 
 def test_each_symbol_of_each_table_has_the_width_of_the_specification() -> None:
-    prior = prior_of(np.zeros((1, 1, 1), np.int64))
+    model = model_of(np.zeros((1, 1, 1), np.int64))
     for symbol in range(SYMBOLS - 1):
-        writer = Writer(prior)
+        writer = Writer(model)
         writer.write(np.full(TABLES, symbol - 15), context_of(list(range(TABLES))))
         reference = lat_reference.RangeDecoder(writer.finish().symbols)
-        assert {reference.symbol(table) for table in prior.frequencies.tolist()} == {symbol}
+        assert {reference.symbol(table) for table in model.frequencies.tolist()} == {symbol}
         reference.finish()
 
 
-def coded_outliers() -> tuple[Coded, tuple[int, int, int], Prior]:
+def coded_outliers() -> tuple[Coded, tuple[int, int, int], ContextModel]:
     integers = drawn((2, 9, 9), 3, 0)
     integers[0, 2, 3], integers[1, 5, 5] = 70_000, -90_000
-    prior = prior_of(integers)
-    coded = encode(integers, prior)
+    model = model_of(integers)
+    coded = encode(integers, model)
     assert coded.escapes
     assert coded.low_bits
-    return coded, (2, 9, 9), prior
+    return coded, (2, 9, 9), model
 
 
 @pytest.mark.parametrize(
@@ -189,10 +189,10 @@ def coded_outliers() -> tuple[Coded, tuple[int, int, int], Prior]:
     ],
 )
 def test_sections_that_do_not_belong_together_are_refused(section: str, change, problem: str) -> None:  # type: ignore[no-untyped-def]
-    coded, shape, prior = coded_outliers()
+    coded, shape, model = coded_outliers()
     wrong = replace(coded, **{section: change(getattr(coded, section))})
     with pytest.raises(Malformed, match=problem):
-        decode(wrong, shape, prior)
+        decode(wrong, shape, model)
 
 
 @given(
@@ -206,8 +206,8 @@ def test_sections_of_chance_give_integers_or_are_malformed(
     symbols: bytes, escapes: bytes, low_bits: bytes, weights: bytes, size: tuple[int, int]
 ) -> None:
     try:
-        prior = common_prior().prior(Prediction.from_bytes(weights, 2))
-        integers, _ = decode(Coded(symbols, escapes, low_bits), (2, *size), prior)
+        model = common_tables().context_model(SideInformation.from_bytes(weights, 2))
+        integers, _ = decode(Coded(symbols, escapes, low_bits), (2, *size), model)
     except Malformed:
         return
     assert np.abs(integers).max() < LIMIT

@@ -15,7 +15,7 @@ from latentwire_core.container import (
     MAX_VALUES,
     SECTION_NAMES,
     Header,
-    Kind,
+    PayloadKind,
     Sections,
     pack,
     read_header,
@@ -33,7 +33,7 @@ from latentwire_core.errors import (
 from tests.codec.lat.lat_golden import CASES, read
 
 HEADER = Header(
-    kind=Kind.QUANTIZED,
+    kind=PayloadKind.QUANTIZED,
     model="f8c4",
     latent_space="latentwire-f8c4@3",
     weights_digest="0123456789abcdef",
@@ -42,7 +42,7 @@ HEADER = Header(
     table_id=0x89ABCDEF,
     exponent=17,
     numerators=(65535, 1, 300, 300),
-    pull=20,
+    reconstruction_offset=20,
 )
 SECTIONS = Sections(bytes(36), b"symbols!", b"\1", b"", b"")
 
@@ -55,7 +55,7 @@ def headers(draw: st.DrawFn) -> Header:
     channels = draw(st.integers(1, 1024))
     height = draw(st.integers(1, min(1 << 16, MAX_VALUES // channels)))
     width = draw(st.integers(1, min(1 << 16, MAX_VALUES // channels // height)))
-    kind = draw(st.sampled_from(Kind))
+    kind = draw(st.sampled_from(PayloadKind))
     step = st.integers(1, 65535)
     steps = draw(st.one_of(st.tuples(step).map(lambda one: one * channels), st.lists(step, min_size=1, max_size=40)))
     return Header(
@@ -68,7 +68,7 @@ def headers(draw: st.DrawFn) -> Header:
         table_id=draw(st.integers(0, 2**32 - 1)),
         exponent=draw(st.integers(-64, 63)),
         numerators=tuple((steps * channels)[:channels]),
-        pull=draw(st.integers(0, 255)) if kind is Kind.QUANTIZED else 0,
+        reconstruction_offset=draw(st.integers(0, 255)) if kind is PayloadKind.QUANTIZED else 0,
     )
 
 
@@ -103,6 +103,12 @@ def test_an_image_of_four_channels_has_at_most_96_bytes_of_overhead() -> None:
     parts = Sections(bytes(36), bytes(6000), bytes(100), bytes(100))
     header = replace(HEADER, image_size=(65536, 65536), shape=(4, 1024, 1024), numerators=(9, 8, 7, 6))
     assert len(pack(header, parts)) - sum(map(len, vars(parts).values())) <= 96
+
+
+@pytest.mark.parametrize("shape", [(1, 65536, 1), (1, 1, 65536), (1024, 1, 1), (4, 2048, 2048), (1, 65536, 256)])
+def test_the_largest_shapes_are_accepted(shape: tuple[int, int, int]) -> None:
+    header = replace(HEADER, shape=shape, numerators=(1,) * shape[0])
+    assert unpack(pack(header, Sections()))[0].shape == shape
 
 
 def test_equal_steps_are_written_once() -> None:
@@ -171,7 +177,7 @@ def fields(**changes: bytes) -> bytes:
         "table": bytes(4),
         "exponent": b"\0",
         "steps": b"\1\1\0",
-        "pull": b"\0",
+        "reconstruction_offset": b"\0",
         "lengths": bytes(5),
     }
     head = b"".join({**parts, **changes}.values())
@@ -219,9 +225,9 @@ def test_values_that_the_format_does_not_have_are_refused(field: str, octets: by
         unpack(fields(**{field: octets}))
 
 
-def test_float16_has_no_pull() -> None:
-    with pytest.raises(Malformed, match=r"the pull 9; 0\.\.0"):
-        unpack(fields(kind=b"\2", pull=b"\x09"))
+def test_float16_has_no_reconstruction_offset() -> None:
+    with pytest.raises(Malformed, match=r"the reconstruction offset 9; 0\.\.0"):
+        unpack(fields(kind=b"\2", reconstruction_offset=b"\x09"))
 
 
 @pytest.mark.parametrize("section", SECTION_NAMES)
@@ -274,8 +280,8 @@ def test_fewer_latents_can_be_allowed() -> None:
         ({"numerators": (1, 2, 3)}, "3 steps"),
         ({"numerators": (1, 2, 3, 65536)}, "65535 are allowed"),
         ({"exponent": 64}, "exponent"),
-        ({"pull": 256}, "pull"),
-        ({"pull": 1, "kind": Kind.FLOAT16}, "pull"),
+        ({"reconstruction_offset": 256}, "reconstruction offset"),
+        ({"reconstruction_offset": 1, "kind": PayloadKind.FLOAT16}, "reconstruction offset"),
     ],
 )
 def test_what_the_format_has_no_place_for_is_not_written(change: dict[str, Any], problem: str) -> None:

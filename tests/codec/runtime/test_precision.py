@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """A network and a batch in, finite float32 out, whatever precision it runs in."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from latentwire_codec.runtime.precision import DTYPE_NAMES, DTYPES, Placement, Runtime
-from latentwire_core.errors import ModelError, NonFiniteError
+from latentwire_codec.networks.calling import Call
+from latentwire_codec.runtime.placement import DTYPES, Placement
+from latentwire_codec.runtime.precision import Runtime
+from latentwire_core.errors import NonFiniteError
 
 CPU = torch.device("cpu")
 
@@ -34,6 +37,15 @@ def call(module: Any, batch: Tensor) -> tuple[Tensor, ...]:
     return (module(batch),)
 
 
+def runtime(module: nn.Module, dtype: torch.dtype, call: Call = call) -> Runtime:
+    """Return a runtime on the CPU whose network is a call of the module."""
+
+    def prepare(module: Any) -> Any:
+        return SimpleNamespace(run=lambda half, batch, pause: call(module, batch))
+
+    return Runtime(module, Placement(CPU, dtype), prepare)
+
+
 def images(*values: float) -> Tensor:
     return torch.tensor(values).view(-1, 1, 1, 1).expand(-1, 3, 2, 2).clone()
 
@@ -43,46 +55,9 @@ def values(batch: Tensor) -> list[float]:
     return batch.flatten(1).mean(dim=1).tolist()
 
 
-# Placement
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="auto is the GPU there")
-def test_auto_without_a_gpu_is_the_cpu_in_float32() -> None:
-    assert Placement.choose() == Placement(CPU, torch.float32)
-
-
-@pytest.mark.parametrize(("major", "dtype"), [(7, "float16"), (8, "bfloat16"), (9, "bfloat16")])
-def test_auto_on_a_gpu_is_bfloat16_where_the_hardware_computes_in_it(
-    major: int, dtype: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (major, 5))
-    assert Placement._fast_dtype(torch.device("cuda:0")) == DTYPES[dtype]
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_a_dtype_may_be_named(dtype: str) -> None:
-    placement = Placement.choose("cpu", dtype)
-    assert placement == Placement(CPU, DTYPES[dtype])
-    assert DTYPE_NAMES[placement.dtype] == dtype
-
-
-@pytest.mark.parametrize("device", ["", "gpu", "cuda:99", "cpu:x"])
-def test_a_device_that_is_not_there_is_refused_with_the_remedy(device: str) -> None:
-    with pytest.raises(ModelError, match=rf"device '{device}' is not available: .*; use cpu or auto"):
-        Placement.choose(device)
-
-
-def test_an_unknown_dtype_is_refused_with_those_that_are_known() -> None:
-    with pytest.raises(ModelError, match="dtype 'int8' is unknown; use auto, float32, bfloat16, float16"):
-        Placement.choose("cpu", "int8")
-
-
-# Runtime
-
-
 def test_the_module_runs_in_eval_mode_without_gradients() -> None:
     module = Gain(2)
-    (output,) = Runtime(module, Placement(CPU, torch.float32)).run(call, images(1, 2, 3))
+    (output,) = runtime(module, torch.float32).run("decode", images(1, 2, 3))
     assert values(output) == [4, 8, 12]
     assert not module.training
     assert not output.requires_grad
@@ -91,13 +66,13 @@ def test_the_module_runs_in_eval_mode_without_gradients() -> None:
 
 def test_on_a_cpu_images_run_one_by_one_in_their_order() -> None:
     module = Gain(1)
-    Runtime(module, Placement(CPU, torch.float32)).run(call, images(1, 2, 3))
+    runtime(module, torch.float32).run("decode", images(1, 2, 3))
     assert [values(batch) for batch in module.batches] == [[1], [2], [3]]
 
 
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=str)
 def test_the_output_is_float32_whatever_the_network_computes_in(dtype: torch.dtype) -> None:
-    (output,) = Runtime(Gain(1.5), Placement(CPU, dtype)).run(call, images(1, 2))
+    (output,) = runtime(Gain(1.5), dtype).run("decode", images(1, 2))
     assert values(output) == [2.25, 4.5]
 
 
@@ -108,31 +83,31 @@ def test_a_network_in_half_precision_computes_in_it() -> None:
         dtypes.update((batch.dtype, module.first.weight.dtype))
         return call(module, batch)
 
-    Runtime(Gain(1), Placement(CPU, torch.float16)).run(watching, images(1))
+    runtime(Gain(1), torch.float16, watching).run("decode", images(1))
     assert dtypes == {torch.float16}
 
 
 def test_what_overflows_in_float16_is_computed_again_in_float32_and_told() -> None:
     told: list[list[int]] = []
-    runtime = Runtime(Gain(300.1), Placement(CPU, torch.float16))
-    (output,) = runtime.run(call, images(0.1, 1, 0.01, 2), told.append)
+    running = runtime(Gain(300.1), torch.float16)
+    (output,) = running.run("decode", images(0.1, 1, 0.01, 2), told.append)
     assert told == [[1, 3]]
     assert values(output) == pytest.approx([9006, 90060, 900.6, 180120], rel=1e-3)
     # Those that were computed again have the exact values, the others those of float16.
-    (exact,) = Runtime(Gain(300.1), Placement(CPU, torch.float32)).run(call, images(0.1, 1, 0.01, 2))
+    (exact,) = runtime(Gain(300.1), torch.float32).run("decode", images(0.1, 1, 0.01, 2))
     assert [torch.equal(a, b) for a, b in zip(output, exact, strict=True)] == [False, True, False, True]
 
 
 def test_nothing_is_told_where_nothing_overflows() -> None:
     told: list[list[int]] = []
-    Runtime(Gain(10), Placement(CPU, torch.float16)).run(call, images(1, 2), told.append)
+    runtime(Gain(10), torch.float16).run("decode", images(1, 2), told.append)
     assert told == []
 
 
 def test_bfloat16_has_the_range_of_float32() -> None:
     told: list[list[int]] = []
-    runtime = Runtime(Gain(1024), Placement(CPU, torch.bfloat16))
-    (output,) = runtime.run(call, images(1), told.append)
+    running = runtime(Gain(1024), torch.bfloat16)
+    (output,) = running.run("decode", images(1), told.append)
     assert told == []
     assert values(output) == [2.0**20]
 
@@ -142,8 +117,8 @@ def test_one_of_several_outputs_that_is_not_finite_has_all_computed_again() -> N
         return batch, module(batch)
 
     told: list[list[int]] = []
-    runtime = Runtime(Gain(300), Placement(CPU, torch.float16))
-    first, second = runtime.run(two, images(1, 0.3), told.append)
+    running = runtime(Gain(300), torch.float16, two)
+    first, second = running.run("decode", images(1, 0.3), told.append)
     assert told == [[0]]
     assert values(first) == pytest.approx([1, 0.3], rel=1e-3)
     assert values(second) == pytest.approx([90000, 27000], rel=1e-3)
@@ -152,14 +127,14 @@ def test_one_of_several_outputs_that_is_not_finite_has_all_computed_again() -> N
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_what_overflows_even_in_float32_is_refused_with_its_magnitude(dtype: torch.dtype) -> None:
     told: list[list[int]] = []
-    runtime = Runtime(Gain(1e4), Placement(CPU, dtype))
+    running = runtime(Gain(1e4), dtype)
     with pytest.raises(NonFiniteError, match=r"even in float32; the input's largest magnitude is 3e\+31"):
-        runtime.run(call, images(1, -3e31, 2), told.append)
+        running.run("decode", images(1, -3e31, 2), told.append)
     assert bool(told) == (dtype != torch.float32)
 
 
 def test_the_module_it_was_given_stays_float32() -> None:
     module = Gain(300)
-    runtime = Runtime(module, Placement(CPU, torch.float16))
-    runtime.run(call, images(1))
+    running = runtime(module, torch.float16)
+    running.run("decode", images(1))
     assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}

@@ -6,27 +6,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latentwire_codec.lat.side_information import CHANNEL_BYTES, DEVIATIONS, Prediction
+from latentwire_codec.lat.side_information import CHANNEL_BYTES, DEVIATIONS, SideInformation
 from latentwire_core.errors import Malformed
 
 rows = st.binary(min_size=CHANNEL_BYTES, max_size=CHANNEL_BYTES).filter(lambda row: row[2] < 128)
 
 
-def same(first: Prediction, second: Prediction) -> bool:
+def same(first: SideInformation, second: SideInformation) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(vars(first).values(), vars(second).values(), strict=True))
 
 
 @given(st.lists(rows, min_size=1, max_size=5))
 def test_weights_come_back_from_their_bytes(parts: list[bytes]) -> None:
-    prediction = Prediction.from_bytes(b"".join(parts), len(parts))
-    written = prediction.to_bytes()
+    side_information = SideInformation.from_bytes(b"".join(parts), len(parts))
+    written = side_information.to_bytes()
     assert written == (parts[0] if len(set(parts)) == 1 else b"".join(parts))
-    assert same(Prediction.from_bytes(written, len(parts)), prediction)
+    assert same(SideInformation.from_bytes(written, len(parts)), side_information)
 
 
 def test_the_bytes_are_the_mean_the_deviation_and_six_weights() -> None:
-    prediction = Prediction(np.array([-2, 300]), np.array([5, 127]), np.arange(-6, 6).reshape(2, 2, 3))
-    assert prediction.to_bytes() == bytes(
+    side_information = SideInformation(np.array([-2, 300]), np.array([5, 127]), np.arange(-6, 6).reshape(2, 2, 3))
+    assert side_information.to_bytes() == bytes(
         [0xFE, 0xFF, 5, 250, 251, 252, 253, 254, 255, 0x2C, 0x01, 127, 0, 1, 2, 3, 4, 5]
     )
 
@@ -34,12 +34,12 @@ def test_the_bytes_are_the_mean_the_deviation_and_six_weights() -> None:
 @pytest.mark.parametrize("length", [0, 8, 10, 18, 26, 28, 36])
 def test_bytes_that_are_neither_one_row_nor_a_row_for_each_channel_are_refused(length: int) -> None:
     with pytest.raises(Malformed, match=f"{length} bytes of weights"):
-        Prediction.from_bytes(bytes(length), 3)
+        SideInformation.from_bytes(bytes(length), 3)
 
 
 def test_a_deviation_beyond_the_table_is_refused() -> None:
     with pytest.raises(Malformed, match="quarter octaves"):
-        Prediction.from_bytes(bytes([0, 0, 128, 0, 0, 0, 0, 0, 0]), 1)
+        SideInformation.from_bytes(bytes([0, 0, 128, 0, 0, 0, 0, 0, 0]), 1)
 
 
 @given(
@@ -52,35 +52,35 @@ def test_any_integers_have_weights_that_can_be_sent(
     shape: tuple[int, int, int], largest: int, shared: bool, seed: int
 ) -> None:
     integers = np.random.default_rng(seed).integers(-largest, largest + 1, shape)
-    prediction = Prediction.fit(integers, shared=shared)
-    assert same(Prediction.from_bytes(prediction.to_bytes(), shape[0]), prediction)
-    assert len(prediction.to_bytes()) == CHANNEL_BYTES or not shared
+    side_information = SideInformation.fit(integers, shared=shared)
+    assert same(SideInformation.from_bytes(side_information.to_bytes(), shape[0]), side_information)
+    assert len(side_information.to_bytes()) == CHANNEL_BYTES or not shared
 
 
 def test_on_a_ramp_the_neighbours_are_averaged() -> None:
     y, x = np.mgrid[:33, :33]
-    prediction = Prediction.fit((20 * y - 13 * x)[None].astype(np.int64))
+    side_information = SideInformation.fit((20 * y - 13 * x)[None].astype(np.int64))
     # Each of four neighbours counts a quarter, or each of the two of one pair a half, in 64ths.
-    assert prediction.weights[0, :, :2].sum(axis=1).tolist() == [32, 32]
+    assert side_information.weights[0, :, :2].sum(axis=1).tolist() == [32, 32]
 
 
 def test_a_channel_that_repeats_the_one_before_is_predicted_by_it() -> None:
     first = np.random.default_rng(0).integers(-50, 51, (24, 24))
-    prediction = Prediction.fit(np.stack([first, first]))
-    assert np.abs(prediction.weights[1, :, 2] - 64).max() <= 1
-    assert np.abs(prediction.weights[1, :, :2]).max() <= 1
+    side_information = SideInformation.fit(np.stack([first, first]))
+    assert np.abs(side_information.weights[1, :, 2] - 64).max() <= 1
+    assert np.abs(side_information.weights[1, :, :2]).max() <= 1
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 65), (1, 65, 1)])
 def test_a_map_of_one_row_has_weights_of_the_cross_phases_alone(shape: tuple[int, int, int]) -> None:
-    diagonal, cross = Prediction.fit(np.arange(65).reshape(shape) * 7).weights[0]
+    diagonal, cross = SideInformation.fit(np.arange(65).reshape(shape) * 7).weights[0]
     assert diagonal.tolist() == [0, 0, 0]
     assert cross[:2].sum() == 32
 
 
 def test_means_and_deviations_are_those_of_the_channels_or_of_all() -> None:
     integers = np.stack([np.full((4, 4), 10), np.tile([-8, 8], (4, 2))])
-    own, shared = Prediction.fit(integers), Prediction.fit(integers, shared=True)
+    own, shared = SideInformation.fit(integers), SideInformation.fit(integers, shared=True)
     assert own.means.tolist() == [10, 0]
     assert DEVIATIONS[own.quarters].tolist() == [1, 8 << 10]
     assert shared.means.tolist() == [5, 5]

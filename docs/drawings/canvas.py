@@ -92,7 +92,15 @@ class Canvas:
             self.text(x, y + index * size * gap, line, size, **style)  # type: ignore[arg-type]
 
     def card(
-        self, x: float, y: float, width: float, height: float, colour: str, head: str, words: str = "", mono: bool = False
+        self,
+        x: float,
+        y: float,
+        width: float,
+        height: float,
+        colour: str,
+        head: str,
+        words: str = "",
+        mono: bool = False,
     ) -> None:
         """Draw a box with a heading and lines of small words, in its middle."""
         self.box(x, y, width, height, colour)
@@ -112,7 +120,11 @@ class Canvas:
             (x0, y0), (x, y) = points[-2:]
             length = max(((x - x0) ** 2 + (y - y0) ** 2) ** 0.5, 1e-9)
             dx, dy = (x - x0) / length, (y - y0) / length
-            corners = [(x, y), (x - 9 * dx - 4.5 * dy, y - 9 * dy + 4.5 * dx), (x - 9 * dx + 4.5 * dy, y - 9 * dy - 4.5 * dx)]
+            corners = [
+                (x, y),
+                (x - 9 * dx - 4.5 * dy, y - 9 * dy + 4.5 * dx),
+                (x - 9 * dx + 4.5 * dy, y - 9 * dy - 4.5 * dx),
+            ]
             fill = f"t-{colour}" if colour else "head"
             self._parts.append(
                 f'<polygon class="{fill}" points="{" ".join(f"{cx:.1f},{cy:.1f}" for cx, cy in corners)}"/>'

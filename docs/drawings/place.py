@@ -90,8 +90,8 @@ def _forms(c: Canvas, left: float, top: float) -> None:
     c.text(left + 16, top + 27, "mean", 13.5, bold=True, anchor="start")
     c.text(left + 324, top + 27, "sixteenths of a step", 11, kind="soft", anchor="end")
     c.text(left + 16, top + 55, "w0 (a + b) + w1 (c + d) + w2 r + bias", 13, mono=True, anchor="start")
-    c.lines(left + 16, top + 80, "weights fitted to this image: 9 bytes a channel,\nthe section weights (side information)", 11.5,
-            kind="soft", anchor="start")  # fmt: skip
+    words = "weights fitted to this image: 9 bytes a channel,\nthe section weights (side information)"
+    c.lines(left + 16, top + 80, words, 11.5, kind="soft", anchor="start")
     top += 132
     c.box(left, top, 340, 160, "violet")
     c.text(left + 16, top + 27, "scale", 13.5, bold=True, anchor="start")

@@ -10,9 +10,12 @@ ROW = 12
 
 def strip() -> Canvas:
     """Draw how a strip is computed."""
-    c = Canvas(1080, 668, "How a strip is computed: a residual block row by row, with the statistics of the whole image")
+    c = Canvas(
+        1080, 668, "How a strip is computed: a residual block row by row, with the statistics of the whole image"
+    )
     c.text(40, 40, "A residual block, strip by strip", 15, bold=True, anchor="start")
-    c.text(40, 60, "read from the right: each map asks the one before it for rows, a convolution for one more on either side; dashed maps are never whole",
+    c.text(40, 60, "read from the right: each map asks the one before it for rows, a convolution for one more on either side; "
+        "dashed maps are never whole",
            11.5, kind="soft", anchor="start")  # fmt: skip
     maps = (
         ("x", "stored", 2, "blue"),
@@ -32,7 +35,9 @@ def strip() -> Canvas:
         y, tall = top + 84, 48
         if halo:
             c.cell(x, y - halo * ROW, wide, tall + 2 * halo * ROW, "amber")
-        c.cell(x, y, wide, tall, "rose" if index == len(maps) - 1 else colour if colour != "grey" else "teal", strong=True)
+        c.cell(
+            x, y, wide, tall, "rose" if index == len(maps) - 1 else colour if colour != "grey" else "teal", strong=True
+        )
         rows = "the strip" if not halo else f"strip ± {halo}"
         c.text(x + wide / 2, y + tall / 2 + 4, rows, 12)
         if index < len(maps) - 1:
@@ -40,7 +45,9 @@ def strip() -> Canvas:
     base = top + TALL
     for source, words in ((0, "mean and variance of the whole map,"), (2, "the same for the inner map: once computed")):
         x = left + source * step
-        c.arrow((x + 48, base), (x + 48, base + 22), (x + step + 48, base + 22), (x + step + 48, base + 3), colour="violet")
+        c.arrow(
+            (x + 48, base), (x + 48, base + 22), (x + step + 48, base + 22), (x + step + 48, base + 3), colour="violet"
+        )
         c.text(x + (step + 96) / 2, base + 40, words, 11.5, kind="t-violet")
     c.text(left + 134, base + 56, "summed over its strips in float64", 11.5, kind="t-violet")
     c.text(left + 2 * step + 134, base + 56, "for them, or stored where there is room", 11.5, kind="t-violet")

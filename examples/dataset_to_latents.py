@@ -28,7 +28,7 @@ failed = 0
 with Client(arguments.server) as client:
     # A bounded number of images is in flight. Answers come in any order, and a bad image never ends the stream.
     for item in client.encode_stream(paths, kind="moments"):
-        if item.error is None:
+        if item.result is not None:
             # Images of one name in two folders do not meet: their folders are kept.
             target = arguments.latents / item.source.relative_to(arguments.images).with_suffix(".safetensors")
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -14,9 +14,11 @@ def strip() -> Canvas:
         1080, 668, "How a strip is computed: a residual block row by row, with the statistics of the whole image"
     )
     c.text(40, 40, "A residual block, strip by strip", 15, bold=True, anchor="start")
-    c.text(40, 60, "read from the right: each map asks the one before it for rows, a convolution for one more on either side; "
-        "dashed maps are never whole",
-           11.5, kind="soft", anchor="start")  # fmt: skip
+    words = (
+        "read from the right: each map asks the one before it for rows, a convolution for one more on either side; "
+        "dashed maps are never whole"
+    )
+    c.text(40, 60, words, 11.5, kind="soft", anchor="start")
     maps = (
         ("x", "stored", 2, "blue"),
         ("normal, SiLU", "looked at", 2, "grey"),

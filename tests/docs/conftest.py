@@ -6,21 +6,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from diffusers import AutoencoderKL
 from PIL import Image
-from safetensors.torch import save_file
 from skimage import data
 
-from latentwire_server.app import background
-from latentwire_server.config import ModelSource, ServerConfig
-from tests.codec.checkpoints.layouts import to_ldm
 from tests.docs.pages import ROOT
-from tests.integration.tiny_pipelines import RECIPES, VAES
 
 
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the reader's files, one photograph of them broken."""
+    from diffusers import AutoencoderKL
+    from safetensors.torch import save_file
+
+    from tests.codec.checkpoints.layouts import to_ldm
+    from tests.integration.tiny_pipelines import RECIPES, VAES
+
     folder = tmp_path_factory.mktemp("shelf")
     pipeline = RECIPES["text to image"].pipeline(VAES["sd"]())
     pipeline.save_pretrained(folder / "stable-diffusion")
@@ -45,6 +45,9 @@ def desk(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="module")
 def servers(shelf: Path, target: str) -> Iterator[Callable[[str], str]]:
     """Map a block to the block with the address of a server that holds what it needs."""
+    from latentwire_server.app import background
+    from latentwire_server.config import ModelSource, ServerConfig
+
     models = (ModelSource("stable-diffusion", str(shelf / "stable-diffusion")),)
     with background(ServerConfig(models=models, port=0, http_port=0)) as server:
         yield lambda block: block.replace("localhost:8000", f"127.0.0.1:{server.http_port}").replace(

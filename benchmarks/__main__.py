@@ -4,9 +4,6 @@
 import ast
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 FOLDER = Path(__file__).parent
 
 
@@ -21,11 +18,12 @@ def benchmarks() -> dict[str, str]:
 
 
 def main() -> None:
-    """Print the table."""
-    table = Table(title="python -m benchmarks.NAME --help", title_justify="left", box=None, show_header=False)
-    for name, line in benchmarks().items():
-        table.add_row(name, line)
-    Console(markup=False, highlight=False).print(table)
+    """Print the list."""
+    found = benchmarks()
+    width = max(map(len, found))
+    for name, line in found.items():
+        print(f"{name:{width}}  {line}")
+    print("\npython -m benchmarks.NAME --help lists the options of a benchmark")
 
 
 if __name__ == "__main__":

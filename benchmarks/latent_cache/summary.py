@@ -117,11 +117,11 @@ def cost_table(model: str, found: dict[str, Cost]) -> Table:
     columns: dict[str, Callable[[tuple[str, Cost]], str]] = {
         "form": lambda item: item[0],
         "kB per 512x512": lambda item: f"{item[1].bytes_512 / KILO:.2f}",
-        "lost, dB": lambda item: f"{item[1].lost_db:.3f}",
+        "lost, dB": lambda item: f"{item[1].lost_db:z.3f}",
         "times below float16": lambda item: f"{item[1].ratio_to_float16:.2f}",
         "bits per latent": lambda item: f"{item[1].bits_per_latent:.2f}",
         "PSNR, dB": lambda item: f"{item[1].psnr_db:.2f}",
-        "lost, worst image, dB": lambda item: f"{item[1].worst_lost_db:.3f}",
+        "lost, worst image, dB": lambda item: f"{item[1].worst_lost_db:z.3f}",
     }
     note = (
         "Means over images; a kB is 1000 bytes, per 512x512 pixels. Lost: the decoded PSNR of float32 latents less "

@@ -94,7 +94,7 @@ def mean_scores(all_scores: Sequence[Mapping[str, float | None]]) -> dict[str, f
 
 @dataclass(frozen=True)
 class Difference:
-    """A BD-rate, or why there is none.
+    """A BD-rate, or the reason why it was refused.
 
     Attributes:
         percent: extra bytes of the second curve at equal quality, as a share of the first curve's; None: refused.

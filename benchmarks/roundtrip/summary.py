@@ -112,7 +112,7 @@ def beside(models: Sequence[Model], rows: Sequence[Row], metrics: Sequence[Metri
         wholes = [fmean(row["models"][name]["psnr_db"] for row in rows) for name in names]
         lines.append(
             [f"PSNR, dB, {label} (loss)",
-             *(f"{others[name][label]:.3f} ({whole - others[name][label]:.3f})"
+             *(f"{others[name][label]:.3f} ({whole - others[name][label]:z.3f})"
                for name, whole in zip(names, wholes, strict=True))]
         )  # fmt: skip
     for label, key, digits in (

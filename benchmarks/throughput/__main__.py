@@ -37,6 +37,7 @@ from benchmarks.throughput.cases import EAGER, OPERATIONS, Case, Runner, of_netw
 from benchmarks.throughput.comparisons import comparisons
 from benchmarks.throughput.measuring import Measured, Plan, measure_size
 from benchmarks.throughput.tiling import Tiling, measure_tiling
+from latentwire_codec.runtime.precision import Placement
 from latentwire_core.errors import ModelError
 
 BENCHMARK = "throughput"
@@ -132,7 +133,8 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], 
         blocks.append(parts.memory_table(footprints))
     blocks.append(parts.plots(rows))
     names = ", ".join(network.name for network in networks)
-    lead = f"{names} in one process on {options.device}. Threads: {options.threads}; images in a call: {options.batch}."
+    device = Placement.choose(options.device).device
+    lead = f"{names} in one process on {device}. Threads: {options.threads}; images in a call: {options.batch}."
     content = {
         "parameters": _parameters(options, "models", "repeats", "seconds", "batch", "emulated"),
         "summary": {

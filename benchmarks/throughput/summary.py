@@ -28,7 +28,7 @@ def rate_table(rates: Mapping[int, Mapping[str, Sequence[float]]], threads: int)
         for side, each in rates.items()
         for dtype, taken in each.items()
     ]
-    note = f"The product of two large square matrices, on {threads} threads, in turn with the networks."
+    note = f"The product of two large square matrices, in turn with the networks. Threads: {threads}."
     return Table("The machine's matrix rate", ["", "TFLOP/s, median", "lowest to highest"], lines, note)
 
 

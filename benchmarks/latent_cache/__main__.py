@@ -4,19 +4,20 @@
     python -m benchmarks.latent_cache FOLDER [--model f8c4 ...] [--quality cache high ...] [--workers N] [-o OUT]
 
 float32, float16, int8, float8, PNG, int8 through zstd, and `.lat` at its qualities; and the bits of `.lat` beside those
-of simpler coders of the same integers. Writes rows.jsonl while it runs, then run.json and report.html.
+of simpler coders of the same integers. Writes rows.jsonl while it runs, then run.json, report.md
+and report.html.
 """
 
 from dataclasses import asdict
 from typing import Any
 
-from benchmarks.latent_cache import page as parts
+from benchmarks.latent_cache import summary as parts
 from benchmarks.latent_cache.caching import Plan, Quality
-from benchmarks.report.folder import ImageFile
-from benchmarks.report.measuring import Measured
+from benchmarks.report.arguments import folder_parser, sources
+from benchmarks.report.measuring import ImageFile, Measured
 from benchmarks.report.model import Model
 from benchmarks.report.page import Lines, Page
-from benchmarks.report.run import parser, run, sources
+from benchmarks.report.run import run
 from latentwire_core.errors import ModelError, TensorError
 from latentwire_core.quality import LOSSLESS, step_multiple
 from latentwire_core.quality import STEPS as QUALITIES
@@ -53,16 +54,16 @@ def show(
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure a folder."""
-    made = parser(__doc__, BENCHMARK)
+    made = folder_parser(BENCHMARK, __doc__)
     made.add_argument(
         "--quality",
         nargs="+",
         default=list(QUALITIES),
-        help="names, or steps in units (default all names); with +N behind it, of latents fitted to their image "
-        "by N iterations, with +NxW at W times the weight of bits",
+        help="names, or steps in units (default all names); NAME+N: latents fitted to their image by N iterations; "
+        "NAME+NxW: with W times the weight of bits",
     )
     options = made.parse_args(arguments)
-    plan = Plan(sources(options), tuple(quality for quality in options.quality if quality != LOSSLESS))
+    plan = Plan(sources(made, options), tuple(quality for quality in options.quality if quality != LOSSLESS))
     try:
         for quality in plan.qualities:
             step_multiple(Quality.parse(quality).fineness)

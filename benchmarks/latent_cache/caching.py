@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An image and VAEs -> its row: bytes and decoded PSNR of its latents in every form, and what others would take."""
+"""An image and VAEs -> its row: bytes and decoded PSNR of its latents in every form, and bytes of other coders."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -30,11 +30,11 @@ from latentwire_core.quality import LOSSLESS
 
 @dataclass(frozen=True)
 class Quality:
-    """How `.lat` is made.
+    """The settings of a `.lat` file.
 
     Attributes:
         fineness: a name, or steps in units.
-        refinement: how far latents are fitted to their image; None: they are as encoded.
+        refinement: how latents are fitted to their image; None: they stay as encoded.
     """
 
     fineness: str | float
@@ -45,14 +45,14 @@ class Quality:
         """Map `NAME` or `STEPS`, with `+ITERATIONS` or `+ITERATIONSxWEIGHT` behind it, to a quality.
 
         Raises:
-            TensorError: it is none.
+            TensorError: the text has another form.
         """
         fineness, plus, refinement = text.partition("+")
         iterations, times, weight = refinement.partition("x")
         try:
             fitted = LatentOptimisation(int(iterations), float(weight) if times else 1.0) if plus else None
         except ValueError as error:
-            raise TensorError(f"{text!r} is no quality such as high, 0.25, high+30 or high+30x2") from error
+            raise TensorError(f"{text!r} is not a quality such as high, 0.25, high+30 or high+30x2") from error
         with suppress(ValueError):
             return cls(float(fineness), fitted)
         return cls(fineness, fitted)
@@ -64,7 +64,7 @@ class Plan:
 
     Attributes:
         sources: VAEs.
-        qualities: of `.lat`, as texts: see `Quality`.
+        qualities: qualities of `.lat`, as texts that `Quality.parse` reads.
     """
 
     sources: Sequence[Source]
@@ -85,13 +85,13 @@ def measure(models: Sequence[Model], qualities: Sequence[str], image: Pixels) ->
 
 
 def measure_model(model: Model, qualities: Sequence[str], image: Pixels) -> dict[str, Any]:
-    """Map an image to what is measured of one VAE."""
+    """Map an image to the measurements of one VAE."""
     framed = model.frame(image)
     latents = model.encode(framed)
     known: list[tuple[Latents, float]] = []
 
     def psnr(restored: Latents) -> float:
-        # Forms that only pack the same numbers differently decode to the same image.
+        # Forms that pack the same numbers in another way decode to the same image.
         for seen, score in known:
             if np.array_equal(seen, restored):
                 return score
@@ -110,7 +110,7 @@ def measure_model(model: Model, qualities: Sequence[str], image: Pixels) -> dict
         payload = model.compress(framed, latents, wanted.fineness, wanted.refinement)
         restored = decompress_latents(payload)[0]
         forms[lat_name(quality)] = kept(Packed(len(payload), restored))
-        # Fitted latents are multiples of the steps: what they were is what comes back.
+        # Fitted latents are multiples of the steps, so decompression returns them as they were.
         coded[quality] = compare(payload, latents if wanted.refinement is None else restored)
     return {
         "shape": list(latents.shape),
@@ -122,10 +122,10 @@ def measure_model(model: Model, qualities: Sequence[str], image: Pixels) -> dict
 
 
 def compare(payload: bytes, latents: Latents) -> dict[str, Any]:
-    """Map a `.lat` payload and the latents it was made of to what other coders would take at the same steps."""
+    """Map a `.lat` payload and its latents to the bytes and bits of other coders at the same steps."""
     header, sections = container.unpack(payload)
     integers, steps = integers_of(header, sections)
-    # int8 where they fit, as anyone would who stored them.
+    # int8 where the integers fit: the obvious way to store them.
     fits = np.abs(integers).max() < 128
     return {
         "lat_bytes": len(payload),

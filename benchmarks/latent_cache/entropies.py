@@ -1,25 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Integers of latents -> bits that other ways to code them would take: a table for each channel, an ideal Gaussian."""
+"""Integers of latents -> bits of other coders: a table for each channel, an ideal Gaussian."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr
+from scipy import stats
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 TAIL = 12.0
-"""Standard deviations of a Gaussian beyond which nothing is left to add up."""
+"""Standard deviations beyond which the share of a Gaussian is zero in float64."""
 
 
 def entropy(counts: npt.ArrayLike) -> float:
-    """Map counts to the bits that all counted things take together, ideally, with a table of just these."""
-    known = np.asarray(counts, np.float64)
-    known = known[known > 0]
-    return float((known * (np.log2(known.sum()) - np.log2(known))).sum())
+    """Map counts of symbols to the bits of all symbols by an ideal coder with exactly these frequencies."""
+    found = np.asarray(counts, np.float64)
+    return float(found.sum() * stats.entropy(found, base=2))
 
 
 def gaussian_bits(mean: float, deviation: float) -> float:
@@ -28,44 +28,40 @@ def gaussian_bits(mean: float, deviation: float) -> float:
         return 0.0
     reach = int(np.ceil(TAIL * deviation)) + 1
     edges = np.arange(-reach, reach + 2) - 0.5 + np.rint(mean)
-    shares = np.diff(ndtr((edges - mean) / deviation))
-    shares = shares[shares > 0]
-    return float(-(shares * np.log2(shares)).sum())
+    return float(stats.entropy(np.diff(stats.norm.cdf(edges, mean, deviation)), base=2))
 
 
 @dataclass
 class ChannelCounts:
-    """How often each integer comes in one channel, over any number of images, and the latents' moments in steps."""
+    """Counts of each integer in one channel, over any number of images, and the moments of the latents in steps."""
 
-    counts: dict[int, int] = field(default_factory=dict)
+    counts: Counter[int] = field(default_factory=Counter)
     total: int = 0
     sum: float = 0.0
     squares: float = 0.0
 
     def add(self, kept: dict[str, Any]) -> None:
-        """Add one image, as `describe` kept it."""
-        for integer, number in enumerate(kept["counts"], kept["first"]):
-            if number:
-                self.counts[integer] = self.counts.get(integer, 0) + number
+        """Add one image, as `describe` returned it."""
+        self.counts.update(dict(enumerate(kept["counts"], kept["first"])))
         self.total += sum(kept["counts"])
         self.sum += kept["sum"]
         self.squares += kept["squares"]
 
     @property
     def table_bits(self) -> float:
-        """Bits of everything counted with one table for all of it."""
+        """Bits of all integers by an ideal coder with one table."""
         return entropy(list(self.counts.values()))
 
     @property
     def gaussian_bits(self) -> float:
-        """Bits of as many numbers of the Gaussian with these moments, rounded."""
+        """Bits of as many rounded draws from a Gaussian with these moments."""
         mean = self.sum / self.total
         variance = max(self.squares / self.total - mean * mean, 0.0)
         return self.total * gaussian_bits(mean, float(np.sqrt(variance)))
 
 
 def describe(integers: Integers, in_steps: Floats) -> list[dict[str, Any]]:
-    """Map integers and latents in steps, both (C,h,w), to what is kept of each channel: counts and moments."""
+    """Map integers and latents in steps, both (C,h,w), to the counts and moments of each channel."""
     kept = []
     for numbers, real in zip(integers, in_steps, strict=True):
         first = int(numbers.min())
@@ -82,12 +78,12 @@ def describe(integers: Integers, in_steps: Floats) -> list[dict[str, Any]]:
 
 
 def own_tables_bits(integers: Integers) -> float:
-    """Map integers (C,h,w) to the bits they take with a table for each of their channels, the tables for nothing."""
+    """Map integers (C,h,w) to their bits by an ideal coder with a table a channel; tables cost nothing."""
     return sum(entropy(np.unique(channel, return_counts=True)[1]) for channel in integers)
 
 
 def over_images(images: Sequence[list[dict[str, Any]]]) -> list[ChannelCounts]:
-    """Map what was kept of each image to the counts of each channel over all of them."""
+    """Map what `describe` returned for each image to the counts of each channel over all images."""
     channels = [ChannelCounts() for _ in images[0]]
     for image in images:
         for channel, kept in zip(channels, image, strict=True):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Latents of one image -> bytes in the forms that caches use, and what comes back from them."""
+"""Latents of one image -> bytes in the forms that caches use, and the latents read back from them."""
 
 import io
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from benchmarks.report.model import Latents
 ZSTD_LEVEL = 19
 LEVELS = 256
 FP8_LARGEST = 448.0
-"""Of float8 e4m3fn; what is beyond becomes it."""
+"""The largest float8 e4m3fn; larger numbers are clipped to it."""
 RANGE_BYTES = 8
 """Lowest and highest value of a channel, float32."""
 
@@ -26,8 +26,8 @@ class Packed:
     """Latents in a form.
 
     Attributes:
-        num_bytes: that count.
-        latents: what comes back.
+        num_bytes: the bytes that count.
+        latents: the latents that are read back.
     """
 
     num_bytes: int
@@ -39,9 +39,9 @@ class Form:
     """A way to keep latents.
 
     Attributes:
-        name: as in tables.
+        name: its name in tables.
         counted: which bytes count.
-        pack: maps latents (C,h,w) to bytes and what comes back.
+        pack: maps latents, float32 (C,h,w), to their packed form.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Form:
 
 
 def zstd(data: bytes) -> int:
-    """Return the length of what zstd makes of bytes at level 19."""
+    """Return the bytes of a zstd frame of `data` at level 19."""
     return len(zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(data))
 
 
@@ -69,7 +69,7 @@ def _float8(latents: Latents) -> Packed:
 
 
 def levels(latents: Latents) -> tuple[npt.NDArray[np.uint8], Latents]:
-    """Map latents to 256 even levels between the lowest and the highest of each channel, and to what comes back."""
+    """Map latents (C,h,w) to 256 even levels in the range of each channel, and to the latents read back from them."""
     low, high = (getattr(latents, name)(axis=(1, 2), keepdims=True) for name in ("min", "max"))
     step = np.where(high > low, (high - low) / (LEVELS - 1), 1).astype(np.float32)
     indices = np.rint((latents - low) / step).clip(0, LEVELS - 1).astype(np.uint8)
@@ -89,7 +89,7 @@ def _int8_zstd(latents: Latents) -> Packed:
 def _png(latents: Latents) -> Packed:
     indices, restored = levels(latents)
     channels, height, width = indices.shape
-    # Four channels are one picture with transparency, as such caches have them; others stand below each other.
+    # Four channels are one RGBA picture, as such caches store them; other numbers are grey planes below each other.
     planes = np.moveaxis(indices, 0, 2) if channels == 4 else indices.reshape(channels * height, width)
     file = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(planes)).save(file, "PNG", optimize=True)

@@ -4,31 +4,30 @@
     python -m benchmarks.rate_distortion FOLDER [--model f8c4 ...] [--workers N] [--compressai FILE ...]
         [--refine ITERATIONS] [-o OUT]
 
-Writes rows.jsonl while it runs (a run that was interrupted goes on from there), then run.json and report.html, and
-prints the tables. Every byte of a file counts.
+Every byte of a file counts. Writes rows.jsonl while it runs (the same command continues an interrupted run), then
+run.json, report.md, report.html, and in curves/ one JSON file a codec for `python -m compressai.utils.plot -f`.
 """
 
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.rate_distortion import page as parts
+from benchmarks.rate_distortion import summary as parts
 from benchmarks.rate_distortion.codecs import FILE_CODECS
-from benchmarks.rate_distortion.compressai import read_curves
+from benchmarks.rate_distortion.compressai import read_curves, write_curves
 from benchmarks.rate_distortion.curves import Curve, averaged, mean_scores
 from benchmarks.rate_distortion.points import Plan
-from benchmarks.report.folder import ImageFile
-from benchmarks.report.measuring import Measured, read
+from benchmarks.report.arguments import add_metrics, folder_parser, sources
+from benchmarks.report.measuring import ImageFile, Measured, read
 from benchmarks.report.model import Model
 from benchmarks.report.page import Lines, Page, Strips
-from benchmarks.report.run import parser, run, sources
-from benchmarks.report.scores import NAMES, Metric, Wanted
+from benchmarks.report.run import out_folder, run
+from benchmarks.report.scores import Wanted
 from latentwire_codec.lat.optimise import LatentOptimisation
 from latentwire_core.errors import ModelError, TensorError
 
 BENCHMARK = "rate_distortion"
 STRIP_RATE, STRIP_COUNT = 0.15, 3
-PLOTTED = ("psnr_db", "ssim", "ms_ssim_db", "ssimulacra2", "butteraugli", "lpips")
 
 
 def show(
@@ -45,7 +44,7 @@ def show(
     curves = own | {curve.codec: curve for curve in read_curves}
     codecs = plan.codecs(models)
     names = [codec.name for codec in plan.latent_codecs(models)]
-    # Of latents as they were encoded; fitted ones decode to more.
+    # Fitted latents can score above the encoded ones.
     unquantized = [codec.name for codec in plan.latent_codecs(models) if codec.refinement is None]
     limits = {name: mean_scores([row["unquantized"][name] for row in measured.rows]) for name in unquantized}
     found = {name: parts.differences(name, curves, metrics) for name in names}
@@ -56,7 +55,7 @@ def show(
         f"{', '.join(names)} beside {', '.join(plan.files) or 'nothing else'}, measured in one run. "
         f"At {parts.RATES[0]:g} to {parts.RATES[-1]:g} bits per pixel, where latents are meant to be.",
     )
-    page.blocks.append(parts.plots(curves, [c.codec for c in read_curves], limits, _of(metrics, PLOTTED)))
+    page.blocks.append(parts.plots(curves, [c.codec for c in read_curves], limits, parts.compared(metrics)))
     page.blocks.extend(parts.rate_tables(curves, metrics))
     page.blocks.extend(parts.difference_table(name, found[name], images[name], metrics) for name in names)
     refused = [line for name in names for line in parts.refusals(name, found[name], metrics)]
@@ -73,7 +72,7 @@ def show(
         page.blocks.append(Strips("At equal bytes", pictures, note))
     counted = [f"{codec.name}: {codec.counted}" for codec in codecs]
     page.blocks.append(Lines("What is counted", counted))
-    page.blocks.append(Lines("Metrics that are absent", [f"{name}: {reason}" for name, reason in absent.items()]))
+    page.blocks.append(Lines("Absent metrics", [f"{name}: {reason}" for name, reason in absent.items()]))
     summary = {
         "absent_metrics": absent,
         "counted": {codec.name: codec.counted for codec in codecs},
@@ -102,12 +101,8 @@ def show(
     return summary, page
 
 
-def _of(metrics: list[Metric], names: tuple[str, ...]) -> list[Metric]:
-    return [metric for metric in metrics if metric.name in names]
-
-
 def _spread(rows: list[dict[str, Any]], name: str, count: int) -> list[dict[str, Any]]:
-    """Return rows from the highest to the lowest PSNR of unquantized latents, evenly spaced; all where they are few."""
+    """Return `count` rows, or all, from the highest to the lowest PSNR of unquantized latents, evenly spaced."""
     ordered = sorted(rows, key=lambda row: -row["unquantized"][name].get("psnr_db", 0.0))
     if len(ordered) <= count or count < 2:
         return ordered[:count]
@@ -116,26 +111,25 @@ def _spread(rows: list[dict[str, Any]], name: str, count: int) -> list[dict[str,
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure a folder."""
-    made = parser(__doc__, BENCHMARK)
+    made = folder_parser(BENCHMARK, __doc__)
+    add_metrics(made)
     names = [codec.name for codec in FILE_CODECS]
     made.add_argument("--codecs", nargs="*", choices=names, default=names, help="beside latentwire (default all)")
-    made.add_argument("--metrics", nargs="+", choices=NAMES, default=list(NAMES), help="default: all that are there")
-    made.add_argument("--lpips-weights", type=Path, metavar="FOLDER", help="with LPIPS' two weight files")
     made.add_argument(
-        "--compressai", nargs="+", type=Path, default=[], metavar="FILE", help="curves of others, as JSON"
+        "--compressai", nargs="+", type=Path, default=[], metavar="FILE", help="curves to show beside these"
     )
     made.add_argument(
         "--refine",
         type=int,
         metavar="ITERATIONS",
-        help="also latents that are fitted to their image, at named qualities",
+        help="also measure latents that are fitted to their image, at named qualities",
     )
     made.add_argument("--strips", type=int, default=STRIP_COUNT, help=f"images shown (default {STRIP_COUNT})")
     options = made.parse_args(arguments)
     wanted = Wanted(tuple(options.metrics), options.lpips_weights)
     try:
         refinement = None if options.refine is None else LatentOptimisation(options.refine)
-        plan = Plan(sources(options), wanted, tuple(options.codecs), refinement)
+        plan = Plan(sources(made, options), wanted, tuple(options.codecs), refinement)
         curves = read_curves(options.compressai)
         models = [source.load() for source in plan.sources]
     except (ModelError, TensorError, OSError, ValueError) as error:
@@ -150,13 +144,13 @@ def main(arguments: list[str] | None = None) -> None:
         "metrics": [metric.name for metric in plan.wanted.present()],
         "interpolation": "PCHIP over log bits per pixel; BD-rate: PCHIP of log rate over quality",
     }
-    run(
-        BENCHMARK,
-        options,
-        parameters,
-        plan.prepare,
-        lambda measured, files: show(plan, models, curves, options.strips, measured, files),
-    )
+
+    def show_and_write(measured: Measured, files: dict[str, ImageFile]) -> tuple[dict[str, Any], Page]:
+        description = f"latentwire benchmark on {len(measured.rows)} images of {options.folder.resolve().name}"
+        write_curves(averaged(measured.rows).values(), description, out_folder(BENCHMARK, options) / "curves")
+        return show(plan, models, curves, options.strips, measured, files)
+
+    run(BENCHMARK, options, parameters, plan.prepare, show_and_write)
 
 
 if __name__ == "__main__":

@@ -17,29 +17,29 @@ from latentwire_codec.lat.payload import decompress_latents
 from latentwire_core.quality import STEPS as QUALITIES
 
 STEPS = (0.1, 0.16, 0.35, 1.1, 2.2)
-"""Of latentwire, in units, between and beyond those of its named qualities."""
+"""Steps of latentwire in units, between and beyond those of its named qualities."""
 
 
 class Codec(Protocol):
-    """Something that makes files of images, smaller ones at lower settings."""
+    """A way to turn images into files, with settings from the smallest files to the largest."""
 
     @property
     def name(self) -> str:
-        """As in tables."""
+        """Its name in tables."""
 
     @property
     def settings(self) -> tuple[str, ...]:
-        """What it can be set to."""
+        """The settings that are measured."""
 
     @property
     def counted(self) -> str:
         """Which bytes count, and how it is set."""
 
     def encode(self, image: Pixels, settings: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-        """Give each of the settings with the file that an image becomes."""
+        """Yield each setting with the file that it makes of an image."""
 
     def decode(self, payload: bytes, image: Pixels) -> Pixels:
-        """Map such a file to an image of the size of `image`."""
+        """Map a file of this codec to an image of the size of `image`."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ class FileCodec:
     """A format that Pillow writes.
 
     Attributes:
-        name: as in tables.
+        name: its name in tables.
         plugin: Pillow's name of the format.
-        settings: as texts.
-        options: map a setting and an image to what `Image.save` takes.
+        settings: the settings that are measured.
+        options: maps a setting and an image to the options of `Image.save`.
         counted: see `Codec`.
     """
 
@@ -61,7 +61,7 @@ class FileCodec:
     counted: str
 
     def encode(self, image: Pixels, settings: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-        """Give each of the settings with the file that an image becomes."""
+        """Yield each setting with the file that it makes of an image."""
         for setting in settings:
             file = io.BytesIO()
             Image.fromarray(image).save(file, self.plugin, **self.options(setting, image))
@@ -75,11 +75,11 @@ class FileCodec:
 
 @dataclass(frozen=True)
 class LatentCodec:
-    """`.lat` files of a VAE; what they hold is byte for byte what `latentwire_codec.compress` gives.
+    """`.lat` files of a VAE, byte for byte those of `latentwire_codec.compress`.
 
     Attributes:
         model: the VAE.
-        refinement: how far latents are fitted to their image; None: they are as encoded.
+        refinement: how latents are fitted to their image; None: they stay as encoded.
     """
 
     model: Model
@@ -87,13 +87,13 @@ class LatentCodec:
 
     @property
     def name(self) -> str:
-        """As in tables."""
+        """Its name in tables."""
         refined = "" if self.refinement is None else f", refined {self.refinement.iterations}"
         return f"latentwire {self.model.name}{refined}"
 
     @property
     def settings(self) -> tuple[str, ...]:
-        """Steps in units: the named qualities, and others among them where that takes no longer."""
+        """Steps in units: the named qualities; without refinement, which is slow, other steps too."""
         others = STEPS if self.refinement is None else ()
         return tuple(f"{step:g}" for step in sorted({*others, *QUALITIES.values()}))
 
@@ -109,7 +109,7 @@ class LatentCodec:
         )
 
     def encode(self, image: Pixels, settings: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-        """Give each of the settings with the file that an image becomes; the model encodes it once."""
+        """Yield each setting with the file that it makes of an image; the model encodes the image once."""
         latents = self.model.encode(image)
         for setting in settings:
             yield setting, self.model.compress(image, latents, float(setting), self.refinement)
@@ -125,9 +125,9 @@ def _jpeg_2000(ratio: str, image: Pixels) -> Mapping[str, Any]:
         "quality_layers": [float(ratio)],
         "irreversible": True,
         "no_jp2": True,
-        # Pillow codes red, green and blue apart unless told: 2 dB worse.
+        # Without the colour transform, Pillow's default, the PSNR is 2 dB lower.
         "mct": 1,
-        # Each halves the image: more than fit are refused.
+        # Each resolution halves the image; more than fit are refused.
         "num_resolutions": min(6, min(image.shape[:2]).bit_length()),
     }
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows -> curves of quality over bits per pixel: their values at a rate, and the rate one saves against another."""
+"""Rows -> curves of quality over bits per pixel; curves -> their values at a rate, and BD-rates."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,12 +18,12 @@ LEAST_POINTS = 4
 
 @dataclass(frozen=True)
 class Curve:
-    """What a codec reaches, by ascending rate.
+    """The quality that a codec reaches, by ascending rate.
 
     Attributes:
         codec: its name.
         rates: bits per pixel.
-        scores: of each metric at each rate; only metrics that are known at all of them.
+        scores: by metric, a score at each rate; a metric that is unknown at any rate is left out.
     """
 
     codec: str
@@ -32,7 +32,7 @@ class Curve:
 
     @classmethod
     def of(cls, codec: str, points: Sequence[tuple[float, Mapping[str, float | None]]]) -> "Curve":
-        """Map points, (rate, scores), in any order, to a curve; of two with one rate the first is kept."""
+        """Map points, (rate, scores), in any order, to a curve; the first of two points with one rate is kept."""
         distinct = dict(reversed(points))
         rates = sorted(distinct)
         names = {name for scores in distinct.values() for name in scores}
@@ -41,7 +41,7 @@ class Curve:
         return cls(codec, tuple(rates), {name: v for name, v in known.items() if len(v) == len(rates)})
 
     def at(self, metric: Metric, rate: float) -> float | None:
-        """Return the score at a rate, PCHIP over the logarithm of rates; None outside of them: nothing is guessed."""
+        """Return the score at a rate, PCHIP over the logarithm of rates; None outside: nothing is extrapolated."""
         scores = self.scores.get(metric.name)
         if scores is None or not self.rates[0] <= rate <= self.rates[-1]:
             return None
@@ -61,8 +61,8 @@ def image_curves(row: Row) -> dict[str, Curve]:
 def averaged(rows: Sequence[Row]) -> dict[str, Curve]:
     """Map rows to the curve of each codec: at each setting, the mean rate and the mean scores over the images.
 
-    As CompressAI's figures are made; MS-SSIM in dB is that of the mean. Images too small for a metric are left out of
-    its mean.
+    CompressAI makes its figures in this way. MS-SSIM in dB is computed from the mean MS-SSIM. Images too small for a
+    metric are left out of its mean.
     """
     found: dict[str, dict[str, list[Row]]] = {}
     for row in rows:
@@ -94,13 +94,13 @@ def mean_scores(all_scores: Sequence[Mapping[str, float | None]]) -> dict[str, f
 
 @dataclass(frozen=True)
 class Difference:
-    """A BD-rate, or why there is none.
+    """A BD-rate, or the reason why it was refused.
 
     Attributes:
-        percent: bytes that the second needs at the same quality, above those of the first; None: refused.
-        reason: of the refusal.
-        low: the lowest quality that both reach, over which and `high` the mean is taken.
-        high: the highest.
+        percent: extra bytes of the second curve at equal quality, as a share of the first curve's; None: refused.
+        reason: why it was refused.
+        low: the lowest quality that both curves reach; the mean is over `low` to `high`.
+        high: the highest quality that both curves reach.
     """
 
     percent: float | None
@@ -110,7 +110,7 @@ class Difference:
 
 
 def bd_rate(anchor: Curve, test: Curve, metric: Metric) -> Difference:
-    """Map two curves to the mean difference in rate at equal quality, over the qualities that both reach.
+    """Map two curves to the mean difference in rate at equal quality, over the qualities that both curves reach.
 
     PCHIP of the logarithm of rates over quality, as in JCT-VC's sheet; computed by `bjontegaard`.
     """

@@ -22,8 +22,8 @@ class Plan:
     Attributes:
         sources: VAEs.
         wanted: metrics.
-        files: names of the formats that are measured beside them.
-        refinement: of latents that are fitted to their image, beside those that are not; None: only the latter.
+        files: names of the formats that are measured beside the VAEs.
+        refinement: how latents are fitted to their image, measured beside plain latents; None: only plain latents.
     """
 
     sources: Sequence[Source]

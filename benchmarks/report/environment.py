@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""This machine and checkout -> what a reader must know to repeat a run: processor, versions, commit, sources."""
+"""This machine and checkout -> what a reader needs to repeat a run: processor, versions, commit, sources."""
 
 import hashlib
 import os
@@ -20,8 +20,10 @@ PACKAGES = (
 )  # fmt: skip
 LIBRARIES = {"JPEG": "libjpeg_turbo", "WebP": "webp", "AVIF": "avif", "JPEG 2000": "jpg_2000"}
 GIB = 2**30
-SHOWING = {"__main__.py", "page.py", "pictures.py", "plots.py", "publish.py", "run.py", "steps.py", "summary.py"}
-"""Modules that only show what others measured."""
+SHOWING = {
+    "__main__.py", "arguments.py", "page.py", "pictures.py", "plots.py", "run.py", "steps.py", "summary.py",
+}  # fmt: skip
+"""Modules that rows do not depend on: they only show what was measured."""
 
 
 def environment(benchmark: str) -> dict[str, Any]:
@@ -51,7 +53,7 @@ def environment(benchmark: str) -> dict[str, Any]:
 def source_digest(benchmark: str) -> str:
     """Return 16 hex digits that change with any source of the codec or of the benchmark that a row depends on.
 
-    A commit is not enough: rows that were measured before an edit must not be taken for rows of what is there now.
+    A commit is not enough: rows that were measured before an edit must not be taken for rows of the edited sources.
     """
     codec, benchmarks = Path(latentwire_codec.__file__).parent, Path(__file__).parents[1]
     folders = (benchmarks / "report", benchmarks / benchmark)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image files and a measurement of one -> rows and failures: on several processes, with a bar, resumed."""
+"""A folder -> its image files; image files and a measurement -> rows and failures, on several processes, resumed."""
 
 import multiprocessing
 import os
@@ -11,27 +11,58 @@ from itertools import islice
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from benchmarks.report.folder import ImageFile
 from benchmarks.report.rows import Row, RowFile
+from benchmarks.report.steps import progress
 from latentwire_codec.images.files import read_image
 from latentwire_codec.images.geometry import Pixels
 from latentwire_core.errors import CodecError
+from latentwire_core.formats import IMAGE_SUFFIXES
 
 Measure = Callable[[Pixels], Row]
 """Maps an image, uint8 (H,W,3), to what is measured of it."""
 Prepare = Callable[[], Measure]
-"""Loads, once in each process, what a measurement needs; it can be pickled."""
+"""Loads what a measurement needs, once in each process; the callable can be pickled."""
 
 _WAITING = 2
-"""Images a process that are handed out at once: all of a large folder would fill the memory with requests."""
+"""Images that are handed out at once, for each process: a whole large folder would fill the memory with requests."""
 _prepared: list[Measure] = []
 
 
 @dataclass(frozen=True)
+class ImageFile:
+    """A file that is an image by its suffix.
+
+    Attributes:
+        path: where it is.
+        name: its path below the folder, with slashes.
+    """
+
+    path: Path
+    name: str
+
+    @property
+    def key(self) -> str:
+        """Name, bytes and time of change: a file that changed is measured again."""
+        status = self.path.stat()
+        return f"{self.name} {status.st_size} {status.st_mtime_ns}"
+
+
+def image_files(folder: Path) -> list[ImageFile]:
+    """Map a folder to its image files and those of the folders in it, in the order of their names.
+
+    Raises:
+        FileNotFoundError: there is no image.
+    """
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    if not paths:
+        raise FileNotFoundError(f"no image in {folder}; files that end in {', '.join(sorted(IMAGE_SUFFIXES))} are read")
+    return [ImageFile(path, path.relative_to(folder).as_posix()) for path in paths]
+
+
+@dataclass(frozen=True)
 class Failure:
-    """A file of which nothing was measured, and why."""
+    """A file that could not be measured, and why."""
 
     file: str
     error: str
@@ -39,31 +70,30 @@ class Failure:
 
 @dataclass(frozen=True)
 class Measured:
-    """What came of a folder: rows in the order of the names, and the files that have none."""
+    """Rows of a folder in the order of the names, and the files without a row."""
 
     rows: list[Row]
     failures: list[Failure]
 
 
 def measure_folder(files: Sequence[ImageFile], prepare: Prepare, kept: RowFile, workers: int = 1) -> Measured:
-    """Measure each file of which no row is kept yet.
+    """Measure each file that has no row yet.
 
-    Images are read one at a time and forgotten; what stays in memory is their rows.
+    Images are read one at a time and forgotten; only their rows stay in memory.
 
     Args:
         files: what to measure.
         prepare: see `Prepare`.
-        kept: rows of an earlier run, and where new ones are added as soon as they are there.
-        workers: processes; 1: this one.
+        kept: rows of an earlier run; each new row is added at once.
+        workers: processes; 1: this process alone.
     """
     rows = kept.read()
     failures = []
     keys = {file.name: file.key for file in files}
     missing = [file for file in files if keys[file.name] not in rows]
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("measuring", total=len(files), completed=len(files) - len(missing))
+    with progress(console) as bars:
+        task = bars.add_task("measuring", total=len(files), completed=len(files) - len(missing))
         for file, result in _results(missing, prepare, workers):
             if isinstance(result, str):
                 failures.append(Failure(file.name, result))
@@ -71,13 +101,13 @@ def measure_folder(files: Sequence[ImageFile], prepare: Prepare, kept: RowFile, 
             else:
                 kept.append(keys[file.name], result)
                 rows[keys[file.name]] = result
-            progress.advance(task)
+            bars.advance(task)
     measured = [rows[keys[file.name]] for file in files if keys[file.name] in rows]
     return Measured(measured, sorted(failures, key=lambda failure: failure.file))
 
 
 def _results(files: Sequence[ImageFile], prepare: Prepare, workers: int) -> Iterator[tuple[ImageFile, Row | str]]:
-    """Give each file with its row, or with the reason why it has none, as they come."""
+    """Yield each file with its row, or with the reason why it has no row, as soon as it is measured."""
     if not files:
         return
     if workers == 1:
@@ -108,7 +138,7 @@ def _results(files: Sequence[ImageFile], prepare: Prepare, workers: int) -> Iter
 def _start(prepare: Prepare, threads: int) -> None:
     import torch
 
-    # Ctrl-C reaches all processes of a terminal; only the first one says so.
+    # Ctrl-C reaches all processes of a terminal; only the first process reports it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
     _prepared.append(prepare())
@@ -122,7 +152,7 @@ def _measured(measure: Measure, file: ImageFile) -> Row | str:
     try:
         return {"file": file.name, **measure(read(file.path))}
     except (CodecError, OSError, ValueError) as error:
-        # Pillow's codecs raise OSError or ValueError for images that their format cannot hold.
+        # Pillow raises OSError or ValueError for images that a format cannot hold.
         return " ".join(f"{error}".split()) or type(error).__name__
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A VAE that a benchmark was given -> images framed, encoded and decoded as the codec does it."""
+"""The source of a VAE -> a model that frames, encodes and decodes images as the codec does."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,11 +37,11 @@ class Source:
 
     @property
     def name(self) -> str:
-        """Return what the model is called in payloads and reports."""
+        """Return the model's name in payloads and reports."""
         return model_name(self.source)
 
     def load(self) -> "Model":
-        """Load it; raises ModelError."""
+        """Load the model; raises ModelError."""
         return Model(self.name, load_autoencoder(self.source, device=self.device, dtype=self.dtype))
 
 
@@ -54,7 +54,7 @@ class Model:
 
     @cached_property
     def description(self) -> dict[str, Any]:
-        """What a report says of it: all that the bytes of its payloads depend on, and more."""
+        """What a report tells about the model: all that the bytes of its payloads depend on, and more."""
         spec = self.autoencoder.spec
         return {
             "name": self.name,
@@ -71,7 +71,7 @@ class Model:
         }
 
     def frame(self, image: Pixels) -> Pixels:
-        """Map an image to the only size that the model takes, or to itself."""
+        """Map an image to the one size that the model takes; return it as it is where the model takes all sizes."""
         if self.autoencoder.spec.fixed_size is None:
             return image
         height, width = self.autoencoder.spec.fixed_size

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The name of a network, or its folder -> the network as diffusers loads it: what several benchmarks of speed run.
+"""The name of a network, or its folder -> the network as diffusers loads it, for benchmarks of speed.
 
-Two are made here, with random weights: speed does not depend on them, and nothing is downloaded.
+Two networks are made here with random weights: speed does not depend on weights, and nothing is downloaded.
 """
 
 import json
@@ -21,7 +21,7 @@ from latentwire_codec.networks import pipeline_vae
 
 BUNDLED, SD_SIZE, TINY = "f8c4", "sd-size", "tiny"
 TRIAL_SIDE = 64
-# About what Stable Diffusion's VAE makes of photographs: raw latents, and images in [-1, 1].
+# Standard deviations, about those of Stable Diffusion's VAE on photographs: raw latents, and images in [-1, 1].
 LATENT_SPREAD, IMAGE_SPREAD = 5.0, 0.5
 
 
@@ -30,7 +30,7 @@ class Network:
     """A network on disk.
 
     Attributes:
-        name: in tables.
+        name: its name in tables.
         source: what `load_autoencoder` takes; a folder in diffusers' format, or a bundled name.
     """
 
@@ -42,7 +42,7 @@ class Network:
         return self._class.from_pretrained(find_folder(self.source)).eval()
 
     def empty(self) -> Any:
-        """Build it without numbers, to count what it computes."""
+        """Build it without weights, to count its arithmetic."""
         with torch.device("meta"):
             return self._class.from_config(self._config).eval()
 
@@ -58,10 +58,10 @@ class Network:
 
 
 def prepare(name: str, folder: Path) -> Network:
-    """Map a name, or what is loaded from elsewhere, to a network; what has random weights is written into a folder.
+    """Map a name or a folder to a network; a network with random weights is written below `folder`.
 
     Raises:
-        UnknownModel: there is no such network.
+        UnknownModel: no network has this name.
     """
     if name not in {SD_SIZE, TINY}:
         find_folder(name)
@@ -76,9 +76,9 @@ def prepare(name: str, folder: Path) -> Network:
 
 @torch.no_grad()
 def random_autoencoder_kl(widths: Sequence[int], **config: Any) -> Any:
-    """Build an AutoencoderKL with random weights whose latents and images spread as those of a trained one.
+    """Build an AutoencoderKL with random weights whose latents and images spread like those of a trained VAE.
 
-    The last layers are scaled for that: a half then rounds as it would for photographs, and errors are not flattered.
+    Half precision then rounds as it does for photographs, and errors are not flattered: the last layers are scaled.
 
     Args:
         widths: channels, from the full resolution to the lowest.

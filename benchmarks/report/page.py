@@ -1,21 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables, plots and pictures -> one HTML file that needs nothing else, and tables on a terminal."""
+"""Tables, lists, plots and pictures -> Markdown, and one HTML file that loads nothing else."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markdown_it import MarkdownIt
 from markupsafe import Markup
-from rich.console import Console
-from rich.table import Table as RichTable
 
 from benchmarks.report.pictures import Picture
-from benchmarks.report.plots import COLOURS
+from benchmarks.report.plots import Plot
 
-WIDTH = 160
-"""Of tables, in characters, where standard output is no terminal."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -23,33 +21,61 @@ class Table:
     """A table.
 
     Attributes:
-        title: above it.
-        columns: headings; the first is of the rows' names.
-        rows: of texts, as many as there are columns.
-        note: below it: what is counted, what a figure means.
+        title: its heading.
+        columns: headings of the columns; the first column names the rows.
+        rows: texts, as many in each row as there are columns.
+        note: what stands below it: what is counted, what a figure means.
     """
 
-    kind: ClassVar[str] = "table"
+    kind: ClassVar[str] = "text"
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str = ""
 
+    def markdown(self) -> str:
+        """Return the table in Markdown, with columns that are aligned as plain text too."""
+        lines = [[cell.replace("|", "\\|") for cell in row] for row in (self.columns, *self.rows)]
+        widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
+        first, *others = widths
+        lines.insert(1, ["-" * first, *("-" * (width - 1) + ":" for width in others)])
+        aligned = ([row[0].ljust(first), *map(str.rjust, row[1:], others)] for row in lines)
+        return "\n".join(f"| {' | '.join(row)} |" for row in aligned)
+
+
+def table(title: str, items: Iterable[T], columns: Mapping[str, Callable[[T], str]], note: str = "") -> Table:
+    """Map items to a table with one row an item; `columns` maps each heading to the text of an item's cell."""
+    return Table(title, list(columns), [[cell(item) for cell in columns.values()] for item in items], note)
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A list, such as files that could not be read; a folded list is closed until the reader opens it."""
+
+    kind: ClassVar[str] = "text"
+    title: str
+    lines: Sequence[str]
+    folded: bool = False
+    note: str = ""
+
+    def markdown(self) -> str:
+        """Return the list in Markdown."""
+        return "\n".join(f"- {line}" for line in self.lines)
+
 
 @dataclass(frozen=True)
 class Plots:
-    """Plots with one legend: the label, the colour and whether dashed, of each line."""
+    """Plots side by side."""
 
     kind: ClassVar[str] = "plots"
     title: str
-    svgs: Sequence[str]
-    legend: Sequence[tuple[str, int, bool]]
+    plots: Sequence[Plot]
     note: str = ""
 
 
 @dataclass(frozen=True)
 class Strip:
-    """An image as several made it."""
+    """One image as several codecs or models return it."""
 
     title: str
     pictures: Sequence[Picture]
@@ -57,7 +83,7 @@ class Strip:
 
 @dataclass(frozen=True)
 class Strips:
-    """Images side by side."""
+    """Images below each other, each a row of pictures side by side."""
 
     kind: ClassVar[str] = "strips"
     title: str
@@ -65,64 +91,49 @@ class Strips:
     note: str = ""
 
 
-@dataclass(frozen=True)
-class Lines:
-    """Plain lines, such as files that could not be read; folded away where `folded`."""
-
-    kind: ClassVar[str] = "lines"
-    title: str
-    lines: Sequence[str]
-    folded: bool = False
-
-
-Block = Table | Plots | Strips | Lines
+Block = Table | Lines | Plots | Strips
 
 
 @dataclass(frozen=True)
 class Page:
-    """What a benchmark has to say.
+    """A report.
 
     Attributes:
-        title: of the page.
+        title: its heading.
         lead: a sentence or two: what was measured, on what.
-        blocks: in the order in which they are read.
+        blocks: the parts in reading order.
     """
 
     title: str
     lead: str
     blocks: list[Block] = field(default_factory=list)
 
+    def markdown(self) -> str:
+        """Return title, tables and lists in Markdown, without plots, pictures and folded lists."""
+        parts = [f"# {self.title}", self.lead]
+        for block in self.blocks:
+            if isinstance(block, Table | Lines) and not (isinstance(block, Lines) and block.folded):
+                parts += [f"## {block.title}", block.markdown(), block.note]
+        return "\n\n".join(filter(None, parts)) + "\n"
 
-def write_page(page: Page, run: dict[str, Any], path: Path) -> None:
+
+def write_page(page: Page, run: Mapping[str, Any], path: Path) -> None:
     """Write a page as one HTML file.
 
     Args:
         page: what it shows.
-        run: the environment and parameters at its foot, as in run.json.
-        path: of the file.
+        run: what run.json holds; the environment and the parameters go to the foot of the page.
+        path: the file.
     """
+    # Only blocks are Markdown here: names of files and models stay as they are, and all text is escaped.
+    renderer = MarkdownIt("zero").enable(["table", "list"])
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters["svg"] = Markup
-    template = environment.get_template("page.html.j2")
+    environment.filters["markdown"] = lambda text: Markup(renderer.render(text))
     facts = [("commit", run["commit"] or "no checkout"), ("sources", run["sources"])]
     facts += [(name, str(value)) for group in ("machine", "versions") for name, value in run[group].items() if value]
     facts += [(name, str(value)) for name, value in run["parameters"].items()]
-    html = template.render(page=page, facts=facts, created=run["created"], colours=range(COLOURS))
-    path.write_text(html, encoding="utf-8")
-
-
-def print_tables(page: Page) -> None:
-    """Print the tables of a page on standard output, with their notes."""
-    width = None if Console().is_terminal else WIDTH
-    console = Console(markup=False, highlight=False, width=width)
-    for block in page.blocks:
-        if isinstance(block, Table):
-            table = RichTable(title=block.title, title_justify="left", caption=block.note, caption_justify="left")
-            for number, column in enumerate(block.columns):
-                table.add_column(column, justify="right" if number else "left")
-            for row in block.rows:
-                table.add_row(*row)
-            console.print(table)
+    template = environment.get_template("page.html.j2")
+    path.write_text(template.render(page=page, facts=facts, created=run["created"]), encoding="utf-8")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images -> pictures inside a page, as data addresses: whole ones made small, and parts of them as they are."""
+"""Images -> pictures inside a page, as data addresses: the whole image made small, and an unchanged part of it."""
 
 import base64
 import io
@@ -11,10 +11,10 @@ from PIL import Image
 from latentwire_codec.images.geometry import Pixels
 
 WHOLE_WIDTH = 320
-"""Of a whole image in a page, in pixels."""
+"""Width of a whole image in a page, in pixels."""
 WHOLE_QUALITY = 80
 CROP_SIDE = 144
-"""Of a part that is shown enlarged, pixel by pixel."""
+"""Side of the part that is shown enlarged, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Picture:
 
     Attributes:
         title: such as a codec's name.
-        lines: below it: bytes, scores.
+        lines: the caption: bytes, scores.
         whole: data address of the image made small.
         crop: data address of a part, unchanged.
-        warning: said in the colour of warnings; empty: none.
+        warning: a line in the colour of warnings; empty: the caption has no such line.
     """
 
     title: str
@@ -45,12 +45,12 @@ class Part:
     side: int
 
     def of(self, image: Pixels) -> Pixels:
-        """Cut it out."""
+        """Cut the square out of an image."""
         return image[self.top : self.top + self.side, self.left : self.left + self.side]
 
 
 def detailed_part(image: Pixels, side: int = CROP_SIDE) -> Part:
-    """Map an image to the square of it with the largest sum of differences between neighbours."""
+    """Map an image to the square of it with the largest sum of differences between neighbouring pixels."""
     side = min(side, *image.shape[:2])
     grey = image.astype(np.float64).mean(axis=2)
     detail = np.zeros_like(grey)
@@ -67,7 +67,7 @@ def picture(image: Pixels, part: Part, title: str, *lines: str, warning: str = "
     small = Image.fromarray(image)
     small.thumbnail((WHOLE_WIDTH, 2 * WHOLE_WIDTH), Image.Resampling.LANCZOS)
     whole = _address(small, quality=WHOLE_QUALITY)
-    # What a codec did must be seen as it is.
+    # The artefacts of a codec must not be hidden by those of WebP.
     crop = _address(Image.fromarray(part.of(image)), lossless=True)
     return Picture(title, lines, whole, crop, warning)
 

@@ -1,42 +1,49 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Curves -> SVG that stands inside a page and takes its colours from it, light or dark; by matplotlib."""
+"""Curves -> plots by matplotlib as SVG, one drawing for light pages and one for dark pages."""
 
+import base64
 import io
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
 from typing import Any
 
-import matplotlib as mpl
+from matplotlib import style
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-COLOURS = 10
-"""That the page's style sheet has, as --series-0 and so on."""
-# About the width of a phone, so that the letters keep their size there; inches of 72 SVG units.
-_WIDTH, _HEIGHT = 4.9, 3.5
-_INK, _FAINT = "#010203", "#040506"
+MARKERS = "osD^v<>PX*"
+SIZE, LEGEND_LINE = (5.6, 3.6), 0.19
+"""Inches: a plot without its legend, and each line of the legend."""
+LEGEND_COLUMNS = 2
 _STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "axes.edgecolor": _FAINT,
-    "axes.labelcolor": _INK,
-    "xtick.color": _FAINT,
-    "ytick.color": _FAINT,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
-    "text.color": _INK,
-    "grid.color": _FAINT,
-    "grid.linewidth": 0.5,
     "axes.grid": True,
-    "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.spines.top": False,
+    "figure.constrained_layout.h_pad": 0.08,
+    "figure.constrained_layout.use": True,
+    "font.size": 10,
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.5,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "svg.hashsalt": "latentwire",
 }
-_numbers = count()
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plot as two images inside a page.
+
+    Attributes:
+        title: what it shows.
+        light: data address of the SVG for light pages.
+        dark: data address of the SVG for dark pages.
+    """
+
+    title: str
+    light: str
+    dark: str
 
 
 @dataclass(frozen=True)
@@ -44,11 +51,11 @@ class Line:
     """One line of a plot.
 
     Attributes:
-        label: as in the legend.
+        label: its text in the legend; empty: it has no place there.
         x: ascending.
-        y: as many.
-        colour: 0..COLOURS - 1.
-        dashed: not measured in this run, or a limit.
+        y: as many numbers.
+        colour: number of its colour and its marks.
+        dashed: whether it is a limit, or was not measured in this run.
         marked: whether each point has a mark.
     """
 
@@ -66,36 +73,53 @@ def line_plot(
     y_label: str,
     *,
     ticks: Sequence[float] = (),
-    y_limits: tuple[float | None, float | None] | None = None,
-) -> str:
-    """Map lines to an SVG element.
+    y_limits: tuple[float | None, float | None] = (None, None),
+) -> Plot:
+    """Map lines to a plot.
 
     Args:
-        lines: later ones lie above earlier ones.
-        x_label: below.
-        y_label: above.
-        ticks: of a logarithmic x axis; none: the axis is linear.
-        y_limits: bottom and top, each where it is not None; None: as the lines need.
+        lines: earlier ones lie above later ones.
+        x_label: text below the x axis.
+        y_label: text above the y axis.
+        ticks: ticks of a logarithmic x axis; empty: the axis is linear.
+        y_limits: bottom and top of the y axis; None: as the lines need.
     """
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained")
-        FigureCanvasSVG(figure)
-        axes = figure.add_subplot()
-        for line in lines:
-            axes.plot(
-                line.x, line.y, color=_sentinel(line.colour), linewidth=1.2 if line.dashed else 1.8,
-                linestyle="--" if line.dashed else "-", marker="o" if line.marked else None,
-                markersize=3 if len(line.x) > 1 else 6,
-            )  # fmt: skip
-        axes.set_xlabel(x_label)
-        axes.set_title(y_label, loc="left", fontsize=10)
-        if y_limits is not None:
-            bottom, top = y_limits
-            axes.set_ylim(bottom, top)
-        if ticks:
-            _logarithmic(axes, ticks)
-        axes.grid(alpha=0.35)
-        return _inline(figure, f"{y_label} against {x_label}")
+    drawings = []
+    for base in ("default", "dark_background"):
+        with style.context([base, _STYLE]):
+            drawings.append(_draw(lines, x_label, y_label, ticks, y_limits))
+    return Plot(f"{y_label} against {x_label}", *drawings)
+
+
+def _draw(
+    lines: Sequence[Line],
+    x_label: str,
+    y_label: str,
+    ticks: Sequence[float],
+    y_limits: tuple[float | None, float | None],
+) -> str:
+    labels = sum(bool(line.label) for line in lines)
+    width, height = SIZE
+    figure = Figure(figsize=(width, height + LEGEND_LINE * -(-labels // LEGEND_COLUMNS)))
+    axes = figure.add_subplot()
+    for place, line in enumerate(lines):
+        axes.plot(
+            line.x, line.y, f"C{line.colour % len(MARKERS)}", label=line.label, zorder=3 - place / len(lines),
+            linewidth=1.2 if line.dashed else 1.8, linestyle="--" if line.dashed else "-",
+            marker=MARKERS[line.colour % len(MARKERS)] if line.marked else None,
+            markersize=4 if len(line.x) > 1 else 7,
+        )  # fmt: skip
+    axes.set_xlabel(x_label)
+    axes.set_title(y_label, loc="left", fontsize=10)
+    axes.set_ylim(*y_limits)
+    if ticks:
+        _logarithmic(axes, ticks)
+    if labels > 1:
+        figure.legend(loc="outside lower left", ncols=LEGEND_COLUMNS)
+    file = io.BytesIO()
+    # Without a date the same lines give the same bytes.
+    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def _logarithmic(axes: Axes, ticks: Sequence[float]) -> None:
@@ -104,28 +128,3 @@ def _logarithmic(axes: Axes, ticks: Sequence[float]) -> None:
     axes.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if left <= tick <= right]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_minor_formatter(NullFormatter())
-
-
-def _sentinel(colour: int) -> str:
-    return f"#07080{colour % COLOURS:x}"
-
-
-def _inline(figure: Figure, label: str) -> str:
-    """Map a figure to an element that names no address, has ids of its own, and colours of the page."""
-    file = io.StringIO()
-    figure.savefig(file, format="svg", transparent=True)
-    svg = file.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg).replace("xlink:href", "href")
-    # Without its own size the element takes the width of its place.
-    svg = re.sub(r'(<svg)( [^>]*?)? height="[^"]*"', r"\1\2", svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
-    prefix = f"plot{next(_numbers)}-"
-    svg = re.sub(r'\bid="', f'id="{prefix}', svg)
-    svg = re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}", svg)
-    svg = svg.replace(_INK, "currentColor").replace(_FAINT, "var(--faint)")
-    for colour in range(COLOURS):
-        svg = svg.replace(_sentinel(colour), f"var(--series-{colour})")
-    return svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows <-> a file of JSON lines that grows while a run goes on, so that an interrupted one resumes."""
+"""Rows <-> a file of JSON lines that grows while a run goes on, so that an interrupted run resumes."""
 
 import json
 from pathlib import Path
@@ -7,16 +7,16 @@ from types import TracebackType
 from typing import Any, Self
 
 Row = dict[str, Any]
-"""What was measured of one image; whatever JSON holds."""
+"""What was measured of one image: any values that JSON holds."""
 
 
 class RowFile:
     """Rows on disk, each under the key of its image and the digest of the settings. A context manager.
 
-    Rows of other settings stay in the file and are not seen.
+    Rows of other settings stay in the file and are not returned.
 
     Args:
-        path: of the file; made where it is missing.
+        path: the file; it is made where it is missing.
         settings: digest of all that a row depends on beside its image.
     """
 
@@ -49,7 +49,7 @@ class RowFile:
         return rows
 
     def append(self, key: str, row: Row) -> None:
-        """Add a row; it is on disk when this returns."""
+        """Add a row; the row has left this process when the call returns."""
         line = json.dumps({"key": key, "settings": self._settings, "row": row}, allow_nan=False)
         self._file.write(line.encode() + b"\n")
         self._file.flush()

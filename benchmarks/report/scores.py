@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An image and what became of it -> scores by every metric that this machine has; the others with the reason."""
+"""An image and its decoded version -> scores by every metric that this machine has; absent metrics have a reason."""
 
 import math
 import re
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from latentwire_train.loss.lpips import Lpips
 
 CAP_DB = 100.0
-"""Stands for infinity: equal images. A mean over images needs a number."""
+"""The score of equal images, in place of infinity: a mean over images needs a number."""
 BUTTERAUGLI_TOOL = "butteraugli_main"
 
 Scores = Mapping[str, float | None]
-"""By the metric's name; None: the image is too small for it."""
+"""Scores by the name of the metric; None: the image is too small for the metric."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class Metric:
     """A measure of how much two images differ.
 
     Attributes:
-        name: in rows and in `--metrics`.
-        label: for readers.
-        digits: that are shown behind the point.
-        min_side: of an image that has such a score, in pixels.
+        name: its name in rows and in `--metrics`.
+        label: its name in tables and plots.
+        digits: digits behind the point in tables.
+        min_side: the smallest side of an image that can be scored, in pixels.
         higher_is_better: whether equal images have the largest score.
-        shown_from: where plots begin; None: at the lowest score.
+        shown_from: the lowest score in plots; None: plots begin at the lowest measured score.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Metric:
     shown_from: float | None = None
 
     def quality(self, score: float) -> float:
-        """Map a score to what BD-rates integrate over: it grows with quality, in dB where the score is a distance."""
+        """Map a score to a number that grows with quality, for BD-rates; a distance is mapped to dB."""
         return score if self.higher_is_better else -10 * math.log10(max(score, 1e-10))
 
 
@@ -65,11 +65,11 @@ METRICS = (
     Metric("lpips", "LPIPS, VGG16", 4, min_side=16, higher_is_better=False),
 )
 NAMES = tuple(metric.name for metric in METRICS if metric.name != "ms_ssim_db")
-"""That can be asked for; MS-SSIM in dB comes with MS-SSIM."""
+"""Metrics that can be asked for; MS-SSIM in dB comes with MS-SSIM."""
 
 
 def to_db(ms_ssim: float) -> float:
-    """Map MS-SSIM to dB, as papers plot it."""
+    """Map MS-SSIM to dB, -10 log10(1 - MS-SSIM), as papers plot it."""
     return min(CAP_DB, -10 * math.log10(max(1 - ms_ssim, 1e-30)))
 
 
@@ -78,15 +78,15 @@ class Wanted:
     """Which metrics a run wants.
 
     Attributes:
-        names: of them.
-        lpips_weights: the folder with LPIPS' two weight files, see `lpips_from`; None: there is none.
+        names: their names.
+        lpips_weights: the folder with the two weight files of LPIPS, see `lpips_from`; None: LPIPS is absent.
     """
 
     names: Sequence[str] = NAMES
     lpips_weights: Path | None = None
 
     def absent(self) -> dict[str, str]:
-        """Return the label of each metric that is wanted and cannot be had, with the reason."""
+        """Return the label of each wanted metric that this machine does not have, with the reason."""
         reasons = {}
         if "butteraugli" in self.names and shutil.which(BUTTERAUGLI_TOOL) is None:
             reasons["Butteraugli"] = f"there is no {BUTTERAUGLI_TOOL} on PATH (Debian: libjxl-devtools)"
@@ -102,7 +102,7 @@ class Wanted:
         return reasons
 
     def present(self) -> list[Metric]:
-        """Return the metrics that are wanted and can be had."""
+        """Return the wanted metrics that this machine has."""
         absent = self.absent()
         wanted = [metric for metric in METRICS if metric.name.removesuffix("_db") in self._stems()]
         return [metric for metric in wanted if metric.label.partition(",")[0] not in absent]
@@ -127,7 +127,7 @@ class Scorer:
 
     Args:
         present: the metrics.
-        lpips: its network, where that is among them.
+        lpips: the network of LPIPS, where LPIPS is one of the metrics.
     """
 
     def __init__(self, present: Sequence[Metric], lpips: "Lpips | None" = None) -> None:
@@ -143,7 +143,7 @@ class Scorer:
         }
 
     def __call__(self, original: Pixels, decoded: Pixels) -> dict[str, float | None]:
-        """Score what became of an image, both uint8 (H,W,3)."""
+        """Map an image and its decoded version, both uint8 (H,W,3), to scores."""
         side = min(original.shape[:2])
         found: dict[str, float | None] = {}
         for metric in self.metrics:
@@ -167,10 +167,10 @@ class Scorer:
 
 
 def butteraugli(original: Pixels, decoded: Pixels) -> float:
-    """Map two images to the 3-norm of libjxl's Butteraugli, at least 0 (equal); by its tool.
+    """Map two images to the 3-norm of Butteraugli by libjxl's tool; 0 for equal images.
 
     Raises:
-        OSError: the tool failed, or said something else.
+        OSError: the tool failed, or printed no 3-norm.
     """
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder, f"{name}.png") for name in ("original", "decoded")]

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model -> how fast a server in a process of its own serves it, and how evenly: `python -m benchmarks.serving`."""
+"""A model -> speed, latency and memory of a server that holds it: `python -m benchmarks.serving`."""

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast a server answers, beside the same model in this process, both measured in turn.
+"""How fast a server answers, beside the same model in this process, measured in turn.
 
     python -m benchmarks.serving [--model f8c4] [--sizes 256 512 ...] [--concurrency 1 4 16 64] [--out OUT]
     python -m benchmarks.serving --model sd-size
     python -m benchmarks.serving --soak 2000
 
-A server in a process of its own, and clients in others: closed loops (images a second, latency, what the transport
-adds, bytes, the server's memory), open loops (Poisson arrivals at a share of the capacity: p50, p95, p99), and streams
-of a folder (how busy the device is). --soak measures instead whether the server's memory is flat over many mixed
-requests. Writes run.json and report.html.
+Server and clients run in processes of their own. Closed loops give images per second, latency, the overhead of the
+transport, bytes and the server's memory; open loops (Poisson arrivals at a share of the capacity) p50, p95 and p99;
+streams of a folder how busy the device is. --soak measures instead whether the server's memory stays flat over many
+mixed requests. --device takes several devices with commas, one for each worker. Writes run.json, report.md and
+report.html.
 """
 
 import argparse
@@ -18,13 +19,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from benchmarks.report import arguments as shared
+from benchmarks.report.arguments import OUTPUT, listed, positive
 from benchmarks.report.environment import environment
 from benchmarks.report.networks import BUNDLED, SD_SIZE, Network, prepare
 from benchmarks.report.page import Block, Page
-from benchmarks.report.publish import OUTPUT, publish
 from benchmarks.report.rows import Row
+from benchmarks.report.run import publish
 from benchmarks.report.steps import steps
-from benchmarks.serving import page as parts
+from benchmarks.serving import summary as parts
 from benchmarks.serving.callers import callers
 from benchmarks.serving.forms import DEFAULT_FORMS, FORMS, OPERATIONS
 from benchmarks.serving.inputs import InProcess
@@ -46,16 +49,12 @@ SOAK_SIZES = (64, 128, 192, 256, 384, 512)
 SOAK_THREADS = 4
 AVERAGED = 100
 FLAT = 0.03
-"""The largest share by which the server's memory may change over a long run."""
+"""The largest change of the server's memory over a soak, as a share."""
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    made = argparse.ArgumentParser(
-        prog=f"python -m benchmarks.{BENCHMARK}",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    made = shared.parser(BENCHMARK, __doc__, "NAME-MODEL")
     made.add_argument(
         "--model", default=BUNDLED, metavar="NAME",
         help=f"{BUNDLED}, {SD_SIZE} (Stable Diffusion's AutoencoderKL, random weights), or a diffusers folder "
@@ -63,42 +62,34 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     made.add_argument(
         "--sizes", nargs="+", type=int, metavar="SIDE",
-        help=f"pixels (default {_listed(SIZES)}; of {SD_SIZE} {_listed(SD_SIZES)})",
+        help=f"pixels (default {listed(SIZES)}; {SD_SIZE}: {listed(SD_SIZES)})",
     )  # fmt: skip
     made.add_argument(
         "--concurrency", nargs="+", type=int, metavar="CALLS",
-        help=f"in flight (default {_listed(CONCURRENCIES)}; of {SD_SIZE} {_listed(SD_CONCURRENCIES)})",
+        help=f"calls in flight (default {listed(CONCURRENCIES)}; {SD_SIZE}: {listed(SD_CONCURRENCIES)})",
     )  # fmt: skip
     made.add_argument(
-        "--forms", nargs="+", choices=FORMS, default=DEFAULT_FORMS, help=f"default {_listed(DEFAULT_FORMS)}"
+        "--forms", nargs="+", choices=FORMS, default=DEFAULT_FORMS, help=f"default {listed(DEFAULT_FORMS)}"
     )
     made.add_argument(
         "--shares",
         nargs="*",
         type=float,
         default=SHARES,
-        help=f"of the capacity, for open loops (default {_listed(SHARES)})",
+        help=f"shares of the capacity, for open loops (default {listed(SHARES)})",
     )
-    made.add_argument("--seconds", type=float, default=SECONDS, help=f"of each closed loop (default {SECONDS:g})")
+    made.add_argument("--seconds", type=float, default=SECONDS, help=f"for each closed loop (default {SECONDS:g})")
     made.add_argument(
         "--client-processes", type=int,
-        help="that share the calls in flight; workers share out connections, and each process has one "
+        help="processes that share the calls in flight; a worker serves whole connections, one for each process "
         f"(default 1, with workers {CALLERS_A_WORKER} for each)",
     )  # fmt: skip
-    made.add_argument("--in-flight", type=int, default=8, help="items of a stream (default 8)")
-    made.add_argument("--device", default="auto", help="several with commas between them: one worker for each")
-    made.add_argument("--dtype", default="auto")
-    made.add_argument("--workers", type=int, default=1, help="of the server: `serve --workers` (default 1)")
-    made.add_argument("--max-message-mib", type=int, default=64, help="of the server and the clients (default 64)")
+    made.add_argument("--in-flight", type=int, default=8, help="items of a stream in flight (default 8)")
+    made.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default auto)")
+    made.add_argument("--workers", type=positive, default=1, help="`serve --workers` (default 1)")
+    made.add_argument("--max-message-mib", type=int, default=64, help="limit of server and clients (default 64)")
     made.add_argument("--soak", type=int, metavar="REQUESTS", help="measure this instead, such as 2000")
-    made.add_argument(
-        "-o", "--out", type=Path, help=f"folder for run.json and report.html (default {OUTPUT}/NAME-MODEL)"
-    )
     return made
-
-
-def _listed(values: Any) -> str:
-    return " ".join(map(str, values))
 
 
 def flags(network: Network, options: argparse.Namespace) -> list[str]:
@@ -114,7 +105,7 @@ def load(network: Network, options: argparse.Namespace) -> Autoencoder:
 
 
 def measure(network: Network, served: Served, options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], Page]:
-    """Measure every size; return what run.json holds beside the environment, and the page."""
+    """Measure every size; return the content of run.json, without the environment, and the page."""
     is_sd = network.name == SD_SIZE
     sizes = sorted(options.sizes or (SD_SIZES if is_sd else SIZES))
     concurrencies = options.concurrency or (SD_CONCURRENCIES if is_sd else CONCURRENCIES)
@@ -149,7 +140,7 @@ def measure(network: Network, served: Served, options: argparse.Namespace, folde
 
 
 def soak(network: Network, served: Served, options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], Page]:
-    """Make many mixed requests; return as `measure` does."""
+    """Make many mixed requests; return what `measure` returns."""
     model = load(network, options)
     sizes = options.sizes or SOAK_SIZES
     folders = [str(InProcess.of(model, side).write(folder / f"{side}", 0)) for side in sizes]
@@ -168,7 +159,7 @@ def soak(network: Network, served: Served, options: argparse.Namespace, folder: 
     }  # fmt: skip
     rows = [{"request": SETTLING + number, "resident_bytes": each} for number, each in enumerate(samples, 1)]
     blocks: list[Block] = [parts.soak_table(summary), parts.soak_plots(samples, SETTLING + 1)]
-    lead = f"{network.name}, {SOAK_THREADS} requests at a time, images of {_listed(sizes)} pixels a side."
+    lead = f"{network.name}, {SOAK_THREADS} requests at a time, images of {listed(sizes)} pixels a side."
     content = {"parameters": _parameters(options), "summary": summary, "rows": rows}
     return content, Page(f"Memory of a server of {network.name}", lead, blocks)
 
@@ -178,7 +169,7 @@ def _parameters(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure and publish; end with status 1 where the memory of a long run was not flat, or an outcome was wrong."""
+    """Measure and publish; end with status 1 where a soak found memory that was not flat, or a wrong outcome."""
     made = parser()
     options = made.parse_args(arguments)
     least = SETTLING + 2 * AVERAGED

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tasks, a JSON object a line -> what came of the calls, likewise: the process of a client, without torch.
+"""Tasks, one JSON object a line -> the outcomes of their calls, likewise: the process of a client, without torch.
 
     python -m benchmarks.serving.caller
 
-Run by `callers`. Moments are those of the system's monotonic clock, which all processes share.
+`callers` starts it. Moments are read from the system's monotonic clock, which all processes share.
 """
 
 import json
@@ -36,10 +36,10 @@ class Call:
     """One answered call.
 
     Attributes:
-        due_s: when it was to begin.
-        ended_s: when its answer was there.
-        compute_s: its share of the time of its batch in the model.
-        server_s: in the queue, in the model and coding.
+        due_s: moment at which it was to begin.
+        ended_s: moment of its answer.
+        compute_s: its share of the seconds of its batch in the model.
+        server_s: seconds in the queue, in the model and in coding.
     """
 
     due_s: float
@@ -50,19 +50,19 @@ class Call:
 
 @dataclass
 class Log:
-    """What came of many calls, from any number of threads."""
+    """Answers and errors of many calls, from any number of threads."""
 
     calls: list[Call] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
     local: threading.local = field(default_factory=threading.local)
 
-    def told(self, execution: Execution) -> None:
-        """Keep how the server carried out the call of this thread."""
+    def executed(self, execution: Execution) -> None:
+        """Keep the server's times for the call of this thread."""
         self.local.execution = execution
 
     def run(self, call: Callable[[], object], due_s: float) -> None:
-        """Make a call and keep what came of it; raises nothing of the server's."""
+        """Make a call and keep its answer or its LatentwireError, which is not raised."""
         try:
             call()
         except LatentwireError as error:
@@ -72,7 +72,7 @@ class Log:
             self.answered(due_s, self.local.execution)
 
     def answered(self, due_s: float, execution: Execution) -> None:
-        """Keep an answer that came now."""
+        """Keep an answer that arrived now."""
         server_s = execution.queue_s + execution.compute_s + execution.coding_s
         call = Call(due_s, time.monotonic(), execution.compute_s / execution.batch_size, server_s)
         with self.lock:
@@ -85,15 +85,15 @@ class Log:
 
 
 def connect(task: Mapping[str, Any], log: Log, in_flight: int = 8) -> Client:
-    """Return a client that tells a log of executions."""
+    """Return a client that reports executions to a log."""
     limits = Limits(max_message_bytes=task["message_mib"] * MIB, in_flight=in_flight)
-    return Client(task["target"], timeout=Timeout(call_s=CALL_S), limits=limits, on_execution=log.told)
+    return Client(task["target"], timeout=Timeout(call_s=CALL_S), limits=limits, on_execution=log.executed)
 
 
 def closed_loop(task: Mapping[str, Any]) -> dict[str, Any]:
-    """Let some threads call one call after the other, for a time and until there are answers enough.
+    """Let each thread make one call after the other, for some seconds and until there are enough answers.
 
-    What is in flight then is cancelled: a full queue of large images would take minutes.
+    Calls that are still in flight are cancelled: a full queue of large images would take minutes.
     """
     log, stop = Log(), threading.Event()
     client = connect(task, log)
@@ -115,7 +115,7 @@ def closed_loop(task: Mapping[str, Any]) -> dict[str, Any]:
             try:
                 log.run(call, time.monotonic())
             except ValueError:
-                if not stop.is_set():  # else the channel was closed between two calls
+                if not stop.is_set():  # otherwise the channel was closed between two calls
                     stop.set()
                     raise
             if is_over():
@@ -136,7 +136,7 @@ def closed_loop(task: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def open_loop(task: Mapping[str, Any]) -> dict[str, Any]:
-    """Begin calls when they are due, whether or not earlier ones are answered; one that is late counts from then."""
+    """Begin calls when they are due, whether or not earlier calls are answered; latency counts from `due_s`."""
     log = Log()
     with connect(task, log) as client, ThreadPoolExecutor(task["threads"]) as pool:
         call = Form.of(task["form"]).call(client, Path(task["folder"]))
@@ -148,7 +148,7 @@ def open_loop(task: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def stream(task: Mapping[str, Any]) -> dict[str, Any]:
-    """Send a folder of images through one stream, or as many latents; the wall time is from the first to the last."""
+    """Send a folder of images, or as many latents, through one stream; return the wall time of the whole stream."""
     log, folder = Log(), Path(task["folder"])
     begun = time.monotonic()
     client = Client(

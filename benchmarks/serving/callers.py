@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tasks -> what came of them: the client processes, seen from the one that measures."""
+"""Tasks -> their outcomes: the client processes, seen from the process that measures."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.report.environment import ROOT
 
 LEAD_S = 0.5
-"""Between handing arrivals out and the beginning of their clock."""
+"""Seconds between handing out arrivals and the first moment of their clock."""
 
 
 class Caller:
@@ -23,13 +23,13 @@ class Caller:
         self._process = process
 
     def begin(self, task: Mapping[str, Any]) -> None:
-        """Hand a task over."""
+        """Send a task to the process."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(task) + "\n")
         self._process.stdin.flush()
 
     def result(self) -> dict[str, Any]:
-        """Wait for what came of the task.
+        """Wait for the outcome of the task.
 
         Raises:
             RuntimeError: the process ended; its traceback is on standard error.
@@ -42,14 +42,14 @@ class Caller:
         return found
 
     def run(self, task: Mapping[str, Any]) -> dict[str, Any]:
-        """Do a task."""
+        """Send a task to the process and wait for its outcome."""
         self.begin(task)
         return self.result()
 
 
 @contextmanager
 def callers(count: int) -> Iterator[list[Caller]]:
-    """Start client processes; end them with the context."""
+    """Start client processes; end them when the context ends."""
     command = [sys.executable, "-m", "benchmarks.serving.caller"]
     with ExitStack() as stack:
         made = []
@@ -63,10 +63,10 @@ def callers(count: int) -> Iterator[list[Caller]]:
 
 
 def in_closed_loop(members: Sequence[Caller], task: Mapping[str, Any], concurrency: int) -> dict[str, Any]:
-    """Let several processes run one closed loop of so many threads together.
+    """Run one closed loop of `concurrency` threads on several processes together.
 
     Returns:
-        the answers of all while all of them were at it, in their order; the errors; and when the last was warm.
+        the answers, in their order, until the first process ended; the errors; the moment when all were warm.
     """
     used = members[:concurrency]
     shares = [concurrency // len(used) + (place < concurrency % len(used)) for place in range(len(used))]
@@ -78,7 +78,7 @@ def in_closed_loop(members: Sequence[Caller], task: Mapping[str, Any], concurren
 
 
 def in_open_loop(members: Sequence[Caller], task: Mapping[str, Any], moments: Sequence[float]) -> dict[str, Any]:
-    """Let several processes begin calls at moments, in seconds from the beginning; return the calls and the errors."""
+    """Begin calls at moments, in seconds from the start, on several processes; return the calls and the errors."""
     begun = time.monotonic() + LEAD_S
     due = [[begun + moment for moment in moments[place :: len(members)]] for place in range(len(members))]
     return _together(members, [{**task, "kind": "open", "due": each} for each in due])

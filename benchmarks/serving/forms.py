@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The forms of a request -> what a client sends and gets: image files or raw tensors, to be encoded or decoded.
+"""The name of a form -> a call: image files or raw tensors, encoded or decoded.
 
-What is sent lies in files of a folder, so that a client's process needs nothing to make it.
+A client's process reads its inputs from files, so that it needs no model to make them.
 """
 
 from collections.abc import Callable
@@ -20,11 +20,11 @@ OPERATIONS = ("encode", "decode")
 
 @dataclass(frozen=True)
 class Form:
-    """What is asked for, and how images travel.
+    """The operation, and how images travel.
 
     Attributes:
         operation: `encode` or `decode`.
-        carrier: of the image: RAW, uint8 (H,W,3), or the format of a file.
+        carrier: how the image travels: RAW, uint8 (H,W,3), or the format of a file.
     """
 
     operation: str
@@ -32,21 +32,21 @@ class Form:
 
     @property
     def name(self) -> str:
-        """Return it as tables and options have it."""
+        """Return its name in tables and options."""
         return f"{self.operation}-{self.carrier}"
 
     @classmethod
     def of(cls, name: str) -> "Form":
-        """Undo `name`."""
+        """Map a name back to its form."""
         return cls(*name.split("-"))
 
     def call(self, client: Client, folder: Path, model: str = "") -> Callable[[], object]:
-        """Read what is sent, and return what sends it and waits for the answer.
+        """Read the input, and return a callable that sends it and waits for the answer.
 
         Args:
-            client: of the server.
-            folder: as `write_inputs` fills it.
-            model: a served name; empty: the server's first.
+            client: a client of the server.
+            folder: inputs, as `InProcess.write` writes them.
+            model: a served name; empty: the server's first model.
         """
         if self.operation == "decode":
             latents = Latents.load(folder / LATENTS)
@@ -63,4 +63,4 @@ class Form:
 
 FORMS = tuple(Form(operation, carrier).name for operation in OPERATIONS for carrier in CARRIERS)
 DEFAULT_FORMS = ("encode-raw", "encode-jpeg", "decode-raw", "decode-png")
-"""What folders mostly hold, and what decoding answers unless told otherwise."""
+"""JPEG is what folders mostly hold; PNG is the default format of decoded files."""

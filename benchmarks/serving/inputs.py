@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model and a size -> the files that clients send, and the same work done in this process, to compare with."""
+"""A model and a size -> the files that clients send, and the same work in this process for comparison."""
 
 import time
 from collections.abc import Callable
@@ -25,7 +25,7 @@ SHIFT = 24
 
 @dataclass(frozen=True)
 class InProcess:
-    """A model at work in this process, from the arrays that a client sends to those that it gets.
+    """A model in this process, from the arrays that a client sends to the arrays that it receives.
 
     Attributes:
         model: loaded with the server's settings.
@@ -39,12 +39,12 @@ class InProcess:
 
     @classmethod
     def of(cls, model: Autoencoder, side: int) -> "InProcess":
-        """Take a photograph of a size, and encode it."""
+        """Take a photograph of `side` pixels a side, and encode it."""
         image = photograph(side, side)
         return cls(model, image, _encode(model, image))
 
     def rate(self, operation: str, seconds: float) -> float:
-        """Return images a second, one after the other, over a time; at least one."""
+        """Return images per second, one after the other, over `seconds` and at least one image."""
         work: Callable[[], object] = self.encode if operation == "encode" else self.decode
         begun = time.perf_counter()
         done = 0
@@ -65,7 +65,7 @@ class InProcess:
         return decoded
 
     def write(self, folder: Path, stream_images: int) -> Path:
-        """Write what clients send into a folder, and so many different images for a stream; return the folder."""
+        """Write the inputs of clients into a folder, with `stream_images` different images; return the folder."""
         (folder / "stream").mkdir(parents=True)
         np.save(folder / f"{IMAGE}.npy", self.image)
         for carrier in ("jpeg", "png"):

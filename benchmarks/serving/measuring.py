@@ -18,7 +18,7 @@ from benchmarks.serving.wire import messages
 MIB = 2**20
 LEAST_ANSWERS = 3
 WARM_SHARE = 0.2
-"""Of the seconds of a closed loop, before they count."""
+"""Seconds of warming up before a closed loop counts, as a share of its seconds."""
 OPEN_LEAST, OPEN_THREADS, OPEN_LIMIT_S = 30, 128, 60.0
 STREAM_LEAST = 8
 
@@ -31,13 +31,13 @@ class Bench:
         served: the server.
         members: client processes.
         message_mib: the largest message.
-        seconds: of each closed loop, warm; half of it for the model in this process.
+        seconds: seconds of each closed loop once it is warm; the model in this process gets half as many.
         concurrencies: calls in flight.
         forms: names of requests.
-        shares: of the capacity, that open loops ask for.
-        devices: that share the work; their times in the model add up.
-        in_flight: items of a stream.
-        step: told what begins.
+        shares: arrivals of the open loops, as shares of the capacity.
+        devices: devices that share the work; their times in the model add up.
+        in_flight: items of a stream in flight.
+        step: takes the name of each step that begins.
     """
 
     served: Served
@@ -61,9 +61,9 @@ def measure_size(bench: Bench, local: InProcess, folder: Path) -> list[Row]:
     """Measure everything at one size.
 
     Args:
-        bench: what and with what.
+        bench: what is measured, and with what.
         local: the model in this process, at this size.
-        folder: with what clients send, as `InProcess.write` fills it.
+        folder: inputs of clients, as `InProcess.write` writes them.
     """
     rows: list[Row] = []
     for operation in OPERATIONS:
@@ -104,10 +104,10 @@ def closed_row(calls: Sequence[Mapping[str, float]], warm_s: float, in_process: 
     """Map the answers of a closed loop to its numbers.
 
     Args:
-        calls: in the order of their answers, as `caller.Call` has them.
-        warm_s: when it was warm.
-        in_process: images a second of the model in this process, around it.
-        devices: that shared the work.
+        calls: calls in the order of their answers, with the fields of `caller.Call`.
+        warm_s: moment when the loop was warm.
+        in_process: images per second of the model in this process, before and after the loop.
+        devices: devices that shared the work.
     """
     window = Window.of([call["ended_s"] for call in calls], warm_s)
     if window is None:
@@ -128,7 +128,7 @@ def closed_row(calls: Sequence[Mapping[str, float]], warm_s: float, in_process: 
 
 
 def _open_loop(bench: Bench, local: InProcess, folder: Path, form: Form, share: float, capacity: float) -> Row:
-    """Send requests at a share of the capacity, however long the answers take."""
+    """Send requests at a share of the capacity without waiting for answers."""
     bench.step(f"{_sides(local)} {form.name}, arrivals at {100 * share:.0f}% of the capacity")
     rate = share * capacity
     count = max(OPEN_LEAST, round(rate * bench.seconds * 2))
@@ -166,7 +166,7 @@ def _stream(bench: Bench, local: InProcess, folder: Path, operation: str) -> Row
 
 
 def stream_length(rate: float, seconds: float) -> int:
-    """Map images a second to how many go through a stream: about so many seconds' worth, twice."""
+    """Map images per second to the length of a stream: twice the images of `seconds`, at least STREAM_LEAST."""
     return max(STREAM_LEAST, round(2 * rate * seconds))
 
 

@@ -25,25 +25,27 @@ class Served:
 
     Attributes:
         target: HOST:PORT.
-        pid: of its process; that of the parent where there are workers.
+        pid: id of its process; with workers, the id of their parent.
+        ready: the line that it printed when it was ready.
     """
 
     target: str
     pid: int
+    ready: str = ""
 
     def resident_bytes(self) -> int:
-        """Return its resident memory now, of all its processes."""
+        """Return the resident memory of all its processes now."""
         return resident_bytes(self.pid)
 
     def peak_bytes(self) -> int | None:
-        """Return the largest resident memory since it started, summed over its processes; None: unknown here."""
+        """Return the largest resident memory since the start, summed over its processes; None: /proc is absent."""
         try:
             return sum(_peak(process.pid) for process in self._processes())
         except OSError:
             return None
 
     def wait_until_idle(self) -> None:
-        """Wait until its processes use next to no time of the CPU: what was cancelled may still be on the device."""
+        """Wait until its processes use next to no CPU time: cancelled work may still be on the device."""
         deadline = time.monotonic() + IDLE_LIMIT_S
         before = self._cpu_s()
         while time.monotonic() < deadline:
@@ -63,13 +65,13 @@ class Served:
 
 @contextmanager
 def serving(flags: Sequence[str]) -> Iterator[Served]:
-    """Start `latentwire serve --port 0` with further flags; stop it with the context, as an init system would.
+    """Start `latentwire serve --port 0` with further flags; stop it by SIGTERM when the context ends.
 
     Raises:
-        RuntimeError: it did not start, or did not end well; the text has its log.
+        RuntimeError: it did not start, or ended with an error; the text holds its log.
     """
-    command = [str(Path(sys.executable).with_name("latentwire")), "serve", "--port", "0", *flags]
-    # The log goes to a file: a pipe that nobody reads would stop the server when it is full.
+    command = [latentwire(), "serve", "--port", "0", *flags]
+    # The log goes to a file: a full pipe that nobody reads would stop the server.
     with (
         tempfile.TemporaryFile("w+") as log,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process,
@@ -80,7 +82,7 @@ def serving(flags: Sequence[str]) -> Iterator[Served]:
             if not ready.startswith("serving "):
                 log.seek(0)
                 raise RuntimeError(f"the server did not start: {log.read().strip()}")
-            yield Served(ready.split(" on ")[1].split(",")[0].strip(), process.pid)
+            yield Served(ready.split(" on ")[1].split(",")[0].strip(), process.pid, ready)
         finally:
             process.send_signal(signal.SIGTERM)
             try:
@@ -90,6 +92,11 @@ def serving(flags: Sequence[str]) -> Iterator[Served]:
         if status:
             log.seek(0)
             raise RuntimeError(f"the server ended with the status {status}: {log.read().strip()}")
+
+
+def latentwire() -> str:
+    """Return the path of the command that belongs to this Python."""
+    return str(Path(sys.executable).with_name("latentwire"))
 
 
 def _peak(pid: int) -> int:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Many mixed requests -> the server's resident memory after each of them.
 
-Encode and decode, files and raw tensors, of several sizes, in a seeded order, and among them requests that the server
-has to refuse: memory that a failed request keeps is the easiest to miss.
+Encode and decode, files and raw tensors of several sizes, in a seeded order. Some requests must be refused: memory that
+a failed request keeps is easy to miss.
 """
 
 from collections import Counter
@@ -25,23 +25,23 @@ ERROR_SHARE = 0.1
 
 
 def resident_bytes(pid: int) -> int:
-    """Return the resident memory of a process and of those that it started."""
+    """Return the resident memory of a process and of its children."""
     process = psutil.Process(pid)
     total = 0
     for each in (process, *process.children(recursive=True)):
         try:
             total += each.memory_info().rss
-        except psutil.NoSuchProcess:  # it ended meanwhile
+        except psutil.NoSuchProcess:  # it has just ended
             continue
     return total
 
 
 def soak(task: Mapping[str, Any]) -> dict[str, Any]:
-    """Make mixed requests from some threads; sample the server's memory after each, once it has settled.
+    """Make mixed requests from several threads; sample the server's memory after each, behind the first SETTLING.
 
     Returns:
-        `resident_bytes`, a list; `answers`, `refusals` and `surprises`, how often each outcome came, by its name: a
-        surprise is a refusal of what is right, or an answer to what is wrong.
+        `resident_bytes`, a list; `answers`, `refusals` and `surprises`, counts of each outcome by its name. A surprise
+        is a valid request that was refused, or an invalid one that was answered.
     """
     random = Random(task["seed"])
     with Client(task["target"]) as client:
@@ -71,7 +71,7 @@ def soak(task: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def wrong_calls(client: Client, folder: Path) -> list[Callable[[], object]]:
-    """Return calls that a server must refuse: a damaged file, an odd size, another space's latents, no such model."""
+    """Return calls to refuse: a damaged file, an odd size, latents of another space, an unknown model."""
     latents = Latents.load(folder / LATENTS)
     elsewhere = replace(latents, latent_space="elsewhere", weights_digest="")
     odd = np.zeros((9, 11, 3), np.uint8)

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Moments of calls -> rates, latencies and shares; moments that calls are to begin at."""
+"""Moments of calls -> rates, latencies and drift; a rate -> moments of arrivals."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
 from typing import Self
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Percentiles:
-    """Of latencies, in seconds: each is the smallest that so many percent do not exceed."""
+    """Percentiles of latencies, in seconds: the smallest latency that at least p percent do not exceed."""
 
     p50: float
     p95: float
@@ -21,19 +20,18 @@ class Percentiles:
     @classmethod
     def of(cls, latencies: Sequence[float]) -> Self:
         """Map at least one latency to the percentiles."""
-        ordered = sorted(latencies)
-        p50, p95, p99 = (ordered[ceil(len(ordered) * percent / 100) - 1] for percent in (50, 95, 99))
-        return cls(p50, p95, p99, len(ordered))
+        p50, p95, p99 = np.percentile(latencies, (50, 95, 99), method="inverted_cdf").tolist()
+        return cls(p50, p95, p99, len(latencies))
 
 
 @dataclass(frozen=True)
 class Window:
-    """A stretch of a steady run that begins and ends with an answer.
+    """A stretch of a steady run between two answers.
 
     Attributes:
-        begun_s: when the answer came that it begins behind.
-        ended_s: when the last answer in it came.
-        answers: in it.
+        begun_s: moment of the answer just before the window.
+        ended_s: moment of the last answer in the window.
+        answers: answers in the window.
     """
 
     begun_s: float
@@ -42,19 +40,19 @@ class Window:
 
     @property
     def rate(self) -> float:
-        """Return answers a second."""
+        """Return answers per second."""
         return self.answers / (self.ended_s - self.begun_s)
 
     @classmethod
     def of(cls, ends: Sequence[float], warm_s: float) -> "Window | None":
-        """Map the moments of answers to the window behind the warming up; None where there are too few.
+        """Map the moments of answers to the window behind the warming up; None where there are too few answers.
 
-        It begins with the last answer of the warming up, or with the first of all where that had none: a batch that
-        answers at once is then counted whole or not at all.
+        The window begins with the last answer of the warming up, or with the first answer where no answer came so
+        early. A batch whose answers come at once then counts as a whole or not at all.
 
         Args:
-            ends: ascending.
-            warm_s: the moment at which the run was warm.
+            ends: moments of answers, ascending.
+            warm_s: moment at which the run was warm.
         """
         before = sum(end <= warm_s for end in ends)
         start = max(0, before - 1)
@@ -67,9 +65,9 @@ def arrivals(rate: float, count: int, seed: int) -> list[float]:
     """Return the moments of a Poisson process, in seconds from its beginning.
 
     Args:
-        rate: arrivals a second, on average.
-        count: of arrivals.
-        seed: of the gaps between them.
+        rate: mean arrivals per second.
+        count: number of arrivals.
+        seed: seed of the gaps between arrivals.
     """
     gaps: list[float] = np.random.default_rng(seed).exponential(1 / rate, count).cumsum().tolist()
     return gaps
@@ -77,11 +75,11 @@ def arrivals(rate: float, count: int, seed: int) -> list[float]:
 
 @dataclass(frozen=True)
 class Drift:
-    """How much a number changed over a long run.
+    """The change of a number over a long run.
 
     Attributes:
-        first: mean of its first hundred samples.
-        last: mean of its last hundred.
+        first: mean of the first samples.
+        last: mean of the last samples.
     """
 
     first: float
@@ -94,5 +92,5 @@ class Drift:
 
     @classmethod
     def of(cls, samples: Sequence[float], count: int = 100) -> Self:
-        """Map samples, at least twice as many as are averaged, to the means at both ends."""
+        """Map at least 2 * `count` samples to the means of the first and the last `count`."""
         return cls(sum(samples[:count]) / count, sum(samples[-count:]) / count)

@@ -14,14 +14,14 @@ from latentwire_proto.v1.latent_codec_pb2_grpc import LatentCodecServiceStub
 
 @dataclass(frozen=True)
 class Messages:
-    """Bytes of one call's messages as protobuf writes them; what HTTP/2 adds is not in them."""
+    """Bytes of the messages of one call as protobuf writes them, without HTTP/2."""
 
     request_bytes: int
     response_bytes: int
 
 
 def messages(target: str, form: Form, folder: Path, max_message_bytes: int) -> Messages:
-    """Make one call of a form, without the client, which hides its messages."""
+    """Make one call of a form on the stub, because the client hides its messages."""
     limits = [(f"grpc.max_{way}_message_length", max_message_bytes) for way in ("send", "receive")]
     with grpc.insecure_channel(target, limits) as channel:
         stub = LatentCodecServiceStub(channel)

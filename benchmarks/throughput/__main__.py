@@ -4,9 +4,10 @@
     python -m benchmarks.throughput [--models f8c4 sd-size] [--sizes 256 512 ...] [--memory] [--out OUT]
     python -m benchmarks.throughput --tiling 2048 [--activation-memory 1024]
 
-Medians over rounds in which every case has its turn, ratios within each round, the machine's matrix rate and the share
-of it that is reached, and how far each output is from diffusers' in float32. The second form measures one large image:
-peak memory, time and distance of exact tiling beside diffusers untiled and tiled. Writes run.json and report.html.
+Medians over rounds in which the cases take turns, ratios within each round, the machine's matrix rate and the share
+of it that each case reaches, and the error against diffusers in float32. The second form measures one large image:
+peak memory, time and error of exact tiling beside diffusers untiled and tiled. Writes run.json, report.md and
+report.html.
 """
 
 import argparse
@@ -21,19 +22,22 @@ from typing import Any
 import diffusers
 import torch
 
+from benchmarks.report import arguments as shared
+from benchmarks.report.arguments import OUTPUT, listed, positive
 from benchmarks.report.environment import environment
 from benchmarks.report.networks import BUNDLED, SD_SIZE, TINY, Network, prepare
 from benchmarks.report.page import Block, Lines, Page
-from benchmarks.report.publish import OUTPUT, publish
 from benchmarks.report.rows import Row
+from benchmarks.report.run import publish
 from benchmarks.report.steps import steps
-from benchmarks.throughput import page as parts
+from benchmarks.throughput import summary as parts
 from benchmarks.throughput.apart import Task, can_measure, run_apart
 from benchmarks.throughput.arithmetic import matrix_products
 from benchmarks.throughput.cases import EAGER, OPERATIONS, Case, Runner, of_network
 from benchmarks.throughput.comparisons import comparisons
 from benchmarks.throughput.measuring import Measured, Plan, measure_size
-from benchmarks.throughput.tiling import Tiling, measure_tiling, tiling_table
+from benchmarks.throughput.tiling import Tiling, measure_tiling
+from latentwire_codec.runtime.placement import Placement
 from latentwire_core.errors import ModelError
 
 BENCHMARK = "throughput"
@@ -45,11 +49,7 @@ ACTIVATION_MIB = 1024
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    made = argparse.ArgumentParser(
-        prog=f"python -m benchmarks.{BENCHMARK}",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    made = shared.parser(BENCHMARK, __doc__)
     made.add_argument(
         "--models", nargs="+", default=[BUNDLED, SD_SIZE], metavar="NAME",
         help=f"{BUNDLED} (beside AutoencoderTiny), {SD_SIZE} (Stable Diffusion's AutoencoderKL, random weights), or a "
@@ -57,25 +57,32 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     made.add_argument(
         "--sizes", nargs="+", type=int, metavar="SIDE",
-        help=f"pixels (default {' '.join(map(str, SIZES))}; of {SD_SIZE} {' '.join(map(str, SD_SIZES))})",
+        help=f"pixels (default {listed(SIZES)}; {SD_SIZE}: {listed(SD_SIZES)})",
     )  # fmt: skip
-    made.add_argument("--repeats", type=int, default=ROUNDS, help=f"rounds at each size (default {ROUNDS}, at least 3)")
     made.add_argument(
-        "--seconds", type=float, default=LIMIT_S, help=f"for the rounds of one size, 3 at least (default {LIMIT_S:g})"
+        "--repeats", type=positive, default=ROUNDS, help=f"rounds at each size (default {ROUNDS}, at least 3)"
     )
-    made.add_argument("--batch", type=int, default=1, help="images in one call (default 1)")
-    made.add_argument("--device", default="auto")
-    made.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch (default: its own choice)")
+    made.add_argument(
+        "--seconds",
+        type=float,
+        default=LIMIT_S,
+        help=f"for the rounds of one size; three rounds run always (default {LIMIT_S:g})",
+    )
+    made.add_argument("--batch", type=positive, default=1, help="images in one call (default 1)")
+    made.add_argument(
+        "--threads", type=positive, default=torch.get_num_threads(), help="threads of torch (default: torch's choice)"
+    )
     made.add_argument("--emulated", action="store_true", help="bfloat16 also where this CPU has no instructions for it")
-    made.add_argument("--memory", action="store_true", help="measure the peaks too, each in a process of its own")
+    made.add_argument("--memory", action="store_true", help="measure peak memory too, in a process for each case")
     made.add_argument("--tiling", type=int, metavar="SIDE", help="measure this instead, such as 2048")
-    made.add_argument("--operations", nargs="+", choices=OPERATIONS, default=OPERATIONS, help="of --tiling")
+    made.add_argument(
+        "--operations", nargs="+", choices=OPERATIONS, default=OPERATIONS, help="operations of --tiling (default both)"
+    )
     made.add_argument(
         "--activation-memory", type=int, default=ACTIVATION_MIB, metavar="MIB",
-        help=f"of latentwire with --tiling (default {ACTIVATION_MIB})",
+        help=f"latentwire's limit with --tiling (default {ACTIVATION_MIB})",
     )  # fmt: skip
-    made.add_argument("--dtype", default="float32", help="of every case of --tiling (default float32)")
-    made.add_argument("-o", "--out", type=Path, help=f"folder for run.json and report.html (default {OUTPUT}/NAME)")
+    made.add_argument("--dtype", default="float32", help="dtype of all cases of --tiling (default float32)")
     return made
 
 
@@ -121,12 +128,13 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], 
     footprints: list[Row] = []
     if options.memory:
         ran = {side: [case for case in cases if not isinstance(runners[case.key], str)] for side, cases in at.items()}
-        runners.clear()  # they would be in the way of the processes
+        runners.clear()  # loaded models would take the memory of the processes
         footprints = _footprints(ran, options)
         blocks.append(parts.memory_table(footprints))
     blocks.append(parts.plots(rows))
     names = ", ".join(network.name for network in networks)
-    lead = f"{names} in one process on {options.device}. Threads: {options.threads}; images in a call: {options.batch}."
+    device = Placement.choose(options.device).device
+    lead = f"{names} in one process on {device}. Threads: {options.threads}; images in a call: {options.batch}."
     content = {
         "parameters": _parameters(options, "models", "repeats", "seconds", "batch", "emulated"),
         "summary": {
@@ -140,7 +148,7 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], 
 
 
 def _footprints(at: Mapping[int, Sequence[Case]], options: argparse.Namespace) -> list[Row]:
-    """Map the cases of each size to rows of the memory that each operation needs."""
+    """Map the cases of each size to rows with the memory of each operation."""
     rows = []
     with steps(len(OPERATIONS) * sum(map(len, at.values()))) as step:
         for side, case in ((side, case) for side, cases in at.items() for case in cases):
@@ -171,7 +179,7 @@ def measure_one(options: argparse.Namespace, folder: Path) -> tuple[dict[str, An
             failures |= failed
     names = ", ".join(options.models)
     lead = f"{names} at {options.tiling}x{options.tiling} on {options.device}, {options.threads} threads."
-    blocks: list[Block] = [tiling_table(rows)]
+    blocks: list[Block] = [parts.tiling_table(rows)]
     if failures:
         blocks.append(Lines("What failed", [f"{case}: {reason}" for case, reason in failures.items()]))
     parameters = _parameters(options, "models", "tiling", "operations", "activation_memory", "dtype")
@@ -187,13 +195,10 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure and publish."""
     made = parser()
     options = made.parse_args(arguments)
-    for name in ("repeats", "batch", "threads"):
-        if getattr(options, name) < 1:
-            made.error(f"--{name} is {getattr(options, name)}; it must be at least 1")
     if (options.memory or options.tiling) and not can_measure():
-        made.error("the peak of a process's memory is read from /proc, which is not there; leave --memory and --tiling")
+        made.error("--memory and --tiling read peaks of memory from /proc, which this system does not have")
     torch.set_num_threads(options.threads)
-    diffusers.utils.logging.set_verbosity_error()  # AutoencoderTiny warns of its own configuration
+    diffusers.utils.logging.set_verbosity_error()  # AutoencoderTiny warns about its own configuration
     found = environment(BENCHMARK)
     name = f"{BENCHMARK}-tiling" if options.tiling else BENCHMARK
     with tempfile.TemporaryDirectory() as folder:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a reference made and what another engine made of the same input -> how far they differ."""
+"""The outputs of a reference and of another engine for one input -> how far they differ."""
 
 import math
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 CAP_DB = 200.0
-"""Stands for infinity: equal tensors. JSON has no such number."""
+"""The PSNR of equal tensors: JSON has no infinity."""
 IMAGE_RANGE = 2.0
 """Images are in [-1, 1]."""
 
@@ -17,8 +17,8 @@ class Difference:
     """How far a tensor is from another.
 
     Attributes:
-        largest: of the absolute differences.
-        psnr_db: the PSNR; of images over their range of 2, of latents over the range of the reference's.
+        largest: the largest absolute difference.
+        psnr_db: the PSNR; its peak is 2 for images, and the range of the reference for latents.
     """
 
     largest: float

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A case, in a process of its own -> its peak memory above that of the idle process, its seconds and its output.
+"""A case in a process of its own -> its peak memory above that of the idle process, its seconds and its output.
 
     python -m benchmarks.throughput.apart < task.json
 
-Run by `run_apart`; a process that has run nothing else is the only one whose peak means anything.
+`run_apart` starts the process: a peak only means something in a process that has run nothing else.
 """
 
 import ctypes
@@ -31,16 +31,16 @@ WARM_UP_SIDE = 64
 
 @dataclass(frozen=True)
 class Task:
-    """What the process does.
+    """The task of the process.
 
     Attributes:
-        case: what runs.
-        operation: `encode` or `decode`; what is decoded are random latents, the same for each case.
-        height: of the image, in pixels.
-        width: likewise.
-        device: what it runs on.
-        threads: of torch.
-        output: where to write the result, .npy; empty: nowhere.
+        case: the network and the engine.
+        operation: `encode` or `decode`; `decode` gets random latents, the same for each case.
+        height: height of the image, in pixels.
+        width: width of the image, in pixels.
+        device: the device.
+        threads: threads of torch.
+        output: path of the .npy file for the result; empty: the result is not kept.
     """
 
     case: Case
@@ -54,13 +54,13 @@ class Task:
 
 @dataclass(frozen=True)
 class Footprint:
-    """What the process needed; bytes of resident memory, on a GPU of its memory.
+    """Memory and time of the process: resident memory, on a GPU the memory of the GPU.
 
     Attributes:
         idle_bytes: with the network loaded and warm, before the call.
-        above_idle_bytes: the peak during the call, above that.
-        seconds: of the call.
-        dtype: what it computed in.
+        above_idle_bytes: the peak during the call, less `idle_bytes`.
+        seconds: duration of the call.
+        dtype: dtype of the arithmetic.
     """
 
     idle_bytes: int
@@ -70,7 +70,7 @@ class Footprint:
 
 
 def can_measure() -> bool:
-    """Tell whether this system counts the peak of a process's memory anew when it is asked to."""
+    """Return whether this system can reset the peak of a process's memory."""
     return STATUS.exists() and CLEAR_REFERENCES.exists()
 
 
@@ -84,7 +84,7 @@ def run_apart(task: Task) -> Footprint:
     command = [sys.executable, "-m", __spec__.name]
     done = subprocess.run(command, input=described, capture_output=True, text=True, cwd=ROOT, check=False)
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it said nothing; it may have been killed for its memory"])[-1]
+        last = (done.stderr.strip().splitlines() or ["it printed nothing; it may have been killed for its memory"])[-1]
         raise RuntimeError(f"{task.case.label} at {task.width}x{task.height} ended with {done.returncode}: {last}")
     return Footprint(**json.loads(done.stdout.splitlines()[-1]))
 
@@ -117,12 +117,12 @@ def _image(height: int, width: int) -> torch.Tensor:
 
 
 def _rest(device: torch.device) -> int:
-    """Give back what is free, count the peak anew, and return the bytes in use."""
+    """Return free memory to the system, reset the peak, and return the bytes in use."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
-    with suppress(OSError, AttributeError):  # glibc keeps what loading freed, which would hide as much of the peak
+    with suppress(OSError, AttributeError):  # glibc keeps memory that loading freed; it would hide as much of the peak
         ctypes.CDLL(None).malloc_trim(0)
     CLEAR_REFERENCES.write_text("5")
     return _kilobytes("VmRSS")

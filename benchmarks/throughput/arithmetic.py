@@ -14,14 +14,14 @@ MATRIX_SIDES = {"cpu": 2048, "cuda": 8192}
 def operations(network: Network, operation: str, height: int, width: int) -> int:
     """Map a network and the size of an image to the floating-point operations of one image.
 
-    Counted are the products and sums of convolutions, linear layers and attention, each multiplication and each
-    addition as one, in the network as diffusers runs it.
+    Convolutions, linear layers and attention count, each multiplication and each addition as one, in the network as
+    diffusers runs it.
 
     Args:
-        network: which.
+        network: the network.
         operation: `encode` or `decode`.
-        height: of the image, in pixels, a multiple of the network's factor.
-        width: likewise.
+        height: height of the image, in pixels, a multiple of the network's factor.
+        width: its width, likewise a multiple.
     """
     module = network.empty()
     images = torch.empty(1, 3, height, width, device="meta")
@@ -37,11 +37,11 @@ def operations(network: Network, operation: str, height: int, width: int) -> int
 
 
 class MatrixProduct:
-    """A product of two large square matrices, at a placement, on all threads: what no network can be faster than.
+    """The product of two large square matrices on all threads: the rate that bounds every network.
 
     Args:
         placement: device and dtype.
-        side: of the matrices; None: large enough for the device.
+        side: side of the matrices; None: large enough for the device.
     """
 
     def __init__(self, placement: Placement, side: int | None = None) -> None:
@@ -63,6 +63,6 @@ class MatrixProduct:
 
 
 def matrix_products(device: str, forced: bool = False) -> dict[str, MatrixProduct]:
-    """Map a device to its products in float32 and, where it has instructions for it or is forced, bfloat16."""
+    """Map a device to its products in float32, and in bfloat16 where the device has instructions for it or `forced`."""
     placements = {dtype: Placement.choose(device, dtype) for dtype in ("float32", "bfloat16")}
     return {dtype: MatrixProduct(p) for dtype, p in placements.items() if forced or not p.is_emulated}

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A network and a way to run it -> images in host memory to latents in host memory, and back.
 
-Eager is diffusers as its users call it. Every engine begins and ends with float32 tensors of the CPU, so that copies to
-and from a device count alike.
+Eager is diffusers as its users call it. Every engine starts and ends with float32 tensors on the CPU, so that copies to
+and from a device count for each engine alike.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,13 +25,13 @@ class Case:
     """A network and a way to run it.
 
     Attributes:
-        network: which.
+        network: the network.
         engine: EAGER or LATENTWIRE.
-        dtype: what it computes in; `auto` is LATENTWIRE's own choice.
-        channels_last: the memory format of EAGER; else contiguous.
-        tiled: whether EAGER runs with the class's own tiling.
+        dtype: dtype of the arithmetic; `auto`: LATENTWIRE chooses.
+        channels_last: whether EAGER runs in channels_last; otherwise contiguous.
+        tiled: whether EAGER runs with the tiling of its class.
         options: further arguments of `load_autoencoder`.
-        name: in tables; empty: made of the others.
+        name: its name in tables; empty: derived from the other attributes.
     """
 
     network: Network
@@ -44,7 +44,7 @@ class Case:
 
     @property
     def label(self) -> str:
-        """Return what tables call the way to run it."""
+        """Return the name in tables, without the network."""
         if self.name:
             return self.name
         if self.engine == LATENTWIRE:
@@ -54,17 +54,17 @@ class Case:
 
     @property
     def key(self) -> tuple[str, str]:
-        """Return the names of the network and of the way to run it, which tell cases apart."""
+        """Return the names of the network and of the case, which identify the case."""
         return self.network.name, self.label
 
     def refusal(self, device: str) -> str:
-        """Return why the case takes too long to be measured on a device; empty: it does not."""
+        """Return why the case is too slow to be measured on a device; empty: it is not too slow."""
         if not Placement.choose(device, self.dtype).is_emulated:
             return ""
         return f"this CPU has no instructions for {self.dtype}: about ten times slower than float32"
 
     def load(self, device: str) -> "Runner":
-        """Load the network, ready to run; raises ModelError."""
+        """Load the network; raises ModelError."""
         if self.engine == LATENTWIRE:
             model = load_autoencoder(self.network.source, device=device, dtype=self.dtype, **self.options)
             return Runner(lambda images: model.encode(images).mode(), model.decode, model.spec.dtype)
@@ -73,7 +73,7 @@ class Case:
     def _eager(self, placement: Placement) -> "Runner":
         memory_format = torch.channels_last if self.channels_last else torch.contiguous_format
         module = self.network.module()
-        # nn.Module.to on purpose: a diffusers model's own takes no memory format.
+        # nn.Module.to on purpose: `to` of a diffusers model takes no memory format.
         torch.nn.Module.to(module, placement.device, placement.dtype, memory_format=memory_format)  # type: ignore[call-overload]
         if self.tiled:
             module.enable_tiling()
@@ -109,9 +109,9 @@ class Runner:
     """A loaded case.
 
     Attributes:
-        encode: images, float32 (B,3,H,W) in [-1,1], -> the mode of their latents, float32 (B,C,h,w), raw.
-        decode: raw latents, float32 (B,C,h,w), -> images, float32 (B,3,H,W).
-        dtype: what it computes in.
+        encode: maps images, float32 (B,3,H,W) in [-1,1], to the mode of their latents, float32 (B,C,h,w), raw.
+        decode: maps raw latents, float32 (B,C,h,w), to images, float32 (B,3,H,W).
+        dtype: dtype of the arithmetic.
     """
 
     encode: Callable[[Tensor], Tensor]
@@ -119,12 +119,12 @@ class Runner:
     dtype: str
 
     def run(self, operation: str, batch: Tensor) -> Tensor:
-        """Map a batch to what the operation makes of it."""
+        """Map a batch to the output of `encode` or `decode`."""
         return self.encode(batch) if operation == "encode" else self.decode(batch)
 
 
 def of_network(network: Network) -> list[Case]:
-    """Return the ways to run a network that stand side by side; the first is what the others are measured by."""
+    """Return the cases of a network that are compared; the first is the reference of the others."""
     return [
         Case(network, EAGER),
         Case(network, EAGER, "bfloat16", channels_last=True),

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from benchmarks.report.networks import BUNDLED, SD_SIZE, TINY
 from benchmarks.report.rows import Row
+from benchmarks.report.timing import Spread, speed_up
 from benchmarks.throughput.cases import LATENTWIRE, OPERATIONS
-from benchmarks.throughput.timing import Spread, speed_up
 
 BOTH = "both"
 """Encode and decode, one after the other."""
 Name = tuple[str, str]
-"""Of the network and of the case."""
+"""Names of the network and of the case."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Comparison:
 
 
 def comparisons(rows: Sequence[Row]) -> list[Comparison]:
-    """Map rows, of any sizes, to what each latentwire case is compared with.
+    """Map rows of any sizes to comparisons of each latentwire case.
 
-    That is every other case of its network; for the bundled model also AutoencoderTiny, and the SD-size network through
-    the same engine.
+    A case is compared with every other case of its network; the bundled model also with AutoencoderTiny, and with the
+    SD-size network on the same engine.
     """
     found = []
     for side in sorted({row["width"] for row in rows}):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cases and a size -> a row for each of them and each operation: seconds, arithmetic, distance from the reference."""
+"""Cases and a size -> a row for each case and operation: seconds, arithmetic, error against the reference."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,14 +12,14 @@ from torch import Tensor
 
 from benchmarks.report.photographs import photograph
 from benchmarks.report.rows import Row
+from benchmarks.report.timing import take_turns, warmed_up
 from benchmarks.throughput.accuracy import difference
 from benchmarks.throughput.arithmetic import TERA, MatrixProduct, operations
 from benchmarks.throughput.cases import OPERATIONS, Case, Runner
-from benchmarks.throughput.timing import take_turns, warmed_up
 from latentwire_codec.images import pixels
 
 Key = tuple[str, ...]
-"""Of a case, and the operation; or of a product of matrices."""
+"""The key of a case and an operation, or of a product of matrices."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Plan:
         rounds: how often each call is timed.
         limit_s: seconds for the rounds of one size.
         batch: images in one call.
-        products: of matrices, by dtype: the limit of the machine.
+        products: products of matrices, by dtype: the limit of the machine.
     """
 
     rounds: int
@@ -41,10 +41,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Measured:
-    """What came of one size.
+    """Rows and rates of one size.
 
     Attributes:
-        rows: of each case and operation; those of a case that was left out have the reason only.
+        rows: a row for each case and operation; rows of a case that was left out hold the reason only.
         rates: TFLOP/s of the matrix products, by dtype, one number for each round.
     """
 
@@ -62,11 +62,11 @@ def measure_size(
     """Map cases to their rows at one size, all of them timed in turn.
 
     Args:
-        plan: how.
-        side: of the square images, in pixels.
-        cases: the first of each network is what its others are compared with.
-        runners: by the cases' keys; a text says why a case is left out.
-        step: told what begins.
+        plan: how the sizes are measured.
+        side: side of the square images, in pixels.
+        cases: the first case of each network is the reference of its others.
+        runners: runners by the keys of the cases; a text says why a case is left out.
+        step: takes the name of each step that begins.
     """
     images = pixels.to_float(torch.from_numpy(photograph(side, side)).unsqueeze(0)).repeat(plan.batch, 1, 1, 1)
     calls: dict[Key, Callable[[], object]] = {("product", dtype): each.run for dtype, each in plan.products.items()}
@@ -116,7 +116,7 @@ def _named(case: Case, side: int, operation: str) -> Row:
 
 
 def _speed(batch: int, work: int, seconds: Sequence[float], rates: Sequence[float] | None) -> dict[str, Any]:
-    """Map what was timed, and the machine's rate in the rounds, to the numbers of a row."""
+    """Map seconds of each round, and the machine's rate in each round, to the numbers of a row."""
     taken = median(seconds)
     reached = [work / each / TERA for each in seconds]
     shares = None if rates is None else [one / limit for one, limit in zip(reached, rates, strict=True)]

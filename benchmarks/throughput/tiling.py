@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network and a large size -> memory, time and distance of exact tiling, beside diffusers untiled and tiled.
+"""A network and a large size -> memory, time and error of exact tiling, beside diffusers untiled and tiled.
 
-Each runs in a process of its own, one after the other.
+The cases run one after the other, each in a process of its own.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,13 +13,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.report.networks import Network
-from benchmarks.report.page import Table
 from benchmarks.report.rows import Row
 from benchmarks.throughput.accuracy import difference
 from benchmarks.throughput.apart import Task, run_apart
 from benchmarks.throughput.cases import EAGER, LATENTWIRE, Case
 
-MIB = 2**20
 MEGAPIXEL = 1e6
 
 
@@ -28,13 +26,13 @@ class Tiling:
     """What is measured.
 
     Attributes:
-        network: which.
-        height: of the image, in pixels.
-        width: likewise.
-        dtype: the same for all.
-        activation_memory_mib: what latentwire may take for activations.
-        device: what they run on.
-        threads: of torch.
+        network: the network.
+        height: height of the image, in pixels.
+        width: width of the image, in pixels.
+        dtype: the dtype of all cases.
+        activation_memory_mib: latentwire's limit for activations.
+        device: the device of all cases.
+        threads: threads of torch.
     """
 
     network: Network
@@ -47,7 +45,7 @@ class Tiling:
 
     @property
     def cases(self) -> Sequence[Case]:
-        """Return the cases; the first is what the others are compared with."""
+        """Return the cases; the others are compared with the first."""
         memory = {"activation_memory_mib": self.activation_memory_mib}
         return [
             Case(self.network, EAGER, self.dtype),
@@ -62,13 +60,13 @@ class Tiling:
 def measure_tiling(
     plan: Tiling, operations: Sequence[str], folder: Path, step: Callable[[str], None]
 ) -> tuple[list[Row], dict[str, str]]:
-    """Map a plan to its rows, and to the reasons why some have no row.
+    """Map a plan to its rows, and to the reasons of the cases that failed.
 
     Args:
         plan: what is measured.
-        operations: of `encode` and `decode`.
-        folder: for the outputs while they are compared.
-        step: told what begins.
+        operations: `encode`, `decode` or both.
+        folder: where outputs are kept while they are compared.
+        step: takes the name of each step that begins.
     """
     rows: list[Row] = []
     failures = {}
@@ -96,7 +94,7 @@ def measure_tiling(
             }
             if number == 0:
                 reference = (row, result)
-            if reference is not None:  # the untiled one may have been too large for this machine
+            if reference is not None:  # the untiled case may have been too large for this machine
                 row |= _beside(*reference, row, result)
             rows.append(row)
     return rows, failures
@@ -108,27 +106,3 @@ def _beside(first: Row, reference: Tensor, row: Row, result: Tensor) -> Row:
         "share_of_time": row["seconds"] / first["seconds"],
         **asdict(difference(first["operation"], reference, result)),
     }
-
-
-def tiling_table(rows: Sequence[Row]) -> Table:
-    """Make the table of memory and time, each beside the first case's."""
-    columns = [
-        "", "peak above idle, MiB", "of the untiled", "s/megapixel", "of the untiled", "largest difference", "PSNR, dB",
-    ]  # fmt: skip
-    lines = [
-        [
-            f"{row['operation']} {row['width']}x{row['height']}: {row['case']}",
-            f"{row['above_idle_bytes'] / MIB:.0f}",
-            f"{row['share_of_memory']:.2f}" if "share_of_memory" in row else "",
-            f"{row['seconds_per_megapixel']:.2f}",
-            f"{row['share_of_time']:.2f}" if "share_of_time" in row else "",
-            f"{row['largest']:.2g}" if "largest" in row else "",
-            f"{row['psnr_db']:.1f}" if "psnr_db" in row else "",
-        ]
-        for row in rows
-    ]
-    note = (
-        "One call of each, in processes of their own, one after the other. Idle: the network loaded and warm. The "
-        "difference is to the untiled output."
-    )
-    return Table("In bounded memory", columns, lines, note)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A folder of small photographs with a broken file among them, and what each benchmark makes of it."""
+"""A folder of small photographs with a broken file among them, and the report of each benchmark on it."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ BROKEN = "not <b>an image.png"
 
 @pytest.fixture(scope="session")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two photographs of odd sizes, and a file that is none."""
+    """Two photographs of odd sizes, and a file that is not an image."""
     folder = tmp_path_factory.mktemp("photographs")
     Image.fromarray(data.astronaut()[:163, 150:320]).save(folder / "astronaut.png")
     (folder / "below").mkdir()
@@ -67,7 +67,17 @@ def latent_cache_run(photographs: Path, wide_kl: Path, tmp_path_factory: pytest.
 def roundtrip_run(photographs: Path, wide_kl: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that `python -m benchmarks.roundtrip` wrote for two models."""
     out = tmp_path_factory.mktemp("runs") / "roundtrip"
-    arguments = ["--model", "f8c4", str(wide_kl), "--metrics", "psnr_db", "ssimulacra2"]
+    arguments = [
+        "--model",
+        "f8c4",
+        str(wide_kl),
+        "--metrics",
+        "psnr_db",
+        "ssimulacra2",
+        "--rounded",
+        "0.25",
+        "--bfloat16",
+    ]
     roundtrip([str(photographs), "--out", str(out), *arguments])
     return out
 
@@ -77,8 +87,8 @@ def throughput_run(tiny_kl: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     """The folder that `python -m benchmarks.throughput` wrote for two networks; with next to no warming up."""
     out = tmp_path_factory.mktemp("runs") / "throughput"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("benchmarks.throughput.timing.WARM_UP_S", 0.0)
-        patch.setattr("benchmarks.throughput.timing.SAMPLE_S", 0.0)
+        patch.setattr("benchmarks.report.timing.WARM_UP_S", 0.0)
+        patch.setattr("benchmarks.report.timing.SAMPLE_S", 0.0)
         patch.setattr("benchmarks.throughput.arithmetic.MATRIX_SIDES", {"cpu": 64})
         arguments = ["--models", "f8c4", str(tiny_kl), "--sizes", "64", "--repeats", "3", "--device", "cpu"]
         throughput([*arguments, "--out", str(out)])

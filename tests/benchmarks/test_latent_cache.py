@@ -10,11 +10,13 @@ import numpy.typing as npt
 import pytest
 from skimage import data
 
+from benchmarks.latent_cache import summary
 from benchmarks.latent_cache.caching import Quality, compare, integers_of, lat_name, measure_model
 from benchmarks.latent_cache.entropies import describe, entropy, gaussian_bits, over_images, own_tables_bits
 from benchmarks.latent_cache.forms import FORMS, levels, zstd
-from benchmarks.latent_cache.page import Cost, counted, plots
+from benchmarks.latent_cache.summary import Cost, counted, plots
 from benchmarks.report.model import Source
+from benchmarks.report.plots import Line
 from latentwire_codec.lat.optimise import LatentOptimisation
 from latentwire_codec.lat.payload import compress_latents, decompress_latents
 from latentwire_core import container
@@ -44,18 +46,21 @@ def test_a_quality_says_how_far_latents_are_fitted(
 
 
 @pytest.mark.parametrize("text", ["high+", "high+x2", "high+two", "high+0", "high+3x", "high+3x-1"])
-def test_a_refinement_that_is_none_is_refused(text: str) -> None:
+def test_a_malformed_refinement_is_refused(text: str) -> None:
     with pytest.raises(TensorError):
         Quality.parse(text)
 
 
-def test_refined_latents_have_a_line_of_their_own_and_are_explained() -> None:
+def test_refined_latents_have_a_line_of_their_own_and_are_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Line] = []
+    monkeypatch.setattr(summary, "line_plot", lambda lines, *_, **__: drawn.extend(lines))
     one = Cost(4000.0, 2.0, 8.0, 27.0, 0.1, 0.2)
     forms = [
         *(form.name for form in FORMS),
         *map(lat_name, ("lossless", "cache", "high", "high+20", "0.2+20", "high+5x2")),
     ]
-    labels = [label for label, *_ in plots({"f8c4": dict.fromkeys(forms, one)}).legend]
+    plots({"f8c4": dict.fromkeys(forms, one)})
+    labels = [line.label for line in drawn]
     assert [label for label in labels if label.startswith(".lat")] == [".lat", ".lat lossless", ".lat +20", ".lat +5x2"]
     assert "fitted to their image" in counted(["high", "high+20"])[-1]
     assert "fitted to their image" not in counted(["high"])[-1]

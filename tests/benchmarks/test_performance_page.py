@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The commands of docs/performance.md are understood, and the files it names are there."""
+"""The commands and options of docs/performance.md exist."""
 
 import re
 import shlex

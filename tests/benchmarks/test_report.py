@@ -1,30 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the benchmarks share: rows that resume, workers, scores, plots and pages that need nothing else."""
+"""What the benchmarks share: rows that resume, workers, scores, plots, and reports that load nothing."""
 
+import base64
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from benchmarks.__main__ import benchmarks, main
 from benchmarks.report.environment import source_digest
-from benchmarks.report.folder import image_files
-from benchmarks.report.measuring import measure_folder
+from benchmarks.report.measuring import image_files, measure_folder
 from benchmarks.report.model import Source
-from benchmarks.report.page import Lines, Page, Table, write_page
+from benchmarks.report.page import Block, Lines, Page, Plots, Strip, Strips, Table, table, write_page
 from benchmarks.report.pictures import detailed_part, difference, picture
 from benchmarks.report.plots import Line, line_plot
 from benchmarks.report.rows import Row, RowFile
 from benchmarks.report.scores import CAP_DB, NAMES, Wanted, to_db
-from benchmarks.report.summary import Summary
 from benchmarks.roundtrip.losses import Plan
+from benchmarks.roundtrip.summary import Summary
 from latentwire_core.formats import IMAGE_SUFFIXES
 
 Pixels = npt.NDArray[np.uint8]
@@ -122,7 +123,7 @@ def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
         image_files(tmp_path)
 
 
-def test_images_are_told_by_the_suffixes_that_the_command_line_client_takes(tmp_path: Path) -> None:
+def test_images_have_the_suffixes_that_the_command_line_client_takes(tmp_path: Path) -> None:
     for suffix in IMAGE_SUFFIXES:
         (tmp_path / f"image{suffix.upper()}").touch()
     assert {file.path.suffix.lower() for file in image_files(tmp_path)} == IMAGE_SUFFIXES
@@ -132,7 +133,7 @@ def test_images_are_told_by_the_suffixes_that_the_command_line_client_takes(tmp_
 def test_a_model_of_the_same_weights_and_another_configuration_is_another(
     wide_kl: Path, tmp_path: Path, change: dict[str, Any]
 ) -> None:
-    """Rows that were measured with the one are not taken for rows of the other."""
+    """Rows of one model must not be taken for rows of the other."""
     folder = shutil.copytree(wide_kl, tmp_path / wide_kl.name)
     before, again = (Source(str(path), device="cpu").load().description for path in (wide_kl, folder))
     config = folder / "config.json"
@@ -144,7 +145,7 @@ def test_a_model_of_the_same_weights_and_another_configuration_is_another(
 
 @pytest.fixture
 def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a codec and benchmarks of a few modules, in the place of those that are installed."""
+    """A folder with a codec and benchmarks of a few modules, in place of the real ones."""
     for name in ("codec/__init__.py", "codec/tiling/sweep.py", "codec/weights/prior.safetensors", "report/page.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
@@ -247,26 +248,93 @@ def test_differences_are_grey_where_there_are_none() -> None:
     assert difference(image, brighter).max() == 128 + 12
 
 
-def test_plots_take_their_colours_from_the_page_and_name_no_address() -> None:
-    plots = [line_plot([Line("a", (0.1, 1.0), (1, 2), 0), Line("b", (0.1, 1.0), (2, 3), 1)], "x", "y", ticks=(0.1, 1))]
-    plots.append(line_plot([Line("a", (0.1, 1.0), (1, 2), 0)], "x", "y"))
-    for plot in plots:
-        assert "http" not in plot
-        assert "var(--series-0)" in plot
-        assert "currentColor" in plot
-        assert not re.search(r"#0[1-9]0[1-9]0[0-9a-f]", plot)
-    ids = re.findall(r'\bid="([^"]*)"', "".join(plots))
-    assert len(set(ids)) == len(ids)
+def svg(address: str) -> ElementTree.Element:
+    """Parse the drawing of a plot."""
+    kind, _, data = address.partition(",")
+    assert kind == "data:image/svg+xml;base64"
+    return ElementTree.fromstring(base64.b64decode(data))
+
+
+def test_a_plot_is_drawn_for_light_and_for_dark_pages() -> None:
+    lines = [Line("first", (0.1, 1.0), (1, 2), 0), Line("second", (0.1, 1.0), (2, 3), 1), Line("", (0.1, 1), (2, 2), 0)]
+    plot = line_plot(lines, "x", "y", ticks=(0.1, 1))
+    light, dark = (ElementTree.tostring(svg(address), encoding="unicode") for address in (plot.light, plot.dark))
+    assert plot.title == "y against x"
+    assert light != dark
+    assert all(f"#{colour}" in drawing for drawing, colour in ((light, "1f77b4"), (dark, "8dd3c7")))
+    # The ground is transparent: that of the page shows.
+    assert "fill: #ffffff" not in light
+    assert "fill: #000000" not in dark
+
+
+def test_the_same_lines_give_the_same_bytes() -> None:
+    lines = [Line("a", (0.1, 1.0), (1, 2), 0)]
+    assert line_plot(lines, "x", "y") == line_plot(lines, "x", "y")
+
+
+def test_a_plot_has_a_legend_where_there_is_a_choice() -> None:
+    one, other = (Line(label, (0.1, 1.0), (1, 2), 0) for label in ("one", "other"))
+    heights = [float(svg(line_plot(lines, "x", "y").light).attrib["height"].removesuffix("pt"))
+               for lines in ([one], [one, other, one, other], [one, other, one, other, one, other])]  # fmt: skip
+    assert heights == sorted(set(heights))
+
+
+def test_a_table_is_aligned_markdown() -> None:
+    made = table("t", [("a|b", 1.5), ("c", 22.25)], {"name": lambda item: item[0], "n": lambda item: f"{item[1]:g}"})
+    assert made.markdown().splitlines() == [
+        "| name |     n |",
+        "| ---- | ----: |",
+        "| a\\|b |   1.5 |",
+        "| c    | 22.25 |",
+    ]
+
+
+def test_the_text_of_a_page_has_its_tables_and_open_lists() -> None:
+    blocks: list[Block] = [
+        Table("first", ["a", "b"], [["x", "1"]], "a note"),
+        Lines("second", ["one"]),
+        Lines("third", ["two"], True),
+    ]
+    text = Page("title", "lead", blocks).markdown()
+    assert text.startswith("# title\n\nlead\n\n## first\n\n| a ")
+    assert "a note\n\n## second\n\n- one\n" in text
+    assert "third" not in text
 
 
 def test_a_page_escapes_what_it_is_given_and_loads_nothing(tmp_path: Path) -> None:
-    shown = picture(noise(20, 30), detailed_part(noise(20, 30)), "one")
+    shown = picture(noise(20, 30), detailed_part(noise(20, 30)), "one", warning="too <large>")
     assert shown.whole.startswith("data:image/webp;base64,")
-    page = Page("<i>title", "lead & more", [Table("t", ["a", "b"], [["<script>", "1"]], "note"), Lines("l", [BROKEN])])
+    blocks: list[Block] = [
+        Table("t", ["a", "b|c"], [["<script>", "1"], ["*kept* [as](it) `is`", "a|b"]], "note"),
+        Lines("l", [BROKEN]),
+        Lines("closed", ["hidden"], folded=True),
+        Plots("p", [line_plot([Line("a", (0, 1), (1, 2), 0)], "<x>", "y")]),
+        Strips("s", [Strip("photograph", [shown])]),
+    ]
     run = {"commit": "", "sources": "0", "machine": {"cores": 2}, "versions": {}, "parameters": {}, "created": "now"}
-    write_page(page, run, tmp_path / "page.html")
+    write_page(Page("<i>title", "lead & more", blocks), run, tmp_path / "page.html")
     html = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "<script" not in html
     assert "&lt;script&gt;" in html
     assert "not &lt;b&gt;an image.png" in html
+    assert "<td>*kept* [as](it) `is`</td>" in html
+    assert ">a|b</td>" in html
+    assert ">b|c</th>" in html
+    assert "&lt;x&gt;" in html
+    assert "too &lt;large&gt;" in html
     assert "no checkout" in html
+    assert "<summary>closed</summary>" in html
+    assert html.count("<img") == 3
+    assert "http" not in html
+    assert html.count('src="data:') == html.count('src="')
+
+
+def test_the_benchmarks_are_listed_with_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    found = benchmarks()
+    assert {"demo", "latent_cache", "latent_space", "rate_distortion", "roundtrip", "serving", "throughput"} <= set(
+        found
+    )
+    assert all(found.values())
+    main()
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in found)

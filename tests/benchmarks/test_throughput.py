@@ -14,13 +14,13 @@ from diffusers import AutoencoderKL
 
 from benchmarks.report.networks import BUNDLED, IMAGE_SPREAD, LATENT_SPREAD, Network, prepare, random_autoencoder_kl
 from benchmarks.report.photographs import photograph
+from benchmarks.report.timing import Spread, speed_up, take_turns
 from benchmarks.throughput.__main__ import cases_at, main, parser
 from benchmarks.throughput.accuracy import CAP_DB, difference
 from benchmarks.throughput.apart import Footprint, Task, run_apart
 from benchmarks.throughput.arithmetic import MatrixProduct, operations
 from benchmarks.throughput.cases import EAGER, LATENTWIRE, Case
 from benchmarks.throughput.comparisons import BOTH, comparisons
-from benchmarks.throughput.timing import Spread, speed_up, take_turns
 from latentwire_codec.runtime.placement import Placement
 
 MIB = 2**20
@@ -82,7 +82,7 @@ def test_the_bundled_model_is_compared_with_the_others(record: dict[str, Any], t
 
 
 def test_calls_take_turns_and_quick_ones_are_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.throughput.timing.SAMPLE_S", 1.0)
+    monkeypatch.setattr("benchmarks.report.timing.SAMPLE_S", 1.0)
     made: list[str] = []
 
     def call(name: str) -> Callable[[], None]:
@@ -189,7 +189,7 @@ def test_a_process_that_dies_is_reported(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("benchmarks.throughput.apart.sys.executable", "false")
     case = Case(Network("none", "nowhere"), LATENTWIRE)
     with pytest.raises(
-        RuntimeError, match="latentwire float32 at 64x64 ended with 1: it said nothing; it may have been"
+        RuntimeError, match="latentwire float32 at 64x64 ended with 1: it printed nothing; it may have been"
     ):
         run_apart(Task(case, "encode", 64, 64, "cpu", 1))
 
@@ -232,7 +232,7 @@ def test_bounded_memory_stands_beside_diffusers(tiny_kl: Path, tmp_path: Path, m
 def test_a_number_below_one_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--repeats", "0"])
-    assert "--repeats is 0; it must be at least 1" in capsys.readouterr().err
+    assert "--repeats: it is 0; it must be at least 1" in capsys.readouterr().err
 
 
 def test_an_unknown_model_is_named() -> None:

@@ -677,7 +677,7 @@ async def test_only_the_model_is_computed_on_several_cores(tiny: str, monkeypatc
     assert seen == {"load_autoencoder": {1}, "compute": {3}, "prepare_encode": {1}, "finish_encode": {1}}
 
 
-# Refinement
+# LatentOptimisation
 
 # So many iterations that it never ends by itself while a test lasts.
 ENDLESS = 10**6

@@ -1,25 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows -> the tables and plots of the report."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
-from benchmarks.report.page import Plots, Table
+from benchmarks.report.page import Plots, Table, table
 from benchmarks.report.plots import Line, line_plot
 from benchmarks.report.rows import Row
+from benchmarks.report.timing import Spread
 from benchmarks.throughput.cases import OPERATIONS
 from benchmarks.throughput.comparisons import BOTH, Comparison
-from benchmarks.throughput.timing import Spread
 
 MIB = 2**20
 MEGAPIXEL = 1e6
-NOTHING = ""
 NOTE = (
     "Medians of one call at a time, from host memory to host memory. TFLOP/s: the arithmetic of the network as "
-    "diffusers runs it over the time taken; an engine that saves operations can pass the matrix rate. The largest "
-    "difference and the PSNR are to the first case of the same network, on the same input; PSNR over the range of 2 of "
-    "images, and of latents over their own range."
+    "diffusers runs it, divided by the time; an engine that saves operations can exceed the matrix rate. The largest "
+    "difference and the PSNR compare with the first case of the same network on the same input. The peak of the PSNR "
+    "is 2 for images, and the range of the reference for latents."
 )
 
 
@@ -30,7 +28,7 @@ def rate_table(rates: Mapping[int, Mapping[str, Sequence[float]]], threads: int)
         for side, each in rates.items()
         for dtype, taken in each.items()
     ]
-    note = f"The product of two large square matrices on {threads} threads, in turn with the networks."
+    note = f"The product of two large square matrices, in turn with the networks. Threads: {threads}."
     return Table("The machine's matrix rate", ["", "TFLOP/s, median", "lowest to highest"], lines, note)
 
 
@@ -49,7 +47,7 @@ def _size_table(rows: Sequence[Row]) -> Table:
 
 
 def _left_out(rows: Iterable[Row]) -> str:
-    """Say which cases were not measured, and why."""
+    """Say which cases were left out, and why."""
     reasons = dict.fromkeys((row["case"], row["left_out"]) for row in rows if "left_out" in row)
     return "".join(f" Left out is {case}: {reason}." for case, reason in reasons)
 
@@ -57,14 +55,14 @@ def _left_out(rows: Iterable[Row]) -> str:
 def _line(row: Row, columns: int) -> list[str]:
     name = f"{row['network']}: {row['case']}"
     if "left_out" in row:
-        return [name, "left out", *[NOTHING] * (columns - 2)]
+        return [name, "left out", *[""] * (columns - 2)]
     share = row["share_of_matrix_rate"]
     return [
         name,
         *_median_and_range(Spread.of(row["seconds"]), ".4g"),
         f"{row['images_per_s']:.4g}",
         f"{row['tflop_per_s']:.3f}",
-        NOTHING if share is None else f"{100 * share:.0f}%",
+        "" if share is None else f"{100 * share:.0f}%",
         f"{row['largest']:.2g}",
         f"{row['psnr_db']:.1f}" if row["largest"] else "equal",
     ]
@@ -93,10 +91,10 @@ def _times(spread: Spread) -> str:
 
 
 def plots(rows: Sequence[Row]) -> Plots:
-    """Plot megapixels a second over the side of the images, a line for each case."""
+    """Plot megapixels per second over the side of the images, a line for each case."""
     names = list(dict.fromkeys((row["network"], row["case"]) for row in rows if "seconds" in row))
     sides = sorted({row["width"] for row in rows})
-    svgs = []
+    drawn = []
     for operation in OPERATIONS:
         lines = []
         for colour, (network, case) in enumerate(names):
@@ -106,24 +104,43 @@ def plots(rows: Sequence[Row]) -> Plots:
                 if (row["network"], row["case"], row["operation"]) == (network, case, operation) and "seconds" in row
             ]
             lines.append(Line(f"{network}: {case}", *_axes(points), colour))
-        svgs.append(line_plot(lines, "side, pixels", f"{operation}: megapixels/s", ticks=sides, y_limits=(0, None)))
-    legend = [(": ".join(name), colour, False) for colour, name in enumerate(names)]
-    return Plots("Speed over size", svgs, legend)
+        drawn.append(line_plot(lines, "side, pixels", f"{operation}: megapixels/s", ticks=sides, y_limits=(0, None)))
+    return Plots("Speed over size", drawn)
 
 
 def _axes(points: Sequence[tuple[float, float]]) -> tuple[Sequence[float], Sequence[float]]:
     return [x for x, _ in points], [y for _, y in points]
 
 
-def memory_table(rows: Iterable[Mapping[str, Any]]) -> Table:
-    """Make the table of peak memory, each case in a process of its own."""
-    columns = ["", "idle, MiB", "peak above idle, MiB"]
-    lines = [
-        [
-            f"{row['network']}: {row['case']}, {row['operation']} {row['width']}x{row['height']}",
-            *(f"{row[name] / MIB:.0f}" for name in ("idle_bytes", "above_idle_bytes")),
-        ]
-        for row in rows
-    ]
-    note = "One image, in a process of its own; of a GPU its memory. Idle: the network loaded and warm."
-    return Table("Peak memory", columns, lines, note)
+def memory_table(rows: Iterable[Row]) -> Table:
+    """Make the table of peak memory of the cases."""
+    columns: dict[str, Callable[[Row], str]] = {
+        "": lambda row: f"{row['network']}: {row['case']}, {row['operation']} {row['width']}x{row['height']}",
+        "idle, MiB": lambda row: f"{row['idle_bytes'] / MIB:.0f}",
+        "peak above idle, MiB": lambda row: f"{row['above_idle_bytes'] / MIB:.0f}",
+    }
+    note = "One image, in a process of its own; on a GPU the memory of the GPU. Idle: the network loaded and warm."
+    return table("Peak memory", rows, columns, note)
+
+
+def tiling_table(rows: Sequence[Row]) -> Table:
+    """Make the table of memory and time in bounded memory, beside the untiled case."""
+
+    def known(name: str, form: str) -> Callable[[Row], str]:
+        # The untiled case may be too large for the machine: there is nothing to compare with then.
+        return lambda row: f"{row[name]:{form}}" if name in row else ""
+
+    columns: dict[str, Callable[[Row], str]] = {
+        "": lambda row: f"{row['operation']} {row['width']}x{row['height']}: {row['case']}",
+        "peak above idle, MiB": lambda row: f"{row['above_idle_bytes'] / MIB:.0f}",
+        "share of untiled peak": known("share_of_memory", ".2f"),
+        "s/megapixel": known("seconds_per_megapixel", ".2f"),
+        "share of untiled time": known("share_of_time", ".2f"),
+        "largest difference": known("largest", ".2g"),
+        "PSNR, dB": known("psnr_db", ".1f"),
+    }
+    note = (
+        "One call of each, in processes of their own, one after the other. Idle: the network loaded and warm. The "
+        "difference is to the untiled output."
+    )
+    return table("In bounded memory", rows, columns, note)

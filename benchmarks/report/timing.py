@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Calls that are to be compared -> seconds of each, taken in turn, and their ratios.
+"""Calls to compare -> the seconds of each, taken in turn, and their ratios.
 
-A machine's speed drifts: medians over rounds A B C A B C, and ratios within each round, cancel that.
+The speed of a machine drifts: medians over rounds A B C A B C, and ratios within each round, cancel the drift.
 """
 
 import time
@@ -15,9 +15,9 @@ K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
 WARM_UP_S = 1.0
-"""Each call runs at least once and at least so long before it is timed."""
+"""Each call runs at least once and at least this long before it is timed."""
 SAMPLE_S = 0.25
-"""A quicker call is repeated for so long, and its mean is one sample."""
+"""A quicker call is repeated for this long; the mean is one sample."""
 LEAST_ROUNDS = 3
 
 
@@ -41,7 +41,7 @@ def speed_up(slower: Sequence[float], faster: Sequence[float]) -> Spread:
 
 
 def warmed_up(call: Callable[[], T]) -> tuple[T, float]:
-    """Run a call until it is warm; return what the last one gave, and its seconds."""
+    """Run a call until it is warm; return the result and the seconds of the last run."""
     begun = time.perf_counter()
     while True:
         started = time.perf_counter()
@@ -61,11 +61,11 @@ def take_turns(
     """Map calls to their seconds, one number for each round.
 
     Args:
-        calls: what to time, in the order of a round; each is warm, and waits for its device.
-        seconds: about how long each takes.
-        rounds: how many; fewer where they take longer than the limit, but at least LEAST_ROUNDS of them.
+        calls: what to time, in the order of a round; each is warm, and returns when its device is done.
+        seconds: about how long each call takes.
+        rounds: number of rounds; no round begins after the limit, but there are at least LEAST_ROUNDS.
         limit_s: seconds for all rounds.
-        step: told the number of each round that begins, from 1.
+        step: takes the number of each round that begins, from 1.
     """
     repeats = {key: max(1, ceil(SAMPLE_S / seconds[key])) for key in calls}
     samples: dict[K, list[float]] = {key: [] for key in calls}

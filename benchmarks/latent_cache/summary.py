@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows -> what each form takes and loses, by VAE: tables and plots of the report."""
+"""Rows -> bytes and loss of each form, by VAE: tables and plots of the report."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.latent_cache.caching import lat_name
 from benchmarks.latent_cache.entropies import over_images
 from benchmarks.latent_cache.forms import FLOAT16, FLOAT32, FORMS
-from benchmarks.report.page import Plots, Table
+from benchmarks.report.page import Plots, Table, table
 from benchmarks.report.plots import Line, line_plot
 from benchmarks.report.rows import Row
 from latentwire_core.quality import LOSSLESS
@@ -23,15 +23,15 @@ LAT = ".lat"
 
 @dataclass(frozen=True)
 class Cost:
-    """What a form takes and loses, over a folder.
+    """Bytes and loss of a form, over a folder.
 
     Attributes:
-        bytes_512: mean over images of bytes for as many pixels as 512x512 have.
+        bytes_512: mean over images of bytes per 512x512 pixels.
         bits_per_latent: mean over images.
-        ratio_to_float16: bytes of all float16 latents over bytes of all of these.
+        ratio_to_float16: bytes of all float16 latents over bytes of all latents in this form.
         psnr_db: mean over images, decoded.
-        lost_db: mean over images of the PSNR of float32 latents less this one's.
-        worst_lost_db: the largest of these.
+        lost_db: mean over images of the PSNR of float32 latents less the PSNR of this form.
+        worst_lost_db: the largest of these differences.
     """
 
     bytes_512: float
@@ -75,10 +75,10 @@ class Coding:
     Attributes:
         lat: the whole file.
         coded: the file without its header and checksums.
-        zstd: as int8 (int32 where they are larger) through zstd 19.
-        own_tables: an ideal coder with a table for each channel of each image, the tables for nothing.
-        folder_tables: likewise with a table for each channel of the whole folder.
-        rounded_own_tables: as `own_tables`, of the nearest integers, without the choice by rate and distortion.
+        zstd: zstd 19 over the integers as int8, or as int32 where one is larger.
+        own_tables: an ideal coder with a table for each channel of each image; tables cost nothing.
+        folder_tables: an ideal coder with a table for each channel of the whole folder; tables cost nothing.
+        rounded_own_tables: `own_tables` over the nearest integers, without the choice by rate and distortion.
         gaussian: an ideal coder of Gaussian latents with each channel's variance over the folder, nearest integers.
     """
 
@@ -114,28 +114,21 @@ def coding(rows: Sequence[Row], model: str, quality: str) -> Coding:
 
 def cost_table(model: str, found: dict[str, Cost]) -> Table:
     """Make the table of forms of a model's latents."""
-    columns = [
-        "form", "kB per 512x512", "lost, dB", "times below float16", "bits per latent", "PSNR, dB",
-        "lost, worst image, dB",
-    ]  # fmt: skip
-    rows = [
-        [
-            form,
-            f"{cost.bytes_512 / KILO:.2f}",
-            f"{cost.lost_db:.3f}",
-            f"{cost.ratio_to_float16:.2f}",
-            f"{cost.bits_per_latent:.2f}",
-            f"{cost.psnr_db:.2f}",
-            f"{cost.worst_lost_db:.3f}",
-        ]
-        for form, cost in found.items()
-    ]
+    columns: dict[str, Callable[[tuple[str, Cost]], str]] = {
+        "form": lambda item: item[0],
+        "kB per 512x512": lambda item: f"{item[1].bytes_512 / KILO:.2f}",
+        "lost, dB": lambda item: f"{item[1].lost_db:z.3f}",
+        "times below float16": lambda item: f"{item[1].ratio_to_float16:.2f}",
+        "bits per latent": lambda item: f"{item[1].bits_per_latent:.2f}",
+        "PSNR, dB": lambda item: f"{item[1].psnr_db:.2f}",
+        "lost, worst image, dB": lambda item: f"{item[1].worst_lost_db:z.3f}",
+    }
     note = (
-        "Means over images; a kB is 1000 bytes, for as many pixels as 512x512 have. Lost: decoded PSNR against that of "
-        "float32 latents. Of .lat every byte counts; of the others what 'What is counted' says. Times below float16: "
-        "of all bytes together."
+        "Means over images; a kB is 1000 bytes, per 512x512 pixels. Lost: the decoded PSNR of float32 latents less "
+        "that of the form. In .lat every byte counts; 'What is counted' names the counted bytes of the other forms. "
+        "Times below float16: over all bytes of the folder."
     )
-    return Table(f"Latents of {model}", columns, rows, note)
+    return table(f"Latents of {model}", found.items(), columns, note)
 
 
 def coding_table(model: str, found: dict[str, Coding]) -> Table:
@@ -153,34 +146,32 @@ def coding_table(model: str, found: dict[str, Coding]) -> Table:
     rows.append(["zstd 19 over .lat", *(f"{each.zstd / each.lat:.2f}" for each in found.values())])
     note = (
         "Over all latents of the folder, at equal steps. .lat chooses between the two nearest integers by rate and "
-        "distortion; nearest integers do not, and so lose less. Ideal tables are counted as if they cost nothing; the "
-        "frame of zstd holds no steps. The Gaussian has each channel's own mean and variance over the folder."
+        "distortion; the rows of nearest integers do not choose, and lose less. Ideal tables cost nothing here; the "
+        "frame of zstd holds no steps. The Gaussian has the mean and variance of each channel over the folder."
     )
     return Table(f"Bits per latent, {model}", ["coder", *found], rows, note)
 
 
 def plots(found: dict[str, dict[str, Cost]]) -> Plots:
-    """Plot the loss over the bytes, of every model: lines for `.lat`, a point for each other form.
+    """Plot the loss of every model over the bytes: lines for `.lat`, a point for each other form.
 
-    `.lat` has a line for latents as they were encoded, and one for each refinement.
+    `.lat` has one line for latents as they were encoded, and one for each refinement.
     """
     single = [lat_name(LOSSLESS), *(form.name for form in FORMS)]
     graded = {form: _way(form) for forms in found.values() for form in forms if form not in single}
     labels = list(dict.fromkeys([LAT, *single, *graded.values()]))
-    svgs = []
+    drawn = []
     for model, forms in found.items():
         lines = []
         for colour, label in enumerate(labels):
             costs = [cost for form, cost in forms.items() if graded.get(form, form) == label]
             lines.append(_line(label, sorted(costs, key=lambda cost: cost.bytes_512), colour))
-        svgs.append(line_plot(lines, "kB per 512x512", f"{model}: decoded PSNR lost, dB", ticks=TICKS))
-    legend = [(label, colour, False) for colour, label in enumerate(labels)]
-    note = f"Forms that lose more than {PLOTTED_LOSS_DB:g} dB are left out."
-    return Plots("What is lost for how many bytes", svgs, legend, note)
+        drawn.append(line_plot(lines, "kB per 512x512", f"{model}: decoded PSNR lost, dB", ticks=TICKS))
+    return Plots("Loss over bytes", drawn, f"Forms that lose more than {PLOTTED_LOSS_DB:g} dB are left out.")
 
 
 def _way(form: str) -> str:
-    """Map the name of a `.lat` form to that of its line."""
+    """Map the name of a `.lat` form to the name of its line."""
     _, plus, refinement = form.partition("+")
     return f"{LAT} {plus}{refinement}" if plus else LAT
 

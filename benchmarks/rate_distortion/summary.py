@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Curves -> the tables, plots and strips of the report."""
+"""Rows -> averaged curves and BD-rates; curves -> tables, plots and strips of the report."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
@@ -18,20 +18,27 @@ from latentwire_codec.metrics import scores
 RATES = (0.05, 0.1, 0.15, 0.25)
 """Bits per pixel of the tables."""
 NOT_REACHABLE = "not reachable"
-NO_BREAK = "\N{NO-BREAK SPACE}"
 TICKS = (0.02, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2)
 SHOWN_RATES = 1.0
-"""Bits per pixel beyond which plots say nothing of low rates."""
-INTEGRATED = ("psnr_db", "ssim", "ms_ssim_db", "ssimulacra2", "butteraugli", "lpips")
-"""BD-rates are over these; that over MS-SSIM is over its dB."""
+"""Bits per pixel at which plots end: this benchmark is about low rates."""
+COMPARED = ("psnr_db", "ssim", "ms_ssim_db", "ssimulacra2", "butteraugli", "lpips")
+"""Metrics of plots and BD-rates: MS-SSIM only in dB."""
+
+Differences = dict[str, dict[str, Difference]]
+"""BD-rates of one codec, by the other codec and by metric."""
+
+
+def compared(metrics: Iterable[Metric]) -> list[Metric]:
+    """Return the metrics that plots and BD-rates show."""
+    return [metric for metric in metrics if metric.name in COMPARED]
 
 
 def rate_tables(curves: Mapping[str, Curve], metrics: Iterable[Metric]) -> list[Table]:
     """Make the table of each metric: codecs at the rates."""
     note = (
         "Averaged curves: at each setting the mean rate and the mean score over all images, then PCHIP over the "
-        f"logarithm of the rate. Nothing is extrapolated: '{NOT_REACHABLE}' is a rate outside of what the codec was "
-        "measured at. Every byte of a file counts."
+        f"logarithm of the rate. Nothing is extrapolated: '{NOT_REACHABLE}' is a rate outside the measured rates of "
+        "the codec. Every byte of a file counts."
     )
     return [
         Table(
@@ -42,7 +49,7 @@ def rate_tables(curves: Mapping[str, Curve], metrics: Iterable[Metric]) -> list[
                 for name, curve in curves.items()
                 if metric.name in curve.scores
             ],
-            note if number == 0 else "",
+            "" if number else note,
         )
         for number, metric in enumerate(metrics)
     ]
@@ -57,10 +64,10 @@ def _measured_rates(curve: Curve) -> str:
     return f"{curve.rates[0]:.3f} to {curve.rates[-1]:.3f}"
 
 
-def differences(name: str, curves: Mapping[str, Curve], metrics: Iterable[Metric]) -> dict[str, dict[str, Difference]]:
-    """Map the name of a codec to its BD-rates against each other one, by that one's name and by metric."""
+def differences(name: str, curves: Mapping[str, Curve], metrics: Iterable[Metric]) -> Differences:
+    """Map the name of a codec to its BD-rates against each other codec."""
     return {
-        other: {m.name: bd_rate(curve, curves[name], m) for m in metrics if m.name in INTEGRATED}
+        other: {metric.name: bd_rate(curve, curves[name], metric) for metric in compared(metrics)}
         for other, curve in curves.items()
         if other != name
     }
@@ -82,31 +89,35 @@ def difference_table(
     name: str,
     found: Mapping[str, Mapping[str, Difference]],
     images: Mapping[str, Mapping[str, Sequence[float]]],
-    metrics: Sequence[Metric],
+    metrics: Iterable[Metric],
 ) -> Table:
-    """Make the table of BD-rates of one codec."""
-    columns = [metric for metric in metrics if metric.name in INTEGRATED]
+    """Make the table of BD-rates of one codec, with three rows for each other codec."""
+    columns = compared(metrics)
     rows = []
     for other, each in found.items():
-        cells = [_percent(each[metric.name], images.get(other, {}).get(metric.name)) for metric in columns]
-        rows.append([other, *cells])
+        own = [images.get(other, {}).get(metric.name, []) for metric in columns]
+        rows.append([other, *(_percent(each[metric.name]) for metric in columns)])
+        rows.append([f"{other}: qualities", *(_qualities(each[metric.name]) for metric in columns)])
+        if any(own):
+            rows.append([f"{other}: median of images", *(f"{median(v):+.1f}% of {len(v)}" if v else "" for v in own)])
     note = (
         f"Bytes that {name} needs beyond those of the other codec at equal quality, in percent: below 0 it needs "
-        "fewer. First over the averaged curves; below it the qualities that both reach, over which the mean is taken; "
-        "then the median over images, each with its own curves, and how many have one. PCHIP, at least four points, "
-        "package bjontegaard."
+        "fewer. First row: over the averaged curves. Second row: the qualities that both reach, over which the mean is "
+        "taken; Butteraugli and LPIPS in dB. Third row: the median over images, each with its own curves, and how many "
+        "images have a BD-rate. PCHIP, at least four points, package bjontegaard."
     )
     return Table(f"BD-rate of {name}", ["against", *(metric.label for metric in columns)], rows, note)
 
 
-def _percent(difference: Difference, images: Sequence[float] | None) -> str:
-    if difference.percent is None:
-        return "refused"
-    text = f"{difference.percent:+.1f}%\n{difference.low:.2f} to {difference.high:.2f}".replace(" ", NO_BREAK)
-    return text + (f"\n{median(images):+.1f}% of {len(images)}".replace(" ", NO_BREAK) if images else "")
+def _percent(difference: Difference) -> str:
+    return "refused" if difference.percent is None else f"{difference.percent:+.1f}%"
 
 
-def refusals(name: str, found: Mapping[str, Mapping[str, Difference]], metrics: Sequence[Metric]) -> list[str]:
+def _qualities(difference: Difference) -> str:
+    return "" if difference.percent is None else f"{difference.low:.2f} to {difference.high:.2f}"
+
+
+def refusals(name: str, found: Mapping[str, Mapping[str, Difference]], metrics: Iterable[Metric]) -> list[str]:
     """List why BD-rates were refused."""
     labels = {metric.name: metric.label for metric in metrics}
     return [
@@ -120,37 +131,42 @@ def refusals(name: str, found: Mapping[str, Mapping[str, Difference]], metrics: 
 def plots(
     curves: Mapping[str, Curve], read: Iterable[str], limits: Mapping[str, Scores], metrics: Iterable[Metric]
 ) -> Plots:
-    """Plot each metric over the rate, with the limit that unquantized latents set; `read` are not of this run."""
-    dashed = set(read)
-    colours = {name: index for index, name in enumerate(curves)}
-    svgs = []
+    """Plot each metric over the rate, with the limit that unquantized latents set.
+
+    Args:
+        curves: by the name of the codec.
+        read: names of the curves that were not measured in this run.
+        limits: scores of unquantized latents, by the name of the codec.
+        metrics: which metrics are plotted.
+    """
+    dashed, drawn = set(read), []
     for metric in metrics:
         lines = []
-        for name, curve in reversed(list(curves.items())):
-            if metric.name not in curve.scores:
-                continue
-            points = [p for p in zip(curve.rates, curve.scores[metric.name], strict=True) if p[0] <= SHOWN_RATES]
+        for colour, (name, curve) in enumerate(curves.items()):
+            points = [
+                point
+                for point in zip(curve.rates, curve.scores.get(metric.name, ()), strict=False)
+                if point[0] <= SHOWN_RATES
+            ]
             if not points:
                 continue
+            rates, scores = zip(*points, strict=True)
+            lines.append(Line(name, rates, scores, colour, dashed=name in dashed))
             limit = limits.get(name, {}).get(metric.name)
             if limit is not None:
-                ends = (points[0][0], points[-1][0])
-                lines.append(Line(name, ends, (limit, limit), colours[name], dashed=True, marked=False))
-            rates, scores = zip(*points, strict=True)
-            lines.append(Line(name, rates, scores, colours[name], dashed=name in dashed))
+                lines.append(Line("", (rates[0], rates[-1]), (limit, limit), colour, dashed=True, marked=False))
         lowest = min((value for line in lines for value in line.y), default=0.0)
         bottom = metric.shown_from if metric.shown_from is not None and lowest < metric.shown_from else None
-        svgs.append(line_plot(lines, "bits per pixel", metric.label, ticks=TICKS, y_limits=(bottom, None)))
-    legend = [(name, colours[name], name in dashed) for name in curves]
+        drawn.append(line_plot(lines, "bits per pixel", metric.label, ticks=TICKS, y_limits=(bottom, None)))
     note = (
-        "Averaged curves. A dashed level line is what latents decode to as they were encoded, not quantized: more bits "
-        "do not help them."
-    )
-    return Plots("Quality over rate", svgs, legend, note + (" Dashed curves were read from files." if dashed else ""))
+        "Averaged curves. A dashed level line is the score of unquantized latents: more bits cannot exceed it. "
+        + ("Dashed curves were read from files." if dashed else "")
+    ).strip()
+    return Plots("Quality over rate", drawn, note)
 
 
 def strip(title: str, image: Pixels, row: Row, codecs: Sequence[Codec], rate: float) -> Strip:
-    """Show an image as each codec makes it with the most bytes that are not above a rate, or the fewest it can."""
+    """Show an image as each codec makes it at the largest setting that is not above a rate, or at its smallest."""
     part = detailed_part(image)
     height, width = image.shape[:2]
     pictures = [picture(image, part, "Original", f"{width}x{height}")]

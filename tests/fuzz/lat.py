@@ -57,7 +57,7 @@ class Parts:
             "table": header.table_id.to_bytes(4, "little"),
             "exponent": header.exponent.to_bytes(1, "little", signed=True),
             "steps": to_varint(len(steps)) + b"".join(step.to_bytes(2, "little") for step in steps),
-            "pull": bytes([header.reconstruction_offset]),
+            "reconstruction_offset": bytes([header.reconstruction_offset]),
         }
         return cls(fields, [getattr(sections, name) for name in SECTION_NAMES])
 
@@ -97,7 +97,9 @@ def damaged_field(random: Random, parts: Parts, other: Parts) -> None:
 
 def other_byte(random: Random, parts: Parts, other: Parts) -> None:
     """Replace a field of one byte."""
-    parts.fields[random.choice(("kind", "exponent", "pull"))] = bytes([random.choice((1, 2, random.randrange(256)))])
+    parts.fields[random.choice(("kind", "exponent", "reconstruction_offset"))] = bytes(
+        [random.choice((1, 2, random.randrange(256)))]
+    )
 
 
 def other_lengths(random: Random, parts: Parts, other: Parts) -> None:

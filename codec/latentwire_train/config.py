@@ -25,22 +25,22 @@ class ConfigError(CodecError):
     """A recipe or an override cannot be used."""
 
 
-class Family(StrEnum):
-    """Which network: our spatial one, diffusers' spatial one, or a latent vector."""
+class Architecture(StrEnum):
+    """The network: our spatial one, diffusers' spatial one, or a latent vector."""
 
     LATENT_VAE = "latent-vae"
     AUTOENCODER_KL = "autoencoder-kl"
     VECTOR = "vector"
 
 
-class Kind(StrEnum):
+class AutoencoderKind(StrEnum):
     """A variational autoencoder, or the plain one to compare it with: no noise, no KL."""
 
     VAE = "vae"
     AE = "ae"
 
 
-class Framing(StrEnum):
+class FramingName(StrEnum):
     """What of an image is seen: random squares of it, or the whole of it, scaled."""
 
     CROP = "crop"
@@ -89,8 +89,8 @@ class ModelConfig:
         options: of the family's network, such as `widths`; see its class.
     """
 
-    family: Family = Family.LATENT_VAE
-    kind: Kind = Kind.VAE
+    family: Architecture = Architecture.LATENT_VAE
+    kind: AutoencoderKind = AutoencoderKind.VAE
     init: str = ""
     latent_space: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -115,7 +115,7 @@ class DataConfig:
     """
 
     layout: Layout = Layout.AUTO
-    framing: Framing = Framing.CROP
+    framing: FramingName = FramingName.CROP
     size: int = 128
     scaled_share: float = 0.25
     max_scale: float = 2.0

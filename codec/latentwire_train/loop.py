@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from latentwire_core.errors import NonFiniteError
 from latentwire_train.compiling import compile_checked
-from latentwire_train.config import Kind, Precision, TrainingConfig
+from latentwire_train.config import AutoencoderKind, Precision, TrainingConfig
 from latentwire_train.data.cache import ImageCache
 from latentwire_train.data.crops import Draws
 from latentwire_train.data.folder import Problem
@@ -267,7 +267,7 @@ class Training:
         batches = view.batches(16, indices=indices)
         images = (batch.pixels.float().div_(127.5).sub_(1) for batch in batches)
         # A plain autoencoder has no prior that its latents should match.
-        self._network.begin_with(images, self._config.model.kind is Kind.VAE)
+        self._network.begin_with(images, self._config.model.kind is AutoencoderKind.VAE)
 
     def _stream(self) -> SampleStream:
         config = self._config

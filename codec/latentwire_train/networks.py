@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from latentwire_codec.checkpoints.folder import find_folder, read_folder
 from latentwire_codec.networks.latent_vae import LatentVAE
 from latentwire_codec.networks.vector_vae import VectorVAE
-from latentwire_train.config import ConfigError, Family, Kind, ModelConfig
+from latentwire_train.config import Architecture, AutoencoderKind, ConfigError, ModelConfig
 
 POINT_LOGVAR = -30.0
 """The log-variance of a plain autoencoder's latents, where the class has no floor above it: sigma = 3e-7."""
@@ -88,7 +88,7 @@ def build_network(config: ModelConfig, size: int) -> Network:
     if config.init:
         stored, tensors = read_folder(find_folder(config.init))
         options = _options_of(stored, config)
-    elif config.family is Family.VECTOR:
+    elif config.family is Architecture.VECTOR:
         options.setdefault("image_size", size)
     try:
         network = _BUILDERS[config.family](options)
@@ -99,7 +99,7 @@ def build_network(config: ModelConfig, size: int) -> Network:
             network.module.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
         except RuntimeError as error:
             raise ConfigError(f"model.init {config.init} does not fit its own configuration: {error}") from error
-    if config.kind is Kind.AE:
+    if config.kind is AutoencoderKind.AE:
         _pin_logvar(network)
     return network
 
@@ -116,25 +116,25 @@ def _options_of(stored: Mapping[str, Any], config: ModelConfig) -> dict[str, Any
     return own
 
 
-def _network_options(family: Family) -> set[str]:
-    if family is Family.AUTOENCODER_KL:
+def _network_options(family: Architecture) -> set[str]:
+    if family is Architecture.AUTOENCODER_KL:
         from diffusers import AutoencoderKL
 
         return set(inspect.signature(AutoencoderKL.__init__).parameters) - {"self"}
-    plain = LatentVAE if family is Family.LATENT_VAE else VectorVAE
+    plain = LatentVAE if family is Architecture.LATENT_VAE else VectorVAE
     return set(inspect.signature(plain).parameters)
 
 
 def _latent_vae(options: Mapping[str, Any]) -> Network:
     module = LatentVAE(**options)
     config = _described(LatentVAE, options)
-    return Network(module, module.encoder, module.decoder, _CLASSES[Family.LATENT_VAE], config, module.begin_with)
+    return Network(module, module.encoder, module.decoder, _CLASSES[Architecture.LATENT_VAE], config, module.begin_with)
 
 
 def _vector(options: Mapping[str, Any]) -> Network:
     module = VectorVAE(**options)
     config = _described(VectorVAE, options)
-    return Network(module, module.encoder, module.decoder, _CLASSES[Family.VECTOR], config, module.begin_with)
+    return Network(module, module.encoder, module.decoder, _CLASSES[Architecture.VECTOR], config, module.begin_with)
 
 
 def _autoencoder_kl(options: Mapping[str, Any]) -> Network:
@@ -151,18 +151,18 @@ def _autoencoder_kl(options: Mapping[str, Any]) -> Network:
     config = {key: value for key, value in cast(Any, module).config.items() if not key.startswith("_")}
     encoder = nn.Sequential(*_present(module, "encoder", "quant_conv"))
     decoder = nn.Sequential(*_present(module, "post_quant_conv", "decoder"))
-    return Network(module, encoder, decoder, _CLASSES[Family.AUTOENCODER_KL], config)
+    return Network(module, encoder, decoder, _CLASSES[Architecture.AUTOENCODER_KL], config)
 
 
-_BUILDERS: dict[Family, Callable[[Mapping[str, Any]], Network]] = {
-    Family.LATENT_VAE: _latent_vae,
-    Family.AUTOENCODER_KL: _autoencoder_kl,
-    Family.VECTOR: _vector,
+_BUILDERS: dict[Architecture, Callable[[Mapping[str, Any]], Network]] = {
+    Architecture.LATENT_VAE: _latent_vae,
+    Architecture.AUTOENCODER_KL: _autoencoder_kl,
+    Architecture.VECTOR: _vector,
 }
 _CLASSES = {
-    Family.LATENT_VAE: "AutoencoderLatentVAE",
-    Family.AUTOENCODER_KL: "AutoencoderKL",
-    Family.VECTOR: "AutoencoderVectorVAE",
+    Architecture.LATENT_VAE: "AutoencoderLatentVAE",
+    Architecture.AUTOENCODER_KL: "AutoencoderKL",
+    Architecture.VECTOR: "AutoencoderVectorVAE",
 }
 
 

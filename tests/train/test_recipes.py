@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from latentwire_train.config import ConfigError, Family, Kind, OptimizerName
+from latentwire_train.config import Architecture, AutoencoderKind, ConfigError, OptimizerName
 from latentwire_train.networks import build_network
 from latentwire_train.recipes import config_from, load_config, recipe_names
 
@@ -16,8 +16,8 @@ def test_every_bundled_recipe_describes_a_network_that_takes_its_images() -> Non
         config = load_config(name)
         network = build_network(config.model, config.data.size)
         channels, height, width = network.latent_shape(config.data.size)
-        assert channels == (128 if config.model.family is Family.VECTOR else 4)
-        assert height == width == (1 if config.model.family is Family.VECTOR else config.data.size // 8)
+        assert channels == (128 if config.model.family is Architecture.VECTOR else 4)
+        assert height == width == (1 if config.model.family is Architecture.VECTOR else config.data.size // 8)
 
 
 def test_an_override_reaches_every_table_and_keeps_its_type() -> None:
@@ -25,7 +25,7 @@ def test_an_override_reaches_every_table_and_keeps_its_type() -> None:
         "vector",
         ["model.kind=ae", "schedule.steps=7", "loss.weights.l1=0.5", "data.size=32", "schedule.betas=[0.5, 0.9]"],
     )
-    assert config.model.kind is Kind.AE
+    assert config.model.kind is AutoencoderKind.AE
     assert (config.schedule.steps, config.schedule.minutes) == (7, 0)
     assert config.loss.weights.l1 == 0.5
     assert config.schedule.betas == (0.5, 0.9)

@@ -8,9 +8,8 @@ elsewhere a hash of each name decides. The labels play no part.
 from dataclasses import dataclass
 from pathlib import Path
 
-from latentwire_train.config import DataConfig, Framing, Layout
-from latentwire_train.data.crops import CentreCrop, Cover, RandomCrop
-from latentwire_train.data.crops import Framing as Frame
+from latentwire_train.config import DataConfig, FramingName, Layout
+from latentwire_train.data.crops import CentreCrop, Cover, Framing, RandomCrop
 from latentwire_train.data.folder import DataError, ImageFolder, ImageSource, Problem, Subset, scan_folder
 from latentwire_train.data.idx import IdxImages, scan_idx
 from latentwire_train.data.labels import IMAGES, LabelledFolder, scan_celeba
@@ -38,16 +37,16 @@ class TrainingData:
     digest: str
 
 
-def training_framing(config: DataConfig) -> Frame:
+def training_framing(config: DataConfig) -> Framing:
     """Map a configuration to what cuts the samples."""
-    if config.framing is Framing.COVER:
+    if config.framing is FramingName.COVER:
         return Cover(config.size, mirror_share=config.mirror_share)
     return RandomCrop(config.size, config.scaled_share, config.max_scale, config.mirror_share)
 
 
-def measuring_framing(config: DataConfig) -> Frame:
+def measuring_framing(config: DataConfig) -> Framing:
     """Map a configuration to what cuts the held-out images: always the same of each."""
-    return Cover(config.size, mirror_share=0.0) if config.framing is Framing.COVER else CentreCrop(config.size)
+    return Cover(config.size, mirror_share=0.0) if config.framing is FramingName.COVER else CentreCrop(config.size)
 
 
 def open_data(root: Path, config: DataConfig) -> TrainingData:
@@ -61,7 +60,7 @@ def open_data(root: Path, config: DataConfig) -> TrainingData:
         DataError: what the readers of `data.py`, `labels.py`, `idx.py` and `pack.py` refuse; fewer than two images.
     """
     # Nothing is scaled up for a crop; what is scaled as a whole may have any size.
-    min_side = config.size if config.framing is Framing.CROP else 1
+    min_side = config.size if config.framing is FramingName.CROP else 1
     if root.is_file():
         packed, problems = open_pack(root, min_side=min_side)
         return _split(root, config, packed, problems, packed.source_digest)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
-from latentwire_train.config import Kind, LossConfig
+from latentwire_train.config import AutoencoderKind, LossConfig
 from latentwire_train.loss.losses import (
     ReconstructionLoss,
     RunningMoments,
@@ -61,7 +61,12 @@ class Objective(nn.Module):
     """
 
     def __init__(
-        self, network: Network, config: LossConfig, kind: Kind, channels: int, autocast: torch.dtype | None = None
+        self,
+        network: Network,
+        config: LossConfig,
+        kind: AutoencoderKind,
+        channels: int,
+        autocast: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.encoder, self.decoder = network.encoder, network.decoder
@@ -80,7 +85,7 @@ class Objective(nn.Module):
         """
         with torch.autocast(images.device.type, dtype=self._autocast, enabled=self._autocast is not None):
             mean, logvar = self.encoder(images).float().chunk(2, dim=1)
-            z = mean if self._kind is Kind.AE else reparameterize(mean, logvar, noise)
+            z = mean if self._kind is AutoencoderKind.AE else reparameterize(mean, logvar, noise)
             if self._config.quantization_step:
                 if self.training:
                     self.moments.update(mean.detach())
@@ -88,7 +93,7 @@ class Objective(nn.Module):
                 z = self.moments.unwhiten(quantization_noise(whitened, self._config.quantization_step, noise))
             prediction = self.decoder(z).float()
         total, parts = self.reconstruction(prediction, images)
-        if self._kind is Kind.VAE:
+        if self._kind is AutoencoderKind.VAE:
             kl = kl_divergence(mean, logvar).mean()
             total = total + kl_weight * kl / images[0].numel()
             parts["kl"] = kl.detach()

@@ -4,7 +4,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from latentwire_train.config import Family, Framing, Kind, TrainingConfig
+from latentwire_train.config import Architecture, AutoencoderKind, FramingName, TrainingConfig
 
 # The last part of a figure's name -> what the card calls it, and how many digits follow the point.
 FIGURES = {
@@ -81,15 +81,19 @@ def model_card(facts: CardFacts) -> str:
 
 def _head(config: TrainingConfig) -> str:
     # Only diffusers' own class loads in a diffusers without latentwire.
-    library = "diffusers" if config.model.family is Family.AUTOENCODER_KL else "latentwire"
-    tags = ("latentwire", "vae" if config.model.kind is Kind.VAE else "autoencoder", config.model.family.value)
+    library = "diffusers" if config.model.family is Architecture.AUTOENCODER_KL else "latentwire"
+    tags = (
+        "latentwire",
+        "vae" if config.model.kind is AutoencoderKind.VAE else "autoencoder",
+        config.model.family.value,
+    )
     return "\n".join(
         ("---", f"library_name: {library}", "tags:", *(f"- {tag}" for tag in tags), "# license: add yours", "---")
     )
 
 
 def _title(config: TrainingConfig) -> str:
-    kind = "variational autoencoder" if config.model.kind is Kind.VAE else "plain autoencoder"
+    kind = "variational autoencoder" if config.model.kind is AutoencoderKind.VAE else "plain autoencoder"
     return f"{config.model.latent_space or config.model.family.value}: a {kind} for images"
 
 
@@ -97,7 +101,7 @@ def _summary(facts: CardFacts) -> str:
     config = facts.config
     channels, height, width = facts.latent_shape
     size = config.data.size
-    if config.model.family is Family.VECTOR:
+    if config.model.family is Architecture.VECTOR:
         shape = f"RGB images of {size}x{size} px <-> a latent vector of {channels} numbers"
     else:
         shape = (
@@ -106,12 +110,12 @@ def _summary(facts: CardFacts) -> str:
         )
     space = config.model.latent_space
     named = f"Latent space `{space}`." if space else "Its latent space has no name."
-    return f"{shape}. Family `{config.model.family}`, {facts.parameters:,} parameters. {named}"
+    return f"{shape}. Architecture `{config.model.family}`, {facts.parameters:,} parameters. {named}"
 
 
-def _usage(family: Family) -> str:
+def _usage(family: Architecture) -> str:
     serving = "```sh\nlatentwire serve --model PATH   # the folder that this file lies in\n```"
-    if family is not Family.AUTOENCODER_KL:
+    if family is not Architecture.AUTOENCODER_KL:
         return serving
     loading = (
         "```python\nfrom diffusers import AutoencoderKL\n\n"
@@ -123,7 +127,7 @@ def _usage(family: Family) -> str:
 
 def _measured(facts: CardFacts) -> str:
     size = f"{facts.config.data.size}x{facts.config.data.size} px"
-    framing = "scaled and cut to" if facts.config.data.framing is Framing.COVER else "cut from the centre to"
+    framing = "scaled and cut to" if facts.config.data.framing is FramingName.COVER else "cut from the centre to"
     introduction = (
         f"Means over {facts.held_out:,} images that were held out from training, {framing} {size}: the posterior's "
         "mean, decoded with the weights that lie here (averaged over steps) and rounded to 8 bits."
@@ -140,12 +144,12 @@ def _training(facts: CardFacts) -> list[tuple[str, str]]:
     schedule, data, loss = config.schedule, config.data, config.loss
     budget = f"{schedule.steps:,} steps" if schedule.steps else f"{schedule.minutes:g} minutes"
     samples = f"{data.size}x{data.size} px"
-    if data.framing is Framing.CROP:
+    if data.framing is FramingName.CROP:
         samples = f"random crops of {samples}, {data.scaled_share:.0%} of them from up to {data.max_scale:g} times that"
     else:
         samples = f"whole images, scaled and cut to {samples}"
     terms = {name: weight for name, weight in config.as_dict()["loss"]["weights"].items() if weight}
-    if config.model.kind is Kind.AE:
+    if config.model.kind is AutoencoderKind.AE:
         terms.pop("kl", None)
     kl = "; kl in nats per value of the image" if "kl" in terms else ""
     if kl and loss.kl_warmup_steps:
@@ -191,11 +195,11 @@ def _limits(config: TrainingConfig) -> list[str]:
     weights = config.loss.weights
     if not (weights.lpips or config.loss.adversarial):
         limits.append("Trained without a perceptual or adversarial loss: fine texture comes out soft.")
-    if config.model.kind is Kind.AE:
+    if config.model.kind is AutoencoderKind.AE:
         limits.append("A plain autoencoder: nothing asks its latents to follow N(0, I), and random ones mean nothing.")
-    elif config.model.family is not Family.VECTOR:
+    elif config.model.family is not Architecture.VECTOR:
         limits.append("Spatial latents: decoding N(0, I) gives texture, not pictures.")
-    if config.model.family is Family.VECTOR:
+    if config.model.family is Architecture.VECTOR:
         limits.append(f"It takes images of {config.data.size}x{config.data.size} px only.")
     return limits
 

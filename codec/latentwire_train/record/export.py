@@ -24,7 +24,7 @@ from latentwire_train.networks import Network
 
 
 @dataclass(frozen=True)
-class LatentStatistics:
+class LatentMoments:
     """How the latents of a data set are spread.
 
     Attributes:
@@ -40,7 +40,7 @@ class LatentStatistics:
 
 
 @torch.no_grad()
-def measure_latents(encoder: nn.Module, batches: Iterable[Tensor]) -> LatentStatistics:
+def measure_latents(encoder: nn.Module, batches: Iterable[Tensor]) -> LatentMoments:
     """Map batches of images (B,3,H,W) in [-1,1] to the statistics of samples of their posteriors.
 
     The variance of a sample is that of the mean plus that of the posterior; both are counted, nothing is drawn.
@@ -60,7 +60,7 @@ def measure_latents(encoder: nn.Module, batches: Iterable[Tensor]) -> LatentStat
     centre = total / count
     variance = squares / count - centre.square()
     pooled = squares.sum() / (count * len(squares)) - (total.sum() / (count * len(total))).square()
-    return LatentStatistics(
+    return LatentMoments(
         tuple(centre.tolist()), tuple(variance.clamp(min=0).sqrt().tolist()), 1 / max(1e-6, pooled.sqrt().item())
     )
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from latentwire_codec.images import pixels
 from latentwire_codec.runtime.precision import DTYPES
-from latentwire_train.config import Family, TrainingConfig
+from latentwire_train.config import Architecture, TrainingConfig
 from latentwire_train.data.folder import ImageSource, Problem, Subset
 from latentwire_train.data.source import TrainingData, measuring_framing
 from latentwire_train.data.views import View
@@ -83,7 +83,7 @@ class Record:
         path = pictures / f"reconstructions-{step:07d}.png"
         reconstruction_grid(evaluation.originals, evaluation.reconstructions, path)
         self._journal.picture(step, "reconstructions", path)
-        if self._config.model.family is Family.VECTOR:
+        if self._config.model.family is Architecture.VECTOR:
             path = pictures / f"samples-{step:07d}.png"
             sample_grid(_prior_samples(network, latent_shape), path)
             self._journal.picture(step, "samples", path)

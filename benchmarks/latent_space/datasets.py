@@ -13,10 +13,9 @@ import numpy.typing as npt
 from sklearn.datasets import load_digits
 
 from latentwire_codec.images.geometry import resize_to_cover
-from latentwire_lab.faces.folder import write_folder
-from latentwire_train.data.folder import Progress
+from latentwire_lab.faces.folder import Progress, write_folder
+from latentwire_train.data.celeba import scan_celeba
 from latentwire_train.data.idx import scan_idx
-from latentwire_train.data.labels import scan_celeba
 
 Pixels = npt.NDArray[np.uint8]
 Labels = Mapping[str, npt.NDArray[np.int8]]

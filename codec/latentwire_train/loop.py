@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from latentwire_core.draws import Draws
 from latentwire_core.errors import NonFiniteError
 from latentwire_train.compiling import compile_checked
 from latentwire_train.config import AutoencoderKind, Precision, TrainingConfig
 from latentwire_train.data.cache import ImageCache
-from latentwire_train.data.crops import Draws
 from latentwire_train.data.folder import Problem
 from latentwire_train.data.source import TrainingData, measuring_framing, open_data, training_framing
 from latentwire_train.data.stream import SampleStream
@@ -125,7 +125,7 @@ class Training:
             while (progress := self._progress()) < 1 and not (stopped.is_set() and devices.ranks == 1):
                 started = time.monotonic()
                 rate = schedule.learning_rate_at(self._step, progress)
-                for name, part in self._take_step(objective, next(batches).pixels, rate).items():
+                for name, part in self._take_step(objective, next(batches).images(devices.device), rate).items():
                     sums[name] = sums.get(name, torch.zeros_like(part)) + part
                 self._step += 1
                 counted += 1
@@ -150,10 +150,9 @@ class Training:
             self._observer.ended(result)
         return result
 
-    def _take_step(self, objective: nn.Module, pixels: Tensor, rate: float) -> dict[str, Tensor]:
-        """Map uint8 (B,3,S,S) to the parts of the loss, having moved the weights."""
+    def _take_step(self, objective: nn.Module, images: Tensor, rate: float) -> dict[str, Tensor]:
+        """Move the weights by a batch (B,3,S,S) in [-1,1]; return the parts of the loss."""
         loss, devices = self._config.loss, self._devices
-        images = pixels.to(devices.device, non_blocking=True).float().div_(127.5).sub_(1)
         images = images.contiguous(memory_format=self._format)
         key = Draws(self._config.schedule.seed, _NOISE, self._step * devices.ranks + devices.rank).words(1)
         noise = draw_on(devices.device, int(key[0]) >> 1)
@@ -264,17 +263,14 @@ class Training:
             return
         view = View(self._data.train, measuring_framing(self._config.data))
         indices = range(0, len(view), -(-len(view) // BEGIN_WITH))
-        batches = view.batches(16, indices=indices)
-        images = (batch.pixels.float().div_(127.5).sub_(1) for batch in batches)
+        images = (batch.images("cpu") for batch in view.batches(16, indices))
         # A plain autoencoder has no prior that its latents should match.
         self._network.begin_with(images, self._config.model.kind is AutoencoderKind.VAE)
 
     def _stream(self) -> SampleStream:
         config = self._config
-        cache = ImageCache(self._data.train, config.data.cache_mib << 20)
-        cache.fill()
         return SampleStream(
-            cache,
+            ImageCache(self._data.train, config.data.cache_mib << 20),
             training_framing(config.data),
             seed=config.schedule.seed,
             max_bad_share=config.data.max_bad_share,
@@ -293,7 +289,7 @@ class Training:
         return compile_checked(objective, torch.Size((2, 3, size, size)), self._devices.device)
 
     def _plan(self) -> Plan:
-        schedule, devices = self._config.schedule, self._devices
+        devices = self._devices
         return Plan(
             folder=self._folder,
             config=self._config,
@@ -303,8 +299,6 @@ class Training:
             parameters=self._network.parameters,
             device=str(devices.device) if devices.ranks == 1 else f"{devices.ranks} x {devices.device.type}",
             first_step=self._step,
-            steps=schedule.steps,
-            minutes=schedule.minutes,
             best=self._best,
         )
 

@@ -15,12 +15,13 @@ from latentwire_train.config import (
     DataConfig,
     FramingName,
     LossConfig,
+    LossWeights,
     ModelConfig,
     ScheduleConfig,
     TrainingConfig,
 )
-from latentwire_train.loss_weights import LossWeights
 from latentwire_train.record.card import CardFacts, model_card
+from latentwire_train.record.export import LatentMoments
 
 
 def facts(config: TrainingConfig | None = None, **changes: Any) -> CardFacts:
@@ -36,9 +37,7 @@ def facts(config: TrainingConfig | None = None, **changes: Any) -> CardFacts:
         data_digest="ab" * 32,
         parameters=7_083_480,
         latent_shape=(4, 16, 16),
-        scaling_factor=0.987654321,
-        latents_mean=(0.1, -0.2, 0.3, 0.0),
-        latents_std=(1.0, 0.9, 1.1, 0.5),
+        latents=LatentMoments((0.1, -0.2, 0.3, 0.0), (1.0, 0.9, 1.1, 0.5), 0.987654321),
         figures={"held_out/psnr": 26.954, "held_out/kl": 1512.3, "held_out/sharpness": 0.123456},
         versions={"torch": "2.13.0", "latentwire": "0.1.0"},
     )
@@ -100,7 +99,7 @@ def test_the_card_gives_scaling_and_moments_of_each_channel() -> None:
 
 def test_a_long_vector_is_summed_up() -> None:
     numbers = tuple(index / 100 for index in range(64))
-    vector = facts(family(Architecture.VECTOR), latent_shape=(64, 1, 1), latents_mean=numbers, latents_std=numbers)
+    vector = facts(family(Architecture.VECTOR), latent_shape=(64, 1, 1), latents=LatentMoments(numbers, numbers, 1.0))
     card = model_card(vector)
     assert "| mean | 0.0000 | 0.6300 |" in card
     assert "a latent vector of 64 numbers" in card

@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from latentwire_codec.load import load_autoencoder
 from latentwire_core.errors import NonFiniteError
@@ -59,6 +60,9 @@ def test_a_run_of_each_family_leaves_a_model_that_loads(
     assert ("samples-0000004.png" in pictures) == (family == "vector")
     assert [step for step, _ in watcher.steps] == [2, 4]
     assert {"train/l1", "train/kl", "train/psnr", "train/total", "learning_rate"} <= watcher.steps[0][1].keys()
+    shown = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload().Images("reconstructions")
+    with Image.open(tmp_path / "run" / "pictures" / "reconstructions-0000004.png") as image:
+        assert [(event.step, event.width, event.height) for event in shown] == [(4, *image.size)]
     logged = [row for row in read_log(tmp_path / "run" / "log.csv") if "held_out/psnr" in row.figures]
     assert logged[-1].figures["held_out/psnr"] == pytest.approx(watcher.evaluations[-1][1]["held_out/psnr"])
     assert result.best == watcher.evaluations[-1][1]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of what becomes of a folder of images."""
 
+import dataclasses
 import struct
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from latentwire_train.config import DataConfig, FramingName, Layout
+from latentwire_train.config import DataConfig, FramingName, LayoutName
 from latentwire_train.data.folder import DataError
 from latentwire_train.data.source import TrainingData, open_data
 
@@ -84,5 +85,5 @@ def test_a_layout_that_is_named_is_not_looked_for(tmp_path: Path) -> None:
     (root / "list_attr_celeba.txt").unlink()
     with pytest.raises(DataError, match="list_attr_celeba"):
         open_data(root, WHOLE)
-    data = open_data(root, DataConfig(layout=Layout.FOLDER, framing=FramingName.COVER, size=32, held_out_share=0.25))
+    data = open_data(root, dataclasses.replace(WHOLE, layout=LayoutName.FOLDER))
     assert len(data.train) + len(data.held_out) == 8

@@ -30,7 +30,7 @@ from latentwire_lab.attributes import Attributes, AttributeVector, Method
 from latentwire_lab.fitting import Mask, fit_attributes, unusable
 
 if TYPE_CHECKING:
-    from latentwire_train.data.labels import LabelledFolder
+    from latentwire_train.data.celeba import LabelledFolder
 
 SHOWN_PROBLEMS = 3
 
@@ -137,8 +137,8 @@ def show(
 
 def _labelled(folder: Path) -> "LabelledFolder":
     """Map the folder to its images with labels; say on standard error what is left out."""
+    from latentwire_train.data.celeba import scan_celeba
     from latentwire_train.data.folder import describe
-    from latentwire_train.data.labels import scan_celeba
 
     with working("reading the folder"):
         labelled = scan_celeba(folder)

@@ -16,7 +16,7 @@ There is no attribute Male: whatever a face wears or grows says nothing about th
 
 from dataclasses import dataclass
 
-from latentwire_train.data.crops import Draws
+from latentwire_core.draws import Draws
 
 Range = tuple[float, float]
 

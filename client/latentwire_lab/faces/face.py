@@ -5,8 +5,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
+from latentwire_core.draws import Draws
 from latentwire_lab.faces.attributes import ATTRIBUTES, random_attributes
-from latentwire_train.data.crops import Draws
 
 T = TypeVar("T")
 

@@ -10,6 +10,7 @@ Stopped at any time and called again it goes on. A face's picture, labels and pa
 alone, so that a larger count adds faces and changes none.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 from latentwire_codec.images.files import write_image
@@ -18,8 +19,11 @@ from latentwire_core.formats import ImageFormat
 from latentwire_lab.faces.attributes import ATTRIBUTES, NAMES
 from latentwire_lab.faces.drawing import REVISION, check_size, draw
 from latentwire_lab.faces.face import random_face
-from latentwire_train.data.folder import DataError, Progress
-from latentwire_train.data.labels import IMAGES
+from latentwire_train.data.celeba import IMAGES
+from latentwire_train.data.folder import DataError
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total) in pictures."""
 
 NOTE, PARTITION, LABELS = "DRAWN.txt", "list_eval_partition.txt", "list_attr_celeba.txt"
 MAX_COUNT = 999_999  # file names have six digits

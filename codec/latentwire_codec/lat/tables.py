@@ -2,7 +2,7 @@
 """What was learnt of latents in general <-> a file; with an image's prediction it makes the prior of its integers.
 
 One file, `weights/prior.safetensors`, serves the latents of any VAE: with weights of the mean that are sent with each
-image, tables fitted to one VAE's latents were not better than common ones. `python -m latentwire_train prior`
+image, tables fitted to one VAE's latents were not better than common ones. `python -m latentwire_train.dev tables`
 writes it.
 """
 

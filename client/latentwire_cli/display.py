@@ -82,7 +82,8 @@ class TrainingDisplay:
         """Say what is trained, on what, and what was skipped."""
         self.plan = plan
         self._step = self._saved_step = plan.first_step
-        self._progress = plan.first_step / plan.steps if plan.steps else 0.0
+        steps = plan.config.schedule.steps
+        self._progress = plan.first_step / steps if steps else 0.0
         self._best = plan.best
         self._skipped = len(plan.problems)
         for problem in plan.problems[:NAMED_PROBLEMS]:
@@ -92,7 +93,7 @@ class TrainingDisplay:
             self._say(f"skipped {more:,} more; {plan.folder / 'skipped.txt'} names all", "yellow")
         self._say(f"{_title(plan)}: {plan.budget}, {plan.images:,} images, {plan.held_out:,} more held out")
         if plan.first_step:
-            done = 0 < plan.steps <= plan.first_step
+            done = 0 < steps <= plan.first_step
             self._say("all steps are done already" if done else f"going on from step {plan.first_step:,}")
 
     def problem(self, problem: "Problem") -> None:
@@ -189,9 +190,10 @@ def _title(plan: "Plan") -> str:
 
 
 def _place(plan: "Plan", step: int, progress: float) -> str:
-    if plan.steps:
-        return f"{step:,} of {plan.steps:,}"
-    return f"{step:,} in {progress * plan.minutes:.1f} of {plan.minutes:g} minutes"
+    schedule = plan.config.schedule
+    if schedule.steps:
+        return f"{step:,} of {schedule.steps:,}"
+    return f"{step:,} in {progress * schedule.minutes:.1f} of {schedule.minutes:g} minutes"
 
 
 def _speed(figures: Figures) -> str:

@@ -12,7 +12,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -21,6 +21,11 @@ from latentwire_core.errors import CodecError
 
 MAX_SEED = 2**63 - 1
 STRICT = ConfigDict(strict=True, extra="forbid")
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0, le=10**9)]
+Interval = Annotated[int, Field(ge=1, le=10**9)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class ConfigError(CodecError):
@@ -91,7 +96,7 @@ class ModelConfig:
     kind: AutoencoderKind = AutoencoderKind.VAE
     init: str = ""
     latent_space: str = ""
-    options: Mapping[str, Any] = Field(default_factory=dict)
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -114,15 +119,15 @@ class DataConfig:
 
     layout: LayoutName = LayoutName.AUTO
     framing: FramingName = FramingName.CROP
-    size: int = Field(128, ge=8, le=4096)
-    scaled_share: float = Field(0.25, ge=0, le=1)
-    max_scale: float = Field(2.0, ge=1, le=64)
-    mirror_share: float = Field(0.5, ge=0, le=1)
-    held_out_share: float = Field(0.02, gt=0, lt=1)
-    held_out_images: int = Field(64, ge=1, le=10**6)
-    cache_mib: int = Field(2048, ge=0, le=2**30)
-    workers: int = Field(0, ge=0, le=1024)
-    max_bad_share: float = Field(0.01, ge=0, le=1)
+    size: Annotated[int, Field(ge=8, le=4096)] = 128
+    scaled_share: Share = 0.25
+    max_scale: Annotated[float, Field(ge=1, le=64)] = 2.0
+    mirror_share: Share = 0.5
+    held_out_share: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    held_out_images: Annotated[int, Field(ge=1, le=10**6)] = 64
+    cache_mib: Annotated[int, Field(ge=0, le=2**30)] = 2048
+    workers: Annotated[int, Field(ge=0, le=1024)] = 0
+    max_bad_share: Share = 0.01
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -136,16 +141,16 @@ class LossWeights:
         adversarial, feature_matching: the terms of the discriminator, from `adversarial_from` on.
     """
 
-    l1: float = Field(0.0, ge=0, allow_inf_nan=False)
-    mse: float = Field(0.0, ge=0, allow_inf_nan=False)
-    charbonnier: float = Field(0.0, ge=0, allow_inf_nan=False)
-    ms_ssim: float = Field(0.0, ge=0, allow_inf_nan=False)
-    laplacian: float = Field(0.0, ge=0, allow_inf_nan=False)
-    wavelet: float = Field(0.0, ge=0, allow_inf_nan=False)
-    lpips: float = Field(0.0, ge=0, allow_inf_nan=False)
-    kl: float = Field(0.0, ge=0, allow_inf_nan=False)
-    adversarial: float = Field(0.0, ge=0, allow_inf_nan=False)
-    feature_matching: float = Field(0.0, ge=0, allow_inf_nan=False)
+    l1: Weight = 0.0
+    mse: Weight = 0.0
+    charbonnier: Weight = 0.0
+    ms_ssim: Weight = 0.0
+    laplacian: Weight = 0.0
+    wavelet: Weight = 0.0
+    lpips: Weight = 0.0
+    kl: Weight = 0.0
+    adversarial: Weight = 0.0
+    feature_matching: Weight = 0.0
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -163,11 +168,11 @@ class LossConfig:
     """
 
     weights: LossWeights = LossWeights(l1=1.0, kl=1e-6)
-    kl_warmup_steps: int = Field(0, ge=0, le=10**9)
-    quantization_step: float = Field(0.0, ge=0, le=100)
+    kl_warmup_steps: Count = 0
+    quantization_step: Annotated[float, Field(ge=0, le=100)] = 0.0
     lpips: str = ""
-    adversarial_from: int = Field(0, ge=0, le=10**9)
-    discriminator_width: int = Field(64, ge=1, le=4096)
+    adversarial_from: Count = 0
+    discriminator_width: Annotated[int, Field(ge=1, le=4096)] = 64
 
     def __post_init__(self) -> None:
         """Check that LPIPS has its weights."""
@@ -199,18 +204,18 @@ class ScheduleConfig:
         seed: seed of weights, samples and noise.
     """
 
-    steps: int = Field(10_000, ge=0, le=10**9)
-    minutes: float = Field(0.0, ge=0, le=10**6)
-    batch_size: int = Field(16, ge=1, le=10**6)
+    steps: Count = 10_000
+    minutes: Annotated[float, Field(ge=0, le=10**6)] = 0.0
+    batch_size: Annotated[int, Field(ge=1, le=10**6)] = 16
     optimizer: OptimizerName = OptimizerName.ADAMW
-    learning_rate: float = Field(5e-4, gt=0)
-    warmup_steps: int = Field(100, ge=0, le=10**9)
-    final_share: float = Field(0.02, ge=0, le=1)
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-4
+    warmup_steps: Count = 100
+    final_share: Share = 0.02
     betas: tuple[float, float] = (0.9, 0.99)
-    weight_decay: float = Field(0.0, ge=0, le=1)
-    clip_norm: float = Field(1.0, gt=0)
-    ema_decay: float = Field(0.998, ge=0, lt=1)
-    seed: int = Field(0, ge=0, le=MAX_SEED)
+    weight_decay: Share = 0.0
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.998
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
 
     def __post_init__(self) -> None:
         """Check the values that depend on each other."""
@@ -249,9 +254,9 @@ class RunConfig:
     saved_precision: Precision = Precision.FLOAT32
     channels_last: bool = False
     compile: bool = False
-    log_every: int = Field(10, ge=1, le=10**9)
-    evaluate_every: int = Field(500, ge=1, le=10**9)
-    save_every: int = Field(100, ge=1, le=10**9)
+    log_every: Interval = 10
+    evaluate_every: Interval = 500
+    save_every: Interval = 100
 
 
 @dataclass(frozen=True, config=STRICT)

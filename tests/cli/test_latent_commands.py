@@ -100,7 +100,7 @@ def titles(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What stands above the pictures that are made."""
     found: list[str] = []
     for name in ("sample", "morph", "edit"):
-        module = importlib.import_module(f"latentwire_cli.{name}")
+        module = importlib.import_module(f"latentwire_cli.lab.{name}")
 
         def spy(rows: Any, *, title: str = "", sheet: Any = module.sheet, **texts: Any) -> Image.Image:
             found.append(title)
@@ -312,7 +312,7 @@ def test_a_report_of_nothing_fails_with_the_reason(run: Run, vector: None) -> No
 def test_a_report_needs_the_extra_that_it_names(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "find_spec", lambda name: None)
     status, _, err = run("latents-report", "a.png", "-o", "r.png")
-    assert (status, err) == (2, "error: this needs the plots extra: pip install 'latentwire[plots]'\n")
+    assert (status, err) == (2, "error: this needs the lab extra: pip install 'latentwire[lab]'\n")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -458,7 +458,7 @@ def test_a_sweep_goes_from_minus_to_plus(run: Run, vector: None, faces: str) -> 
         (["Red=much"], "'Red=much' is not of the form"),
         (["Red=nan"], "'Red=nan' is not of the form"),
         (["=1"], "'=1' is not of the form"),
-        (["Smiling=1"], "Smiling is none of Red, Coin"),
+        (["Smiling=1"], "Smiling is not one of Red, Coin"),
         (["Red=1", "Red=2"], "Red is given twice"),
     ],
 )

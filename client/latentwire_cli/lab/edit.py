@@ -101,9 +101,7 @@ def _strengths(options: Sequence[str], attributes: Attributes) -> Mapping[str, f
                 f"{text!r} is not of the form NAME=STRENGTH, such as Smiling=+1.5", param_hint="--attribute"
             )
         if name not in attributes.vectors or name in strengths:
-            wrong = (
-                "is given twice" if name in strengths else f"is not there; there are {', '.join(attributes.vectors)}"
-            )
+            wrong = "is given twice" if name in strengths else f"is not one of {', '.join(attributes.vectors)}"
             raise typer.BadParameter(f"{name} {wrong}", param_hint="--attribute")
         strengths[name] = strength
     return strengths

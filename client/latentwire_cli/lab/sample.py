@@ -26,7 +26,7 @@ def sample(
     count: Annotated[int, option(text="How many images.", default="16", metavar="N", min=1, max=MAX_COUNT)] = 16,
     seed: Annotated[
         int,
-        option(text="Seed of the first image, 0..2^64-1; the next image has the next seed.", default="0", metavar="N"),
+        option(text="Seed of the first image, 0..2^64-1; the next has the next.", default="0", metavar="N"),
     ] = 0,
     height: Annotated[
         int | None, option(text="Height of each image; for spatial latents.", default="256", metavar="PIXELS", min=1)

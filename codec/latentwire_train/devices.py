@@ -78,7 +78,7 @@ class ManyDevices(Devices):
 
 
 def find_devices(name: str) -> Devices:
-    """Map the configured device to the device of this process; one of several processes gets its own, whatever is configured.
+    """Map the configured device to this process's; one of several processes gets its own, whatever is configured.
 
     Raises:
         ModelError: the device is not available, or the processes do not see each other.

@@ -3,7 +3,7 @@
 
 Muon (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon) makes every singular value of a matrix's step
 about 1, so that rare directions of the gradient are learned as fast as common directions. A convolution counts as the
-matrix (out, in * kh * kw). torch's own Muon takes only 2-D parameters and computes in bfloat16, which most CPUs emulate.
+matrix (out, in * kh * kw). torch's own Muon takes 2-D parameters only, in bfloat16, which most CPUs emulate.
 """
 
 import math

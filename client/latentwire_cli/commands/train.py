@@ -51,7 +51,7 @@ def train(
     ],
     output: Annotated[
         Path,
-        option("--output", "-o", text="The folder of the run: a new folder, or that of an interrupted run.", metavar="RUN"),
+        option("--output", "-o", text="The folder of the run, new or interrupted.", metavar="RUN"),
     ],
     recipe: Annotated[
         str,

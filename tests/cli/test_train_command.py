@@ -3,7 +3,6 @@
 
 import signal
 import subprocess
-import sys
 import sysconfig
 import time
 from collections.abc import Callable
@@ -24,7 +23,7 @@ TINY = (
     "--size", "32", "--batch", "2", "--device", "cpu", "--set", "data.held_out_share=0.3", "--set", "run.log_every=1",
     "--set", "model.options={widths=[8,16,16],encoder_depths=[1,1],decoder_depths=[1,1,1]}",
 )  # fmt: skip
-COMMAND = Path(sysconfig.get_path("scripts")) / "latentwire"
+COMMAND = str(Path(sysconfig.get_path("scripts")) / "latentwire")
 
 
 @pytest.fixture
@@ -165,7 +164,7 @@ def test_a_run_that_breaks_off_is_a_failure_in_one_line(
 
 
 def test_an_interrupted_run_says_how_to_go_on_and_ends_with_130(photos: Path, tmp_path: Path) -> None:
-    command = [sys.executable, COMMAND, "train", photos, "-o", tmp_path / "run", "--steps", "1000000", *TINY]
+    command = [COMMAND, "train", str(photos), "-o", str(tmp_path / "run"), "--steps", "1000000", *TINY]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     log = tmp_path / "run" / "log.csv"
     # Not before the first step: until then an interrupt ends it as it ends any program.

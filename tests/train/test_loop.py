@@ -21,7 +21,9 @@ from latentwire_codec.load import load_autoencoder
 from latentwire_core.errors import NonFiniteError
 from latentwire_train.config import ConfigError, TrainingConfig
 from latentwire_train.data.folder import DataError
-from latentwire_train.loop import train
+from latentwire_train.data.source import open_data
+from latentwire_train.devices import Devices
+from latentwire_train.loop import Training, train
 from latentwire_train.record.log import read_log
 from tests.train.conftest import Watcher
 
@@ -251,3 +253,12 @@ def test_two_processes_take_the_steps_that_one_takes(tiny: Tiny, photos: Path, t
     expected, found = (load_file(tmp_path / name / "last" / WEIGHTS) for name in ("alone", "together"))
     for name in expected:
         torch.testing.assert_close(found[name], expected[name], atol=1e-4, rtol=1e-3)
+
+
+def test_processes_that_cannot_share_a_batch_are_refused(
+    tiny: Tiny, photos: Path, tmp_path: Path, watcher: Watcher
+) -> None:
+    config, devices = tiny(), Devices("cpu")
+    devices.ranks = 3
+    with pytest.raises(ConfigError, match=r"schedule\.batch_size is 2; 3 processes must share it"):
+        Training(config, open_data(photos, config.data), tmp_path, watcher, devices)

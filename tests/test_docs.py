@@ -2,6 +2,8 @@
 """What docs/vae.md shows and names is there: pictures, tables, lines of code, names, commands."""
 
 import ast
+import functools
+import importlib.util
 import re
 from pathlib import Path
 from typing import Any
@@ -9,18 +11,22 @@ from typing import Any
 import pytest
 import typer
 
+import latentwire_client
+import latentwire_lab
+import latentwire_lab.statistics
 from latentwire_cli import app
+from latentwire_codec.checkpoints.folder import bundled_names
+from latentwire_codec.networks import vector_vae
+from latentwire_core.kinds import LatentKind
+from latentwire_core.quality import NAMES as QUALITIES
+from latentwire_lab.faces import NAMES as FACE_ATTRIBUTES
+from latentwire_train.config import TrainingConfig
+from latentwire_train.recipes import recipe_names
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "vae.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 PICTURES = PAGE.parent / "images" / "vae"
-SOURCES = {
-    path: path.read_text(encoding="utf-8")
-    for folder in ("client", "codec", "server", "benchmarks")
-    for path in sorted((ROOT / folder).rglob("*"))
-    if path.suffix in (".py", ".toml")
-}
 QUOTES = re.findall(r"```python\n# (\S+), (\w+)\n(.*?)```", TEXT, re.DOTALL)
 # Blocks and formulas apart, what stands between backticks.
 NAMES = sorted(set(re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```|\$\$.*?\$\$", "", TEXT, flags=re.DOTALL))))
@@ -69,16 +75,30 @@ def test_the_lines_that_make_a_vae_are_quoted() -> None:
     }
 
 
-@pytest.mark.parametrize("name", NAMES)
+# Words that stand for a value, not for a name of Python.
+VALUES = {".lat", *bundled_names(), *recipe_names(), *FACE_ATTRIBUTES, *LatentKind, *QUALITIES}
+MODULES = (latentwire_client, latentwire_lab, latentwire_lab.statistics, vector_vae)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in VALUES])
 def test_a_name_of_code_exists(name: str) -> None:
+    section, _, key = name.partition(".")
+    settings = TrainingConfig().as_dict()
     if name.startswith("latentwire "):
         check_command(name.split())
+    elif name.startswith("--"):
+        check_command(["latentwire", "train", *name.split()])
     elif name.startswith("python -m "):
-        folder = ROOT.joinpath(*name.split()[2].split("."))
-        assert (folder / "__main__.py").exists() or folder.with_suffix(".py").exists()
+        assert importlib.util.find_spec(f"{name.split()[2]}.__main__")
+    elif section in settings:
+        assert key in settings[section]
     else:
-        for word in re.findall(r"[A-Za-z_][A-Za-z_0-9]+", name):
-            assert any(re.search(rf"\b{word}\b", text) for text in SOURCES.values()), f"{word} of {name!r}"
+        assert any(attribute(module, name) is not None for module in MODULES)
+
+
+def attribute(module: object, name: str) -> object | None:
+    """Map a dotted name to what it means in a module."""
+    return functools.reduce(lambda found, part: getattr(found, part, None), name.split("."), module)
 
 
 def check_command(words: list[str]) -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model of drawn faces and their true labels -> attribute vectors, what they are worth, and edits with them.
+"""A model of drawn faces and their true labels -> attribute vectors, their accuracies, and edits with them.
 
-Beside them stands a vector that means nothing: it is fitted to labels that were drawn at random.
+One more vector is fitted to random labels, for comparison.
 """
 
 from dataclasses import asdict, replace
@@ -37,13 +37,13 @@ def fit(found: Findings, data: Dataset) -> Attributes:
 
 
 def fitted_names(attributes: Attributes) -> list[str]:
-    """Return the names of those that are true, the best first."""
+    """Return the names of the vectors of true labels, the best first."""
     names = [name for name in attributes.vectors if name != CONTROL]
     return sorted(names, key=lambda name: -attributes.vectors[name].held_out.balanced_accuracy.value)
 
 
 def mean_accuracy(attributes: Attributes) -> float:
-    """Return the mean balanced accuracy of those that are true."""
+    """Return the mean balanced accuracy of the vectors of true labels."""
     return float(np.mean([_of(attributes, name).balanced_accuracy.value for name in fitted_names(attributes)]))
 
 
@@ -59,7 +59,7 @@ def edits(model: Model, attributes: Attributes, face: Pixels) -> dict[str, Pixel
 
 
 def plain_face(model: Model, data: Dataset) -> Pixels:
-    """Return the test face that is reconstructed best among those with the fewest of the edited attributes."""
+    """Return the best reconstructed test face among the faces with the fewest edited attributes."""
     counts = np.sum([values > 0 for name, values in data.test_labels.items() if name in EDITED], axis=0)
     plain = data.test[counts == counts.min()]
     face: Pixels = plain[np.argmin(distance(model.reconstruct(plain), plain))]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model and a data set -> what is to be known of its latent space, the same for an autoencoder and a VAE."""
+"""A model and a data set -> measurements of its latent space, the same for an autoencoder and a VAE."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,22 +20,22 @@ Array = npt.NDArray[np.float64]
 Path = Callable[[Latents, Latents, int], Latents]
 
 FRAMES = 17
-"""Of an interpolation, both ends included."""
+"""Frames of an interpolation, both ends included."""
 STEPS = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 """Lengths of a step away from an image's latents, in standard deviations per dimension."""
 COMPONENTS = 32
-"""Features of an image in the Frechet distance."""
+"""Number of features of an image in the Frechet distance."""
 POINT_LOGVAR = -25.0
-"""Below it a posterior is a point: that of a plain autoencoder, whose log-variance says so."""
+"""A posterior with a log-variance below it is a point: the posterior of a plain autoencoder."""
 SEED = 0
 
 
 @dataclass(frozen=True)
 class Likeness:
-    """How like real images some images are, each on average.
+    """How much some images resemble real images, on average.
 
     Attributes:
-        nearest: grey levels from the nearest training image.
+        nearest: distance to the nearest training image, grey levels.
         frechet: Frechet distance to the test images in their principal components, squared grey levels.
     """
 
@@ -45,25 +45,25 @@ class Likeness:
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """What was measured of one model.
+    """Measurements of one model.
 
     Attributes:
         latents: modes of the posteriors of the training images.
-        test_latents: likewise of the test images.
-        statistics: of the posteriors of the training images.
-        psnr: of the reconstructions of the test images, dB, mean over images.
-        real: the test images themselves, but for their `frechet`, which is that of as many training images as samples.
-        reconstructed: their reconstructions.
-        standard: samples of N(0, I), decoded.
-        fitted: samples of a normal distribution with mean and covariance of the latents, decoded.
-        middle: what lies half-way between two test images.
+        test_latents: modes of the posteriors of the test images.
+        statistics: statistics of the posteriors of the training images.
+        psnr: PSNR of the reconstructions of the test images, dB, mean over images.
+        real: the test images; their `frechet` is that of as many training images as samples.
+        reconstructed: the reconstructions of the test images.
+        standard: decoded samples of N(0, I).
+        fitted: decoded samples of a normal distribution with mean and covariance of the latents.
+        middle: decoded points half-way between two test images.
         line: unevenness of the paths between pairs of test images along the line, mean.
-        sphere: likewise along the sphere.
-        pace: of each step of the paths along the line its length in mean steps, mean over the paths.
-        astray: of each of `STEPS` the distance of the image decoded there to the one that was stepped away from.
-        away: of each of `STEPS` the `nearest` of the images decoded there.
-        gaussian: the normal distribution that was fitted.
-        is_plain: whether it is an autoencoder, whose posteriors are points.
+        sphere: unevenness of the paths along the sphere, mean.
+        pace: length of each step of the paths along the line, in mean steps, mean over the paths.
+        astray: distance, for each of `STEPS`, of the decoded image to the image that was left.
+        away: `nearest`, for each of `STEPS`, of the decoded images.
+        gaussian: the fitted normal distribution.
+        is_plain: whether the model is an autoencoder, whose posteriors are points.
     """
 
     latents: Latents

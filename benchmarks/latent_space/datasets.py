@@ -13,17 +13,16 @@ import numpy.typing as npt
 from sklearn.datasets import load_digits
 
 from latentwire_codec.images.geometry import resize_to_cover
-from latentwire_lab.faces.folder import write_folder
-from latentwire_train.data.folder import Progress
+from latentwire_lab.faces.folder import Progress, write_folder
+from latentwire_train.data.celeba import scan_celeba
 from latentwire_train.data.idx import scan_idx
-from latentwire_train.data.labels import scan_celeba
 
 Pixels = npt.NDArray[np.uint8]
 Labels = Mapping[str, npt.NDArray[np.int8]]
 
 FACE_SIDE, DIGIT_SIDE = 64, 32
 TEST_SHARE = 6
-"""One of so many digits is a test image, the last ones."""
+"""One in so many digits is a test image; the last digits are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,12 +30,12 @@ class Dataset:
     """Images of one kind.
 
     Attributes:
-        name: in figures and tables.
-        folder: what `latentwire train` takes.
-        train: uint8 (N,S,S,3), as a model sees them; with them those that choose the best weights.
-        test: (M,S,S,3), of which no model has seen any.
-        train_labels: of each attribute (N,), 1 or -1.
-        test_labels: (M,) likewise.
+        name: name in figures and tables.
+        folder: the folder for `latentwire train`.
+        train: uint8 (N,S,S,3), the training images and the images that choose the best weights.
+        test: uint8 (M,S,S,3), images that no model has seen.
+        train_labels: attribute -> (N,), 1 or -1.
+        test_labels: attribute -> (M,), 1 or -1.
     """
 
     name: str
@@ -48,12 +47,12 @@ class Dataset:
 
     @property
     def side(self) -> int:
-        """Of the images, pixels."""
+        """The side of the images, pixels."""
         return int(self.train.shape[1])
 
 
 def drawn_faces(folder: Path, count: int, progress: Progress) -> Dataset:
-    """Draw faces into a folder, or take them from there; the labels are true, being what they were drawn by."""
+    """Draw faces into a folder, or read them from there; faces are drawn by their labels, so the labels are true."""
     write_folder(folder, count, FACE_SIDE, progress=progress)
     labelled = scan_celeba(folder)
     parts = {
@@ -89,6 +88,6 @@ def written_digits(folder: Path, count: int) -> Dataset:
 
 
 def _write_idx(path: Path, values: Pixels) -> None:
-    """The format is stated in `latentwire_train.data.idx`."""
+    """Write an IDX file; `latentwire_train.data.idx` states the format."""
     header = bytes([0, 0, 8, values.ndim]) + b"".join(side.to_bytes(4, "big") for side in values.shape)
     path.write_bytes(header + values.tobytes())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small models of handwritten digits -> a picture of two dimensions, and one of what the weight of the KL does."""
+"""Small models of handwritten digits -> a picture of two dimensions, and a picture of the effect of the KL's weight."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ DIMENSIONS = 16
 VAE, AE = "digits-vae", "digits-ae"
 PLANE_VAE, PLANE_AE = "plane-vae", "plane-ae"
 WEIGHT = 0.1
-"""Of the KL divergence, per value of an image, in the models that are not about it."""
+"""Weight of the KL divergence, per value of an image, in the models that do not vary it."""
 
 PLANE_SIDE = 13
 REACH = 2.5
@@ -30,14 +30,14 @@ SHOWN_SAMPLES = 20
 
 @dataclass(frozen=True)
 class Weighed:
-    """What a weight of the KL divergence made of a model.
+    """A model that was trained with a weight of the KL divergence.
 
     Attributes:
-        weight: of it.
-        psnr: of reconstructions of the test images, dB, mean.
-        kl: of the training images, nats per image.
-        active: dimensions of `DIMENSIONS`.
-        samples: of N(0, I), uint8 (N,S,S,3).
+        weight: the weight.
+        psnr: PSNR of reconstructions of the test images, dB, mean.
+        kl: KL divergence of the training images, nats per image.
+        active: number of active dimensions among `DIMENSIONS`.
+        samples: decoded samples of N(0, I), uint8 (N,S,S,3).
     """
 
     weight: float
@@ -48,7 +48,7 @@ class Weighed:
 
 
 def recipes(data: Dataset, plan: Plan) -> dict[str, Recipe]:
-    """Return all models of digits; those of one weight are one model."""
+    """Return the recipes of all models of digits; equal weights share a model."""
 
     def recipe(dimensions: int, weight: float) -> Recipe:
         settings = (f"model.options={{latent_dim = {dimensions}}}", f"loss.weights.kl={weight}")
@@ -68,7 +68,7 @@ def weighed_name(weight: float) -> str:
 
 
 def weigh(models: Mapping[str, Model], data: Dataset, weights: Sequence[float]) -> list[Weighed]:
-    """Measure what the weight of the KL divergence does."""
+    """Measure the model of each weight of the KL divergence."""
     found = []
     for weight in weights:
         model = models[weighed_name(weight)]
@@ -105,7 +105,7 @@ def draw_weights(found: Sequence[Weighed], path: Path) -> None:
 
 
 def draw_planes(models: Mapping[str, Model], data: Dataset, path: Path) -> None:
-    """Draw the two dimensions of an autoencoder and a VAE: where digits lie, and what is decoded where."""
+    """Draw the two dimensions of an autoencoder and a VAE: the places of digits, and the decoded places."""
     figure = new_figure(8.6)
     for half, name, title in zip(
         figure.subfigures(2, 1, squeeze=False).flat, (PLANE_AE, PLANE_VAE), ("autoencoder", "VAE"), strict=True
@@ -135,12 +135,12 @@ def _plane(figure: SubFigure, model: Model, data: Dataset, title: str) -> None:
 
 
 def table(found: Sequence[Weighed]) -> str:
-    """Map what was found to a markdown table."""
+    """Map the models to a Markdown table."""
     rows = [f"| {each.weight:g} | {each.psnr:.2f} | {each.kl:.1f} | {each.active} of {DIMENSIONS} |" for each in found]
     head = "| weight of the KL divergence | PSNR, dB | KL, nats per image | active dimensions |"
     return "\n".join([head, "| ---: | ---: | ---: | ---: |", *rows]) + "\n"
 
 
 def numbers(found: Weighed) -> dict[str, float]:
-    """Map what was found to plain values."""
+    """Map a model's figures to plain values."""
     return {"weight": found.weight, "psnr": found.psnr, "kl_nats": found.kl, "active_dimensions": found.active}

@@ -14,7 +14,7 @@ Array = npt.NDArray[np.float64]
 GRID = np.linspace(-8, 8, 1601)
 """Where densities are evaluated; integrals are sums over it."""
 MEANS, STDS = np.linspace(-3, 3, 61), np.geomspace(0.2, 4, 61)
-"""Among which the closest is looked for."""
+"""The normal distributions that are tried."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,13 @@ def normal(mean: float, std: float) -> Array:
 
 
 def two_modes() -> Array:
-    """Return the density that is drawn in docs/vae.md, on `GRID`: two normal distributions, 40 % and 60 %."""
+    """Return the density in docs/vae.md, on `GRID`: two normal distributions, 40 % and 60 %."""
     return np.asarray(0.4 * normal(-1.6, 0.5) + 0.6 * normal(1.6, 0.5))
 
 
 def kl(one: Array, other: Array) -> float:
-    """KL(one || other) of two densities on `GRID`, in nats."""
-    # Where one is 0, or so small that it underflows, it adds nothing.
+    """Return KL(one || other) of two densities on `GRID`, in nats."""
+    # A place where `one` is 0 adds nothing.
     known = one > 0
     log_ratio = np.log(one[known]) - np.log(np.maximum(other[known], np.finfo(float).tiny))
     return float((one[known] * log_ratio).sum() * (GRID[1] - GRID[0]))
@@ -60,7 +60,7 @@ def closest(density: Array, *, reverse: bool) -> Fit:
 
 
 def draw(path: Path) -> dict[str, Fit]:
-    """Draw a density with two modes and what is closest to it by either direction; return the two."""
+    """Draw a density with two modes and the closest normal distribution by either direction; return the two."""
     density = two_modes()
     fits = {
         "KL(q ‖ p) smallest": closest(density, reverse=True),

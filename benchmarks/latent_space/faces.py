@@ -42,7 +42,7 @@ def draw_data(data: Dataset, path: Path) -> None:
 
 
 def draw_reconstructions(models: Mapping[str, Model], data: Dataset, path: Path) -> None:
-    """Draw test images and what each model makes of them."""
+    """Draw test images and each model's reconstructions."""
     originals = data.test[:COLUMNS]
     rows = [originals]
     for model in models.values():
@@ -53,7 +53,7 @@ def draw_reconstructions(models: Mapping[str, Model], data: Dataset, path: Path)
 
 
 def draw_samples(models: Mapping[str, Model], findings: Mapping[str, Findings], path: Path) -> None:
-    """Draw what each model decodes from N(0, I), and from a normal distribution fitted to its latents."""
+    """Draw images that each model decodes from N(0, I), and from a normal distribution fitted to its latents."""
     rows, labels = [], []
     for name, model in models.items():
         rows.append(model.decode(prior_samples(model.info, range(COLUMNS))))
@@ -92,7 +92,7 @@ def _histogram(panel: Axes, samples: np.typing.NDArray[np.float32]) -> None:
 
 
 def draw_attributes(attributes: Attributes, path: Path) -> None:
-    """Draw the balanced accuracy of each vector on test images, with its interval, and of the one without meaning."""
+    """Draw the balanced accuracy of each vector on test images, random labels included, with its interval."""
     names = [*fitted_names(attributes), *([CONTROL] if CONTROL in attributes.vectors else [])]
     figure = new_figure(0.4 + 0.2 * len(names), width=6.5)
     axes = figure.subplots()
@@ -122,7 +122,7 @@ def draw_edits(rows: Mapping[str, Pixels], attributes: Attributes, path: Path) -
 
 
 def draw_morph(model: Model, data: Dataset, still: Path, moving: Path) -> None:
-    """Draw the way from one test face to another, along the line and along the sphere, as PNG and GIF."""
+    """Draw the path from one test face to another, along the line and along the sphere, as PNG and GIF."""
     start, end = model.encode(data.test[:2]).mode().split()
     paths = {
         "line": model.decode(along_line(start, end, MORPH_FRAMES)),

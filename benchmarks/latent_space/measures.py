@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images and latents of a model -> numbers that tell an autoencoder from a VAE. numpy only.
+"""Images and latents of a model -> numbers that tell an autoencoder from a VAE.
 
 A distance of two images is the root of their mean squared difference, in grey levels 0..255. A step in latent space is
 drawn with the covariance of the model's own latents, so that 1 is a standard deviation in each direction, whatever
-scale a model gives its latents: only so models compare.
+scale a model gives its latents. Otherwise models would not compare.
 """
 
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ def nearest(images: Images, data: Images) -> tuple[Array, npt.NDArray[np.intp]]:
     """Map images (N,...) to the distance to the nearest of the images `data` (M,...), (N,), and to its index.
 
     The measure of realism of Berthelot et al., Understanding and improving interpolation in autoencoders via an
-    adversarial regularizer (ICLR 2019), section 3.1, there with the cosine distance. It favours what is blurred.
+    adversarial regularizer (ICLR 2019), section 3.1, there with the cosine distance. It favours blurred images.
     """
     points, known = (each.reshape(len(each), -1).astype(np.float32) for each in (images, data))
     squares = (known * known).sum(axis=1) - 2 * points @ known.T
@@ -79,7 +79,7 @@ def unevenness(paths: Images) -> Array:
 
     1 is a path on which the image changes evenly; S - 1 one that jumps once. As the smoothness of Berthelot et al.
     (section 3.1), which is the longest step over the whole way less 1 / (S - 1), but without a known angle of the
-    images to measure the steps by. That an even path leads through good images it does not say: a cross-fade is even.
+    images to measure the steps by. An even path need not lead through good images: a cross-fade is even.
 
     Raises:
         ValueError: a path does not move.
@@ -91,7 +91,7 @@ def frechet(points: npt.NDArray[np.floating], others: npt.NDArray[np.floating]) 
     """Map two sets of feature vectors (N,k), (M,k) to the Frechet distance of the normal distributions fitted to them.
 
     The formula of the FID: |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Dowson and Landau, 1982; Heusel et al.,
-    arXiv 1706.08500). What it means depends on the features.
+    arXiv 1706.08500). Its meaning depends on the features.
     """
     one, other = points.astype(np.float64), others.astype(np.float64)
     covariances = [np.atleast_2d(np.cov(each, rowvar=False)) for each in (one, other)]
@@ -117,11 +117,11 @@ class Components:
 
     @classmethod
     def of(cls, images: Images, count: int) -> "Components":
-        """Map images (N,...) to their first components, `count` of them at most."""
+        """Map images (N,...) to their first components, at most `count`."""
         flat = images.reshape(len(images), -1).astype(np.float64)
         mean = flat.mean(axis=0)
         centred = flat - mean
-        # Of the smaller of the two products that have the same eigenvalues.
+        # The smaller of the two products with the same eigenvalues.
         _, vectors = np.linalg.eigh(centred @ centred.T)
         axes = vectors[:, ::-1][:, : min(count, len(flat) - 1)].T @ centred
         return cls(mean, axes / np.linalg.norm(axes, axis=1, keepdims=True))

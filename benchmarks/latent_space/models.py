@@ -24,7 +24,7 @@ Pixels = npt.NDArray[np.uint8]
 
 RECIPE = "vector"
 CHUNK = 64
-"""Images in a request."""
+"""The most images in a request."""
 MIN_LOG_ROWS = 50
 
 
@@ -34,10 +34,10 @@ class Recipe:
 
     Attributes:
         data: the folder of images.
-        size: of an image's side, pixels.
-        steps: of training.
-        batch_size: of a step.
-        settings: what else differs from the recipe, as `latentwire train --set` takes it.
+        size: side of an image, pixels.
+        steps: number of training steps.
+        batch_size: number of images of a step.
+        settings: further settings, as `latentwire train --set` takes them.
     """
 
     data: Path
@@ -47,11 +47,11 @@ class Recipe:
     settings: tuple[str, ...] = ()
 
     def plain(self) -> "Recipe":
-        """Return the same for a plain autoencoder."""
+        """Return this recipe for a plain autoencoder."""
         return replace(self, settings=(*self.settings, "model.kind=ae"))
 
     def overrides(self) -> list[str]:
-        """Return what differs from the recipe."""
+        """Return the overrides of the bundled recipe."""
         every = max(1, self.steps // 4)
         return [
             f"data.size={self.size}",
@@ -65,13 +65,13 @@ class Recipe:
 
 
 def train_all(recipes: Mapping[str, Recipe], folder: Path) -> dict[str, str]:
-    """Train models into FOLDER/NAME, those that are not there yet; what was interrupted goes on.
+    """Train the models that FOLDER/NAME does not hold yet; interrupted models go on.
 
     Returns:
-        of each name what `latentwire serve --model` takes: the weights that were best on held-out images.
+        name -> source for `latentwire serve --model`: the weights that were best on held-out images.
 
     Raises:
-        SystemExit: it was interrupted.
+        SystemExit: the training was interrupted.
     """
     sources = {}
     for name, recipe in recipes.items():
@@ -88,8 +88,8 @@ class Model:
     """A model that a server holds.
 
     Args:
-        client: of the server.
-        info: of the model.
+        client: a client of the server.
+        info: the model.
     """
 
     def __init__(self, client: Client, info: ModelInfo) -> None:

@@ -19,11 +19,11 @@ from latentwire_lab.paths import along_line, prior_samples
 COLUMNS = 9
 SHOWN_STEPS = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 HOLE_STEP = 0.5
-"""Of the table, standard deviations."""
+"""The step in the table, standard deviations."""
 
 
 def draw(models: Mapping[str, Model], findings: Mapping[str, Findings], data: Dataset, path: Path) -> None:
-    """Draw prior samples, an interpolation and a walk away from an image of both models, and the measures of holes."""
+    """Draw prior samples, an interpolation and steps away from an image for both models, and the measures of holes."""
     figure = new_figure(8.6)
     samples, between, holes, plots = figure.subfigures(4, 1, height_ratios=[1, 1, 1.08, 1.35], squeeze=False).flat
     names = list(models)
@@ -73,7 +73,7 @@ def _away(model: Model, found: Findings, data: Dataset) -> Pixels:
 
 
 def table(findings: Mapping[str, Findings], attributes: Mapping[str, Attributes]) -> str:
-    """Map findings by the names of models to a markdown table of a column each; attributes are known of some."""
+    """Map model names and findings to a Markdown table with a column for each; some models have attributes."""
     step = STEPS.index(HOLE_STEP)
 
     def row(name: str, value: Callable[[Findings], str]) -> list[str]:

@@ -17,16 +17,16 @@ Pixels = npt.NDArray[np.uint8]
 DPI = 100
 BLUE, ORANGE, GREY, GREEN = "#4477aa", "#cc5522", "#999999", "#228855"
 COLOURS = 256
-# Of a figure, inches: it is shown about 900 pixels wide.
+# The width of a figure, inches: it is shown about 900 pixels wide.
 WIDTH = 9.0
 LABEL_SHARE = 0.12
-"""Of the width, for the names of rows."""
+"""Share of the width for the names of rows."""
 GAP = 2
 """Between two images, in their pixels."""
 
 
 def new_figure(height: float, width: float = WIDTH) -> Figure:
-    """Return an empty figure of so many inches that needs no window and has no state."""
+    """Return an empty figure of so many inches without a window or a state."""
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
@@ -40,8 +40,8 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:
-    """Write a picture as a PNG file with a palette of its own, which makes half of the bytes."""
-    # Without dithering so few colours show bands in skies and cheeks.
+    """Write a picture as a PNG file with its own palette, which halves the bytes."""
+    # Without dithering, 256 colours show bands in skies and cheeks.
     palette = picture.quantize(COLOURS, Image.Quantize.MEDIANCUT, kmeans=1)
     picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(path, "PNG", optimize=True)
 

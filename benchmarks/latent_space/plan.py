@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Minutes -> how many images, training steps and measurements the figures of docs/vae.md are made with."""
+"""Minutes -> the numbers of images, training steps and measurements behind the figures of docs/vae.md."""
 
 from dataclasses import dataclass, replace
 
 DEFAULT_MINUTES = 20.0
-"""What the default plan takes on two cores of an ordinary processor without AVX-512."""
+"""The duration of the default plan on two cores of an ordinary processor without AVX-512."""
 
 
 @dataclass(frozen=True)
@@ -12,16 +12,16 @@ class Plan:
     """How much is done.
 
     Attributes:
-        faces: that are drawn; of ten eight are trained on, one chooses the best weights, one is measured on.
-        digits: of scikit-learn's 1797 that are used; of six five are trained on, one is measured on.
-        face_steps: of training, of each of the two models of faces.
-        digit_steps: likewise of the models of digits.
-        batch_size: of all of them.
-        pairs: of test images that are interpolated between.
-        samples: of a prior that are measured.
-        stepped: test images that are stepped away from in latent space.
-        weights: of the KL divergence that are tried on digits, per value of an image.
-        photographs: how many of scikit-image's the spatial latents are measured on.
+        faces: number of drawn faces; of ten faces, eight are for training, one for choosing weights, one for measuring.
+        digits: number of scikit-learn's 1797 digits; of six digits, five are for training, one for measuring.
+        face_steps: steps of training for each of the two models of faces.
+        digit_steps: steps of training for each model of digits.
+        batch_size: number of images of a step.
+        pairs: number of pairs of test images to interpolate between.
+        samples: number of samples of a prior to measure.
+        stepped: number of test images to step away from in latent space.
+        weights: weights of the KL divergence to try on digits, per value of an image.
+        photographs: number of scikit-image's photographs for the spatial latents.
     """
 
     faces: int = 6000

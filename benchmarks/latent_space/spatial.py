@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bundled f8c4 and photographs -> what its spatial latents are, and what rounding them costs."""
+"""The bundled f8c4 and photographs -> figures of its spatial latents, and of the loss when they are rounded."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -23,7 +23,7 @@ STEPS = (0.125, 0.25, 0.5, 1.0, 2.0)
 SHOWN_STEPS = (0.0, 0.5, 1.0, 2.0)
 SHOWN = "chelsea"
 DETAIL = (slice(40, 200), slice(110, 270))
-"""Of it, what is drawn of rounded latents."""
+"""The part of `SHOWN` that is drawn with rounded latents."""
 TEXTURE_SIDE = 256
 CONTRAST = 2.5
 """Standard deviations on each side of the mean, from black to white."""
@@ -35,8 +35,8 @@ class Rounded:
 
     Attributes:
         step: in standard deviations; 0: not rounded.
-        psnr: of the decoded photographs, dB, mean.
-        values: how many different integers there were, mean over channels; 0: not rounded.
+        psnr: PSNR of the decoded photographs, dB, mean.
+        values: number of different integers, mean over channels; 0: not rounded.
     """
 
     step: float
@@ -46,12 +46,12 @@ class Rounded:
 
 @dataclass(frozen=True, eq=False)
 class Spatial:
-    """What was measured of f8c4 on photographs.
+    """Measurements of f8c4 on photographs.
 
     Attributes:
-        statistics: of its latents.
-        kl: of each channel, nats per latent.
-        rounded: at step 0 and each of `STEPS`.
+        statistics: statistics of the latents.
+        kl: KL divergence of each channel, nats per latent.
+        rounded: results at step 0 and each of `STEPS`.
         scale: the model's scaling factors.
     """
 
@@ -85,7 +85,7 @@ def examine(model: Model, images: Sequence[Pixels]) -> Spatial:
 
 
 def quantize(latents: Latents, step: float) -> tuple[Latents, npt.NDArray[np.int64]]:
-    """Map scaled latents, whose standard deviation is 1, to ones rounded to multiples of a step, and to the multiples.
+    """Map scaled latents, whose standard deviation is 1, to latents rounded to multiples of a step, and the multiples.
 
     Args:
         latents: scaled.
@@ -98,7 +98,7 @@ def quantize(latents: Latents, step: float) -> tuple[Latents, npt.NDArray[np.int
 
 
 def draw_latents(model: Model, image: Pixels, path: Path) -> None:
-    """Draw a part of a photograph, what is decoded from its latents, from the same in disorder and from N(0, I).
+    """Draw a part of a photograph, and images decoded from its latents, from its shuffled latents and from N(0, I).
 
     Below them the latents, channel by channel.
     """
@@ -129,7 +129,7 @@ def draw_latents(model: Model, image: Pixels, path: Path) -> None:
 
 
 def draw_rounded(model: Model, image: Pixels, found: Spatial, path: Path) -> None:
-    """Draw PSNR over the step that latents are rounded to, and a part of a photograph at a few of them."""
+    """Draw PSNR over the step that latents are rounded to, and a part of a photograph at a few steps."""
     figure = new_figure(2.6)
     left, right = figure.subfigures(1, 2, width_ratios=[2, 5], squeeze=False).flat
     axes = left.subplots()
@@ -151,7 +151,7 @@ def draw_rounded(model: Model, image: Pixels, found: Spatial, path: Path) -> Non
 
 
 def channel_table(found: Spatial) -> str:
-    """Map what was found of each channel to a markdown table."""
+    """Map the figures of each channel to a Markdown table."""
     statistics, neighbours = found.statistics, found.statistics.neighbour_correlation
     assert neighbours is not None  # photographs have many places
     columns = (statistics.mean, statistics.std, statistics.ks, neighbours, found.kl)
@@ -165,7 +165,7 @@ def channel_table(found: Spatial) -> str:
 
 
 def rounded_table(found: Spatial) -> str:
-    """Map what was found of rounded latents to a markdown table."""
+    """Map the figures of rounded latents to a Markdown table."""
     rows = [
         f"| {each.step:g} | {each.psnr:.2f} | {each.values:.0f} |" if each.step else f"| none | {each.psnr:.2f} | |"
         for each in found.rounded
@@ -175,7 +175,7 @@ def rounded_table(found: Spatial) -> str:
 
 
 def numbers(found: Spatial) -> dict[str, Any]:
-    """Map what was found to plain values."""
+    """Map the figures to plain values."""
     statistics, neighbours = found.statistics, found.statistics.neighbour_correlation
     return {
         "scale": found.scale,

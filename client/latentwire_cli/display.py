@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happens in a training run -> what its user sees: a live panel on a terminal, else a line now and then."""
+"""The events of a training run -> a live panel on a terminal, or else a line now and then."""
 
 import math
 import os
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 Figures = Mapping[str, float]
 
 NAMED_PROBLEMS = 10
-"""Of the files that were skipped before the run; its skipped.txt names all of them."""
+"""The most files that are named before the run; its skipped.txt names all files."""
 LINE_EVERY_S = 30.0
 REFRESHES_PER_S = 2
-# What is no part of the total, or has a line of its own.
+# Figures that are not parts of the total, or have a line of their own.
 NOT_PARTS = ("train/total", "train/psnr", "train/kl", "train/discriminator")
 
 
@@ -36,13 +36,13 @@ class TrainingDisplay:
     """An observer of a training run that shows it on standard error. A context manager.
 
     Args:
-        data: what is looked through before the run starts.
-        console: where to show it; default: standard error.
-        clock: seconds that only grow.
+        data: the folder that is scanned before the run starts.
+        console: the console to show the run on; default: standard error.
+        clock: a clock in seconds that only grow.
 
     Attributes:
-        plan: of the run; None before it started.
-        result: of the run; None before it ended.
+        plan: the plan of the run; None before the run started.
+        result: the result of the run; None before the run ended.
     """
 
     def __init__(self, data: Path, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -50,7 +50,7 @@ class TrainingDisplay:
         self.result: Result | None = None
         self._data, self._clock = data, clock
         self._console = console or Console(stderr=True)
-        # Of several processes that were launched together, the first one shows everything.
+        # Where several processes were launched together, only the first shows the run.
         self._live: Live | None = None
         if self._console.is_terminal and os.environ.get("RANK", "0") == "0":
             self._live = Live(
@@ -66,7 +66,7 @@ class TrainingDisplay:
         self._next_line_s = -math.inf
 
     def __enter__(self) -> Self:
-        """Show the panel, where there is a terminal."""
+        """Show the panel on a terminal."""
         if self._live is not None:
             self._live.start()
         return self
@@ -79,10 +79,11 @@ class TrainingDisplay:
             self._live.stop()
 
     def started(self, plan: "Plan") -> None:
-        """Say what is trained, on what, and what was skipped."""
+        """Name the network, the device, the data and the skipped files."""
         self.plan = plan
         self._step = self._saved_step = plan.first_step
-        self._progress = plan.first_step / plan.steps if plan.steps else 0.0
+        steps = plan.config.schedule.steps
+        self._progress = plan.first_step / steps if steps else 0.0
         self._best = plan.best
         self._skipped = len(plan.problems)
         for problem in plan.problems[:NAMED_PROBLEMS]:
@@ -92,19 +93,19 @@ class TrainingDisplay:
             self._say(f"skipped {more:,} more; {plan.folder / 'skipped.txt'} names all", "yellow")
         self._say(f"{_title(plan)}: {plan.budget}, {plan.images:,} images, {plan.held_out:,} more held out")
         if plan.first_step:
-            done = 0 < plan.steps <= plan.first_step
+            done = 0 < steps <= plan.first_step
             self._say("all steps are done already" if done else f"going on from step {plan.first_step:,}")
 
     def problem(self, problem: "Problem") -> None:
-        """Name an image that was found damaged on the way."""
+        """Name an image that turned out to be damaged."""
         self._skipped += 1
         self._say(f"skipped {problem}", "yellow")
 
     def stepped(self, step: int, progress: float, figures: Figures) -> None:
-        """Show where the run is; without a terminal, every half minute."""
+        """Show the progress; without a terminal, every half minute."""
         self._step, self._progress, self._figures = step, progress, figures
         now = self._clock()
-        # The first steps take what is done once (caches, compilation), so time is told by those that follow.
+        # The first steps include work that is done once (compilation), so the time left is told by later steps.
         if self._first is None:
             self._first = now, progress
         elif progress > self._first[1]:
@@ -117,7 +118,7 @@ class TrainingDisplay:
             self._say(", ".join(words + self._time_left()))
 
     def evaluated(self, step: int, figures: Figures, is_best: bool) -> None:
-        """Show what was measured on the held-out images."""
+        """Show the figures of the held-out images."""
         self._held_out, self._held_out_step = figures, step
         if is_best:
             self._best = figures
@@ -126,11 +127,11 @@ class TrainingDisplay:
             self._say(f"step {step:,}: held-out PSNR {_psnr(figures)} dB, {standing}")
 
     def saved(self, step: int) -> None:
-        """Show from where an interrupted run would go on."""
+        """Show the step from which an interrupted run would go on."""
         self._saved_step = step
 
     def ended(self, result: "Result") -> None:
-        """Keep the result for whoever sums up."""
+        """Keep the result for the command's summary."""
         self.result = result
 
     def _say(self, text: str, style: str = "") -> None:
@@ -163,7 +164,7 @@ class TrainingDisplay:
         return Panel(body, title=_title(plan), title_align="left", subtitle=folder, subtitle_align="left")
 
     def _lines(self, plan: "Plan") -> dict[str, list[str]]:
-        """Return what stands below the bar: names, and the parts of each."""
+        """Return the lines below the bar: name -> parts."""
         figures, place = self._figures, _place(plan, self._step, self._progress)
         if not figures:
             return {"step": [place, "getting ready"]}
@@ -189,9 +190,10 @@ def _title(plan: "Plan") -> str:
 
 
 def _place(plan: "Plan", step: int, progress: float) -> str:
-    if plan.steps:
-        return f"{step:,} of {plan.steps:,}"
-    return f"{step:,} in {progress * plan.minutes:.1f} of {plan.minutes:g} minutes"
+    schedule = plan.config.schedule
+    if schedule.steps:
+        return f"{step:,} of {schedule.steps:,}"
+    return f"{step:,} in {progress * schedule.minutes:.1f} of {schedule.minutes:g} minutes"
 
 
 def _speed(figures: Figures) -> str:
@@ -203,7 +205,7 @@ def _loss(figures: Figures) -> str:
 
 
 def _psnr(figures: Figures) -> str:
-    """Map figures of held-out images, or of training, to their PSNR, dB."""
+    """Return the PSNR, dB, among figures of held-out images or of training."""
     return f"{figures.get('held_out/psnr', figures.get('train/psnr', math.nan)):.2f}"
 
 

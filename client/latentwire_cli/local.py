@@ -14,7 +14,7 @@ from latentwire_cli.ending import Refusal
 # What each extra brings and the code behind it imports.
 EXTRAS = {
     "codec": ("torch", "diffusers", "constriction"),
-    "plots": ("matplotlib",),
+    "lab": ("matplotlib", "scipy", "sklearn"),
     "server": (
         "torch",
         "diffusers",
@@ -24,7 +24,7 @@ EXTRAS = {
         "prometheus_client",
         "pythonjsonlogger",
     ),
-    "train": ("torch", "diffusers", "accelerate", "matplotlib", "tensorboard"),
+    "train": ("torch", "diffusers", "accelerate", "matplotlib", "pydantic", "tensorboard"),
 }
 
 

@@ -1,16 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Counts of right answers on held-out images -> accuracies with their intervals, and whether they beat chance."""
+"""Numbers of right answers on held-out images -> accuracies with intervals, and whether they beat chance."""
 
 import math
 from dataclasses import dataclass
 
-Z_95 = 1.959964
-"""Of the standard normal distribution 95 % lie within plus or minus this."""
-
 
 @dataclass(frozen=True)
 class Interval:
-    """A share, and where the true one is with a confidence of 95 %; each 0..1."""
+    """A share and its 95 % confidence interval; each number is in 0..1."""
 
     value: float
     low: float
@@ -19,13 +16,13 @@ class Interval:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """How a direction did on images that it was not fitted to.
+    """How well a direction recognises its attribute in images that it was not fitted to.
 
     Attributes:
-        with_right: images with the attribute that it recognised.
-        with_all: images with it, at least 1.
-        without_right: images without it that it recognised as such.
-        without_all: images without it, at least 1.
+        with_right: number of images with the attribute that are recognised.
+        with_all: number of images with the attribute, at least 1.
+        without_right: number of images without the attribute that are recognised as such.
+        without_all: number of images without the attribute, at least 1.
 
     Raises:
         ValueError: the numbers contradict each other.
@@ -40,24 +37,24 @@ class HeldOut:
         """Check the ranges."""
         for right, total in ((self.with_right, self.with_all), (self.without_right, self.without_all)):
             if not 0 <= right <= total or total < 1:
-                raise ValueError(f"{right} of {total} images are right; it must be 0 to all of at least 1")
+                raise ValueError(f"{right} of {total} images are right; give 0 to all images, and at least 1 image")
 
     @property
     def base_rate(self) -> float:
-        """The accuracy of always saying what is more frequent."""
+        """The accuracy of a guess that is always the more frequent answer."""
         return max(self.with_all, self.without_all) / (self.with_all + self.without_all)
 
     @property
     def accuracy(self) -> Interval:
-        """The share of images that were recognised, with Wilson's interval; compare it with `base_rate`."""
+        """The share of images that are recognised, with Wilson's interval; compare it with `base_rate`."""
         return wilson(self.with_right + self.without_right, self.with_all + self.without_all)
 
     @property
     def balanced_accuracy(self) -> Interval:
-        """The mean of the shares of both kinds, which is 1/2 for a guess, whatever the base rate.
+        """The mean of the shares of both kinds of images. It is 1/2 for a guess, whatever the base rate.
 
-        The interval is made of the Wilson intervals of the two (Newcombe, Interval estimation for the difference
-        between independent proportions, method 10, Statistics in Medicine 17, 1998, here for half the sum).
+        The interval follows from the Wilson intervals of the two shares (Newcombe, Interval estimation for the
+        difference between independent proportions, method 10, Statistics in Medicine 17, 1998, here for half the sum).
         """
         one, other = wilson(self.with_right, self.with_all), wilson(self.without_right, self.without_all)
         value = (one.value + other.value) / 2
@@ -69,19 +66,14 @@ class HeldOut:
     def beats_chance(self) -> bool:
         """Whether the interval of the balanced accuracy lies above 1/2.
 
-        One meaningless direction of forty does by chance.
+        One meaningless direction in forty beats chance by accident.
         """
         return self.balanced_accuracy.low > 0.5
 
 
 def wilson(right: int, total: int) -> Interval:
-    """Map counts to a share with its 95 % score interval (Wilson, 1927).
+    """Map the numbers of right answers and of images, at least 1, to a share with its 95 % interval (Wilson, 1927)."""
+    from scipy.stats import binomtest
 
-    Args:
-        right: 0..total.
-        total: at least 1.
-    """
-    share, square = right / total, Z_95**2 / total
-    centre = (share + square / 2) / (1 + square)
-    half = Z_95 * math.sqrt(share * (1 - share) / total + square / (4 * total)) / (1 + square)
-    return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
+    interval = binomtest(right, total).proportion_ci(0.95, "wilson")
+    return Interval(right / total, float(interval.low), float(interval.high))

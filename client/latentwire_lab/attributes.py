@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attribute vectors, directions in latent space like `Smiling`: latents -> edited latents; <-> a file. numpy only."""
+"""Attribute vectors, which are directions in latent space like `Smiling`: latents -> edited latents; <-> a file."""
 
 import json
 import os
@@ -26,7 +26,7 @@ FORMAT = "latentwire.attributes/1"
 def scores(
     values: npt.NDArray[np.floating], direction: npt.NDArray[np.floating], offset: float
 ) -> npt.NDArray[np.float64]:
-    """Map points (B,...) to (B,): how many times the direction, of as many numbers as a point, they lie along it."""
+    """Map points (B,...) to (B,): the length of each point along the direction, in lengths of the direction."""
     wide = direction.astype(np.float64).ravel()
     return np.asarray(values.reshape(len(values), -1) @ (wide / (wide @ wide)) - offset)
 
@@ -36,13 +36,13 @@ class AttributeVector:
     """A direction in latent space.
 
     Attributes:
-        name: of the attribute, such as `Smiling`.
-        direction: float32 (C,h,w), raw: added once, it raises the score by 1, that is from the average of the images
-            without the attribute to the average of those with it.
-        offset: of the score.
-        fitted_with: images with the attribute that it was fitted to.
-        fitted_without: images without it.
-        held_out: how it did on others.
+        name: name of the attribute, such as `Smiling`.
+        direction: float32 (C,h,w), raw. Added once, it raises the score by 1: from the average of images without the
+            attribute to the average of images with it.
+        offset: offset of the score.
+        fitted_with: number of images with the attribute that it was fitted to.
+        fitted_without: number of images without the attribute that it was fitted to.
+        held_out: how well it recognises the attribute in other images.
     """
 
     name: str
@@ -53,7 +53,7 @@ class AttributeVector:
     held_out: HeldOut
 
     def score(self, values: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-        """Map raw latents (B,C,h,w) to (B,): on average 0 without the attribute, 1 with it; from 1/2 on it is there."""
+        """Map raw latents (B,C,h,w) to (B,): on average 0 without the attribute and 1 with it; 1/2 is the limit."""
         return scores(values, self.direction, self.offset)
 
 
@@ -62,12 +62,12 @@ class Attributes:
     """The attribute vectors of one model.
 
     Attributes:
-        vectors: by name.
-        method: how they were fitted.
+        vectors: name -> vector.
+        method: the method of fitting.
         image_size: (height, width) of the images; None: unknown.
-        model: that made the latents; empty: unknown.
-        latent_space: which they are in; empty: unknown.
-        weights_digest: of the model; empty: unknown.
+        model: name of the model that made the latents; empty: unknown.
+        latent_space: the latent space of the vectors; empty: unknown.
+        weights_digest: digest of the model's weights; empty: unknown.
     """
 
     vectors: Mapping[str, AttributeVector]
@@ -79,22 +79,23 @@ class Attributes:
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
-        """(C,h,w) of the latents that they fit."""
+        """The shape (C,h,w) of latents that can be edited."""
         return next(iter(self.vectors.values())).direction.shape
 
     def edit(self, latents: Latents, strengths: Mapping[str, float]) -> Latents:
         """Add attribute vectors to the latents of B images: values + the sum of strength * direction.
 
         Args:
-            latents: raw; of moments the mean is taken.
-            strengths: of attributes by name; 1 is the difference of an average image with it to one without.
+            latents: raw latents; for moments the mean is taken.
+            strengths: attribute -> strength; 1 is the difference of an average image with the attribute to an average
+                image without it.
 
         Returns:
             float32 latents.
 
         Raises:
-            LatentSpaceMismatch: the latents are of another latent space, or of other weights where it has no name.
-            ValueError: they are scaled or of another shape, or there is no such attribute.
+            LatentSpaceMismatch: the latents are of another latent space, or of other weights if the space has no name.
+            ValueError: the latents are scaled or of another shape, or there is no such attribute.
         """
         check_same_space(latents, self)
         if latents.scaled:
@@ -112,7 +113,7 @@ class Attributes:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a safetensors file, whole or not at all, and the folders above it.
 
-        It holds the tensors `directions` (A,C,h,w) and `offsets` (A,), and everything else as metadata.
+        The file holds the tensors `directions` (A,C,h,w) and `offsets` (A,), and all other fields as metadata.
 
         Raises:
             OSError: the file cannot be written.
@@ -137,11 +138,11 @@ class Attributes:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Attributes":
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
             OSError: the file cannot be read.
-            ValueError: it is no safetensors file, or not one of attribute vectors.
+            ValueError: the file is not a safetensors file of attribute vectors.
         """
         path = Path(path)
         tensors, metadata = read_tensors(path, "attribute vectors", FORMAT)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Latents and labels of images -> attribute vectors, each measured on images that it was not fitted to. numpy only.
+"""Latents and labels of images -> attribute vectors, each measured on images that it was not fitted to.
 
-Labels play no part in training a VAE; a direction that is found all the same tells what its latents hold.
+A VAE is trained without labels, so a direction that is found tells what its latents hold.
 """
 
 from collections.abc import Mapping
@@ -18,19 +18,19 @@ Labels = npt.NDArray[np.integer[Any]]
 Mask = npt.NDArray[np.bool_]
 Matrix = npt.NDArray[np.float64]
 
-# Of the logistic regression: half of it times the squared weights is added to the mean loss, the latents being in units
-# of their standard deviation. It bounds the weights where the images can be separated, and decides little elsewhere.
 RIDGE = 0.01
-GRADIENT = 1e-6
+"""Half of it times the squared weights is added to the mean loss of a logistic regression on latents in standard
+deviations. It bounds the weights where the images can be separated, and has little effect elsewhere."""
+TOLERANCE = 1e-6
 MAX_STEPS = 1000
 
 
 def unusable(labels: Mapping[str, Labels], held_out: Mask) -> dict[str, str]:
-    """Map labels to the attributes of which no vector can be fitted and measured, and why.
+    """Map labels to the attributes whose vector cannot be fitted and measured, each with the reason.
 
     Args:
-        labels: of each attribute (B,), 1 or -1.
-        held_out: (B,), which images are kept for measuring.
+        labels: attribute -> (B,), 1 or -1.
+        held_out: (B,), whether an image is kept for measuring.
     """
     reasons: dict[str, str] = {}
     for name, values in labels.items():
@@ -47,23 +47,23 @@ def fit_attributes(
 ) -> Attributes:
     """Map the latents of labelled images to a vector for each attribute.
 
-    - `means`: the mean of the images with the attribute, less that of those without.
-    - `logistic`: the normal of the plane that an L2-penalised logistic regression puts between them, as long as
-      the difference of the means is along it. It is the better at telling the two apart, for it disregards dimensions
-      in which both vary alike; the mean is often the better to edit with.
+    - `means`: the mean latents of the images with the attribute, minus the mean of the images without it.
+    - `logistic`: the normal of the plane that an L2-penalised logistic regression puts between the two kinds, as long
+      as the difference of the means along it. It separates the two kinds better, because it disregards dimensions in
+      which both vary alike; the difference of means is often better for edits.
 
-    Either way an edit by 1 leads, as the vector's score sees it, from the average image without to the average one
-    with it. An image counts as having the attribute from the middle on, whichever of the two is more frequent.
+    With both methods, an edit by 1 moves the score from that of the average image without the attribute to that of the
+    average image with it. An image counts as having the attribute from the middle on, whichever kind is more frequent.
 
     Args:
-        latents: raw, of B images of one size; of moments the mean is taken.
-        labels: of each attribute (B,), 1 or -1.
-        held_out: (B,), the images that are not fitted to but measured on.
+        latents: raw latents of B images of one size; for moments the mean is taken.
+        labels: attribute -> (B,), 1 or -1.
+        held_out: (B,), whether an image is measured on and not fitted to.
         method: `means` or `logistic`.
 
     Raises:
         ValueError: the latents are scaled, the labels are not 1 and -1, the numbers of images differ, an attribute is
-            `unusable` or makes no difference at all, or there is none.
+            `unusable` or makes no difference to the mean latents, or there is no attribute.
     """
     names = list(labels)
     if method not in get_args(Method):
@@ -113,28 +113,10 @@ def _count(found: Mask, true: Mask) -> HeldOut:
 
 
 def _logistic_normals(points: Matrix, present: Mask) -> Matrix:
-    """Map N points (N,D), and A attributes of each (N,A), to the weights (A,D) of A logistic regressions.
+    """Map N points (N,D), and A attributes of each (N,A), to the weights (A,D) of A logistic regressions."""
+    from sklearn.linear_model import LogisticRegression
 
-    Newton's method, but with a bound of the second derivatives, X'X / 4N, in their place (Boehning and Lindsay,
-    Monotonicity of quadratic-approximation algorithms, 1988): it is the same at every step and for every attribute, so
-    that one inverse serves all, and each step lowers the loss without a line search. The first step is the linear
-    discriminant.
-    """
     centred = points - points.mean(axis=0)
     x = centred / (centred.std() or 1.0)
-    basis = None
-    if x.shape[1] > len(x):
-        # The weights lie in the span of the points, which has fewer dimensions than the latents.
-        basis, triangle = np.linalg.qr(x.T)
-        x = triangle.T
-    inverse = np.linalg.inv(x.T @ x / (4 * len(x)) + RIDGE * np.eye(x.shape[1]))
-    weights = np.zeros((x.shape[1], present.shape[1]))
-    intercepts = np.zeros(present.shape[1])
-    for _ in range(MAX_STEPS):
-        excess = (1 + np.tanh((x @ weights + intercepts) / 2)) / 2 - present
-        slope, tilt = x.T @ excess / len(x) + RIDGE * weights, excess.mean(axis=0)
-        if max(np.abs(slope).max(), np.abs(tilt).max()) < GRADIENT:
-            break
-        weights -= inverse @ slope
-        intercepts -= 4 * tilt
-    return np.asarray(weights.T if basis is None else weights.T @ basis.T)
+    regression = LogisticRegression(C=1 / (RIDGE * len(x)), tol=TOLERANCE, max_iter=MAX_STEPS)
+    return np.stack([regression.fit(x, column).coef_[0] for column in present.T])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two latents -> the latents between them; seeds -> latents drawn from the prior N(0, I). numpy only."""
+"""Two latents -> the latents between them; seeds -> latents drawn from the prior N(0, I)."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,12 +17,12 @@ from latentwire_core.noise import seeded_noise
 
 Vector = npt.NDArray[np.float64]
 
-# Below this sine two directions are one, or opposite: what is left of their difference is rounding.
+# Below this sine two directions are equal or opposite; the rest of their difference is rounding.
 SAME_DIRECTION = 1e-8
 
 
 def check_same_space(one: Origin, other: Origin) -> None:
-    """Refuse what is of two latent spaces, as a server does; what is of unknown origin is let through.
+    """Refuse latents of two latent spaces, as a server does; latents of unknown origin are accepted.
 
     Raises:
         LatentSpaceMismatch: the two come from different spaces, by name or by weights.
@@ -36,15 +36,15 @@ def check_same_space(one: Origin, other: Origin) -> None:
 
 
 def along_line(start: Latents, end: Latents, steps: int) -> Latents:
-    """Map two points to evenly spaced ones on the straight line between them.
+    """Map two points to evenly spaced points on the straight line between them.
 
     Args:
-        start: of one image; of moments the mean is taken.
-        end: likewise, of the same shape, scale and latent space.
-        steps: the number of points, both ends included, 2 at least.
+        start: latents of one image; for moments the mean is taken.
+        end: latents of one image, of the same shape, scale and latent space.
+        steps: the number of points, both ends included, at least 2.
 
     Returns:
-        float32 (steps,C,h,w): the first is `start` exactly, the last is `end`; size and origin are those of `start`.
+        float32 (steps,C,h,w): the first is exactly `start`, the last `end`; size and origin are those of `start`.
 
     Raises:
         LatentSpaceMismatch: the two are of different latent spaces.
@@ -55,36 +55,36 @@ def along_line(start: Latents, end: Latents, steps: int) -> Latents:
 
 
 def along_sphere(start: Latents, end: Latents, steps: int) -> Latents:
-    """Map two points to ones between them on a sphere about the origin, spaced by equal angles.
+    """Map two points to points between them on a sphere about the origin, spaced by equal angles.
 
-    A sample of N(0, I) in d dimensions lies close to the sphere of radius sqrt(d), which the line between two of them
-    leaves and this path does not (Shoemake, Animating rotation with quaternion curves, 1985; White, Sampling
-    generative networks, 2016). All numbers of the latents are one vector here. Where the ends have different norms,
-    the norm goes from one to the other evenly. Opposite ends have no shortest way: it then leads through the axis that
-    is the furthest from both. Where an end is zero, or there is one number only, the path is the line.
+    A sample of N(0, I) in d dimensions lies close to the sphere of radius sqrt(d). The line between two samples leaves
+    the sphere; this path stays on it (Shoemake, Animating rotation with quaternion curves, 1985; White, Sampling
+    generative networks, 2016). All numbers of the latents form one vector. Where the ends have different norms, the
+    norm changes evenly. Opposite ends have no shortest path; the path then leads through the axis that is furthest from
+    both. Where an end is zero, or the latents are one number, the path is the line.
 
-    Args, returns and raises what `along_line` does.
+    Arguments, result and errors are those of `along_line`.
     """
     one, other = _ends(start, end, steps)
     return _points(start, end, _arc(one, other, np.linspace(0, 1, steps)))
 
 
 def prior_samples(model: ModelInfo, seeds: Sequence[int], image_size: tuple[int, int] | None = None) -> Latents:
-    """Map seeds to latents drawn from N(0, I), the prior that a VAE is trained towards: raw ones, where it is stated.
+    """Map seeds to raw latents drawn from N(0, I), the prior that a VAE is trained towards.
 
-    Each is `seeded_noise`, so that an image stays the same whatever is drawn beside it. Spatial latents are drawn at
-    each position independently, which the latents of images never are: decoded they give texture.
+    Each image is `seeded_noise` of its own seed, so it does not depend on the others. Spatial latents are drawn at each
+    position independently, unlike the latents of images: decoded they give texture.
 
     Args:
-        model: of `Client.info`.
-        seeds: one for each image, 0..2^64-1; one at least.
-        image_size: (height, width) of the images; of a vector model None, or its own.
+        model: a model of `Client.info`.
+        seeds: a seed for each image, 0..2^64-1; at least one.
+        image_size: (height, width) of the images; for a vector model None, or its own size.
 
     Returns:
         float32 (B,C,h,w) of the kind SAMPLE.
 
     Raises:
-        ValueError: a seed or the size is out of range, there is none, or a vector model has another size.
+        ValueError: there is no seed, a seed or the size is out of range, or a vector model has another size.
     """
     if not seeds:
         raise ValueError("there are no seeds; give one for each image")
@@ -95,7 +95,7 @@ def prior_samples(model: ModelInfo, seeds: Sequence[int], image_size: tuple[int,
         raise ValueError(f"image size is (height, width) = {size}; {model.name} makes images of {model.fixed_size}")
     if min(size) < 1:
         raise ValueError(f"image size is (height, width) = {size}; each must be at least 1")
-    height, width = (-(-side // model.downsample_factor) for side in size)  # of a vector model 1 and 1
+    height, width = (-(-side // model.downsample_factor) for side in size)  # 1 and 1 for a vector model
     return Latents(
         np.stack([seeded_noise(seed, (model.latent_channels, height, width)) for seed in seeds]),
         kind=LatentKind.SAMPLE,
@@ -107,9 +107,9 @@ def prior_samples(model: ModelInfo, seeds: Sequence[int], image_size: tuple[int,
 
 
 def _ends(start: Latents, end: Latents, steps: int) -> tuple[Vector, Vector]:
-    """Map the two ends to vectors of C*h*w numbers, or refuse them."""
+    """Check the two ends and map them to vectors of C*h*w numbers."""
     if steps < 2:
-        raise ValueError(f"there are {steps} steps; 2 are needed, the ends themselves")
+        raise ValueError(f"there are {steps} steps; 2 are needed, the two ends")
     if len(start) != 1 or len(end) != 1:
         raise ValueError(f"the ends are {len(start)} and {len(end)} images; take one of each, as Latents.split gives")
     if start.values.shape != end.values.shape:

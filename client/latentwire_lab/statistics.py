@@ -1,18 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The posteriors of many images -> how far they are, taken together, from the prior N(0, I). numpy only.
+"""The posteriors of many images -> how far they are, taken together, from the prior N(0, I).
 
-A VAE's decoder has learned from samples of the aggregate posterior: an image at random, then a sample of its posterior.
-Where that is far from N(0, I), samples of N(0, I) are not what the decoder knows.
+A VAE's decoder learns from samples of the aggregate posterior: a random image, then a sample of its posterior. Where
+the aggregate posterior is far from N(0, I), the decoder has not seen the samples of N(0, I).
 
-A dimension is a channel. Those of a vector model are its latent dimensions. In spatial latents every position of every
-image is an observation of each channel, and one number more tells how far they are from N(0, I): the correlation of
-neighbouring positions, which are independent there.
+A dimension is a channel; the channels of a vector model are its latent dimensions. In spatial latents every position of
+every image is an observation of each channel. One more number tells how far spatial latents are from N(0, I): the
+correlation of neighbouring positions, which are independent in N(0, I).
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
-from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -27,15 +25,16 @@ ACTIVE_VARIANCE = 0.01
 """A dimension is active where the posterior mean varies by more than this over the images (Burda, Grosse,
 Salakhutdinov, Importance weighted autoencoders, ICLR 2016, section 5.2)."""
 
-# Of each measure: up to where the aggregate posterior is called close to N(0, I), and k, where k / sqrt(N) is what N
-# draws of N(0, 1) themselves may reach; in one dimension of 100 000 or so they reach more.
+# (limit, k) for each measure. Up to `limit` the aggregate posterior counts as close to N(0, I). N true draws of N(0, 1)
+# stay within k / sqrt(N), except in about one dimension of 100,000.
 MEAN, STD, KS, CORRELATION = (0.15, 4.4), (0.15, 3.1), (0.1, 2.5), (0.2, 4.4)
 
-# Of its root mean square: what varies by less is constant, and its correlation would be one of rounding errors.
+# A dimension that varies by less than this share of its root mean square is constant: its correlation would be one of
+# rounding errors.
 CONSTANT = 1e-9
 
 POSITIONS = 4096
-"""Of an image with more positions this many are drawn at random, so that a large one doesn't outweigh the others."""
+"""A larger image counts with this many positions, drawn at random, so that it does not outweigh the others."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +42,11 @@ class Departure:
     """How far the aggregate posterior is from N(0, I) by one measure.
 
     Attributes:
-        measure: its name.
-        value: the largest over the dimensions, at least 0.
-        where: the dimension, or the two, that it is of.
-        limit: up to which it counts as close.
-        noise: how much beyond the limit may be chance, given the number of observations.
+        measure: the name of the measure.
+        value: the largest value over the dimensions, at least 0.
+        where: the dimension, or the two dimensions, with this value.
+        limit: the largest value that counts as close.
+        noise: the part above the limit that may be chance, given the number of observations.
     """
 
     measure: str
@@ -63,18 +62,19 @@ class Departure:
 
 @dataclass(frozen=True, eq=False)
 class LatentStatistics:
-    """Of the aggregate posterior of some images, in D dimensions; see the module's text for what a dimension is.
+    """Statistics of the aggregate posterior in D dimensions; the module's text says what a dimension is.
 
     Attributes:
-        images: how many.
-        observations: N, of each dimension: images times positions.
-        samples: float32 (D,N), of the aggregate posterior; without log-variances the means themselves.
-        mean: (D,), of the samples.
-        std: (D,), likewise, with N - 1.
-        ks: (D,), the Kolmogorov-Smirnov distance of the samples to N(0, 1), 0..1.
-        correlation: (D,D), of the samples; 0 where a dimension is constant.
-        neighbour_correlation: (D,), of a sample with those below and to the right of it; None: there are none.
-        mean_variance: (D,), of the posterior mean over images and positions.
+        images: number of images.
+        observations: N, the number of observations of each dimension: images times positions.
+        samples: float32 (D,N), samples of the aggregate posterior; without log-variances the means.
+        mean: (D,), mean of the samples.
+        std: (D,), standard deviation of the samples, with N - 1.
+        ks: (D,), Kolmogorov-Smirnov distance of the samples to N(0, 1), 0..1.
+        correlation: (D,D), correlation of the samples; 0 for a constant dimension.
+        neighbour_correlation: (D,), correlation of a sample with its neighbours below and to the right; None: a sample
+            has no neighbours.
+        mean_variance: (D,), variance of the posterior mean over images and positions.
         kl: (D,), nats per image: the KL divergence of the posterior to N(0, 1), summed over positions, averaged over
             images; None: the model has no log-variance.
     """
@@ -97,11 +97,11 @@ class LatentStatistics:
 
     @property
     def total_kl(self) -> float | None:
-        """Of all dimensions, nats per image; None: the model has no log-variance."""
+        """The KL divergence over all dimensions, nats per image; None: the model has no log-variance."""
         return None if self.kl is None else float(self.kl.sum())
 
     def departures(self) -> tuple[Departure, ...]:
-        """Return how far it is from N(0, I), by each measure that there is."""
+        """Return the distance from N(0, I) by each measure."""
         pairs = np.abs(np.triu(self.correlation, 1))
         found = [
             self._departure("|mean|", np.abs(self.mean), MEAN),
@@ -120,7 +120,8 @@ class LatentStatistics:
     def is_close(self) -> bool | None:
         """Whether the aggregate posterior is close to N(0, I); None: there are too few observations to tell.
 
-        It is where no departure is over its limit, and is not where one is by more than chance gives.
+        It is close if no departure is over its limit, and not close if a departure is over its limit by more than its
+        noise.
         """
         departures = self.departures()
         if all(each.value <= each.limit for each in departures):
@@ -129,7 +130,7 @@ class LatentStatistics:
 
     @property
     def verdict(self) -> str:
-        """`is_close` as a sentence, with the departures that decide it."""
+        """`is_close` in words, with the departures that decide it."""
         over = [each for each in self.departures() if each.value > each.limit]
         reasons = ", ".join(map(str, over or self.departures()))
         if self.is_close is None:
@@ -148,11 +149,11 @@ def posterior_statistics(posteriors: Iterable[Latents], *, seed: int = 0) -> Lat
     """Map the moments of many images, of one size or of several, to their statistics.
 
     Args:
-        posteriors: of the kind MOMENTS, one image or more each; they are read one by one and not kept.
-        seed: of the samples; that of image k is seed + k, modulo 2^64.
+        posteriors: latents of the kind MOMENTS, each of one image or more; they are read one by one and not kept.
+        seed: seed of the samples; the samples of image k have the seed (seed + k) modulo 2^64.
 
     Raises:
-        ValueError: one is not of the kind MOMENTS, the channels differ, or there are fewer than 2 observations.
+        ValueError: latents are not of the kind MOMENTS, the channels differ, or there are fewer than 2 observations.
     """
     samples: list[npt.NDArray[np.float32]] = []
     means: list[npt.NDArray[np.float32]] = []
@@ -191,7 +192,7 @@ def posterior_statistics(posteriors: Iterable[Latents], *, seed: int = 0) -> Lat
 
 
 def _kl(mean: Array, logvar: Array) -> Array:
-    """KL(N(mean, exp(logvar)) || N(0, 1)) in nats, elementwise (Kingma and Welling, 2014, appendix B)."""
+    """Return KL(N(mean, exp(logvar)) || N(0, 1)) in nats, elementwise (Kingma and Welling, 2014, appendix B)."""
     return (mean**2 + np.exp(logvar) - 1 - logvar) / 2
 
 
@@ -201,18 +202,11 @@ def _chosen(seed: int, positions: int) -> npt.NDArray[np.int64] | slice:
     return np.random.default_rng(seed).choice(positions, POSITIONS, replace=False)
 
 
-@cache
-def _normal_distribution() -> tuple[Array, Array]:
-    """The distribution function of N(0, 1), which numpy lacks: between these points it is a line to within 3e-8."""
-    points = np.linspace(-8, 8, 2**14 + 1)
-    return points, np.array([NormalDist().cdf(point) for point in points])
-
-
 def _ks_distances(samples: Array) -> Array:
-    """(D,N) -> (D,): the largest distance of the empirical distribution function to that of N(0, 1), on both sides."""
-    expected = np.interp(np.sort(samples, axis=1), *_normal_distribution())
-    steps = np.arange(samples.shape[1] + 1) / samples.shape[1]
-    return np.asarray(np.maximum((steps[1:] - expected).max(axis=1), (expected - steps[:-1]).max(axis=1)))
+    """Map samples (D,N) to (D,): the largest distance of their distribution function to that of N(0, 1)."""
+    from scipy.stats import ks_1samp, norm
+
+    return np.asarray(ks_1samp(samples, norm.cdf, axis=1, method="asymp").statistic)
 
 
 def _correlation(samples: Array) -> Array:
@@ -226,7 +220,7 @@ def _correlation(samples: Array) -> Array:
 
 
 def _neighbour_products(sample: Array) -> Array:
-    """(D,h,w) -> (6,D): of all pairs (a, b) of neighbours their number and the sums of a, b, a^2, b^2 and ab."""
+    """Map (D,h,w) to (6,D): over all pairs (a, b) of neighbours their number and the sums of a, b, a^2, b^2, ab."""
     dimensions = len(sample)
     a = np.concatenate([sample[:, :-1].reshape(dimensions, -1), sample[:, :, :-1].reshape(dimensions, -1)], axis=1)
     b = np.concatenate([sample[:, 1:].reshape(dimensions, -1), sample[:, :, 1:].reshape(dimensions, -1)], axis=1)

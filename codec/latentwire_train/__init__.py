@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images on disk -> a trained VAE: data, losses and the loop, one module each."""
+"""Images on disk -> a trained VAE. `loop.train` is the way in."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An objective -> the same, compiled, if its gradients are those of the eager one.
+"""An objective -> the compiled objective, if both have the same gradients; else the eager objective.
 
-torch.compile of a bfloat16 training step on a CPU (torch 2.13) was seen to give gradients that do not learn.
+The check is needed: torch.compile of a bfloat16 training step on a CPU (torch 2.13) gave gradients that do not learn.
 """
 
 import copy
@@ -21,12 +21,12 @@ MAX_NORM_RATIO = 1.05
 
 
 def compile_checked(objective: Objective, shape: torch.Size, device: torch.device) -> Objective:
-    """Compile encoder and decoder; where that fails or the gradients differ, warn and stay eager.
+    """Compile encoder and decoder; where compiling fails or the gradients differ, warn and stay eager.
 
     Args:
-        objective: shares its weights with the result.
-        shape: (B,3,S,S) of the images to compare gradients on.
-        device: of the objective.
+        objective: the objective; it shares its weights with the result.
+        shape: shape (B,3,S,S) of the images on which gradients are compared.
+        device: the objective's device.
     """
     compiled = copy.copy(objective)
     compiled._modules = dict(objective._modules)
@@ -50,7 +50,7 @@ def compile_checked(objective: Objective, shape: torch.Size, device: torch.devic
 
 
 def _gradient(objective: Objective, images: Tensor) -> Tensor:
-    """Map images to the gradient of the loss, one vector; nothing is kept."""
+    """Map images to the gradient of the loss, one vector; the objective stays as it is."""
     objective.eval()  # the moments stay as they are
     parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
     outcome = objective(images, draw_on(images.device, 0), 1.0)

@@ -1,54 +1,61 @@
 # SPDX-License-Identifier: Apache-2.0
 """Numbers and names -> the checked configuration of a training run.
 
-    [model]      what is trained             [loss]       what it is trained towards
-    [data]       what it sees                [schedule]   how long, and how the learning rate moves
-                                             [run]        where and how it computes, what is measured when
+    [model]      the network                 [loss]       the terms of the loss
+    [data]       the samples                 [schedule]   the budget, the learning rate
+                                             [run]        the device, when to measure and save
 
-A recipe (`recipes/`) states what differs from the defaults here; `run.json` of a run folder holds everything.
+A recipe (`recipes/`) states the values that differ from the defaults here; `run.json` of a run folder holds all values.
 """
 
 import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
 
 from latentwire_core.errors import CodecError
-from latentwire_train.loss_weights import LossWeights
 
 MAX_SEED = 2**63 - 1
+STRICT = ConfigDict(strict=True, extra="forbid")
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0, le=10**9)]
+Interval = Annotated[int, Field(ge=1, le=10**9)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class ConfigError(CodecError):
     """A recipe or an override cannot be used."""
 
 
-class Family(StrEnum):
-    """Which network: our spatial one, diffusers' spatial one, or a latent vector."""
+class Architecture(StrEnum):
+    """The network: our spatial one, diffusers' spatial one, or one with a latent vector."""
 
     LATENT_VAE = "latent-vae"
     AUTOENCODER_KL = "autoencoder-kl"
     VECTOR = "vector"
 
 
-class Kind(StrEnum):
-    """A variational autoencoder, or the plain one to compare it with: no noise, no KL."""
+class AutoencoderKind(StrEnum):
+    """A variational autoencoder, or a plain one to compare it with: no noise, no KL."""
 
     VAE = "vae"
     AE = "ae"
 
 
-class Framing(StrEnum):
-    """What of an image is seen: random squares of it, or the whole of it, scaled."""
+class FramingName(StrEnum):
+    """Random squares of an image, or the whole image, scaled."""
 
     CROP = "crop"
     COVER = "cover"
 
 
-class Layout(StrEnum):
-    """How the data lies in its folder; `auto` looks."""
+class LayoutName(StrEnum):
+    """How the data lies in its folder (`data/source.py`); `auto` looks."""
 
     AUTO = "auto"
     FOLDER = "folder"
@@ -57,114 +64,118 @@ class Layout(StrEnum):
 
 
 class OptimizerName(StrEnum):
-    """What makes the steps, see `optimizers.py`."""
+    """The optimizer of the network's weights (`optimizers.py`)."""
 
     ADAMW = "adamw"
     MUON = "muon"
 
 
 class Precision(StrEnum):
-    """What the network computes in (losses, weights and optimizer are float32 always), or how its weights are saved."""
+    """The dtype that the network computes in, or that its weights are saved in.
+
+    Losses, weights in training and the optimizer are always float32.
+    """
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
 
 
-def _check(config: Any, name: str, low: float, high: float) -> None:
-    value = getattr(config, name)
-    if not low <= value <= high:
-        section = type(config).__name__.removesuffix("Config").lower()
-        raise ConfigError(f"{section}.{name} is {value}; it must be {low} to {high}")
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class ModelConfig:
-    """What is trained.
+    """The network.
 
     Attributes:
-        family: the network.
+        family: the architecture.
         kind: with a posterior, or plain.
-        init: what to start from, anything that `latentwire serve --model` takes; empty: from random weights.
+        init: the weights to start from, any source that `latentwire serve --model` takes; empty: random weights.
         latent_space: the name of the new latent space, written into config.json; empty: unnamed.
-        options: of the family's network, such as `widths`; see its class.
+        options: options of the architecture's class, such as `widths`.
     """
 
-    family: Family = Family.LATENT_VAE
-    kind: Kind = Kind.VAE
+    family: Architecture = Architecture.LATENT_VAE
+    kind: AutoencoderKind = AutoencoderKind.VAE
     init: str = ""
     latent_space: str = ""
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class DataConfig:
-    """What the network sees.
+    """The samples.
 
     Attributes:
-        layout: of the folder.
+        layout: the layout of the folder.
         framing: squares cut from the images, or whole images scaled to the size.
-        size: side of what the network sees, pixels.
-        scaled_share: of the crops come from a larger square, scaled down.
-        max_scale: how many times larger that square is at most.
-        mirror_share: of the samples are mirrored, left to right.
-        held_out_share: of the images are never trained on; `best` is chosen by them.
-        held_out_images: how many of these are measured, at most.
+        size: side of a sample, pixels.
+        scaled_share: share of the crops that come from a larger square, scaled down.
+        max_scale: the largest ratio of that square's side to `size`.
+        mirror_share: share of the samples that are mirrored, left to right.
+        held_out_share: share of the images that are never trained on; `best` is chosen by them.
+        held_out_images: the most held-out images that are measured.
         cache_mib: memory for decoded images, MiB.
-        workers: processes that prepare samples; 0: the training process does it.
-        max_bad_share: of the images that may turn out damaged before the run ends.
+        workers: number of processes that prepare samples; 0: the training process does it.
+        max_bad_share: share of the images that may turn out damaged before the run ends.
     """
 
-    layout: Layout = Layout.AUTO
-    framing: Framing = Framing.CROP
-    size: int = 128
-    scaled_share: float = 0.25
-    max_scale: float = 2.0
-    mirror_share: float = 0.5
-    held_out_share: float = 0.02
-    held_out_images: int = 64
-    cache_mib: int = 2048
-    workers: int = 0
-    max_bad_share: float = 0.01
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
-        _check(self, "size", 8, 4096)
-        _check(self, "held_out_images", 1, 10**6)
-        _check(self, "cache_mib", 0, 2**30)
-        _check(self, "workers", 0, 1024)
-        _check(self, "max_scale", 1, 64)
-        for name in ("scaled_share", "mirror_share", "max_bad_share"):
-            _check(self, name, 0, 1)
-        if not 0 < self.held_out_share < 1:
-            raise ConfigError(f"data.held_out_share is {self.held_out_share}; it must lie between 0 and 1")
+    layout: LayoutName = LayoutName.AUTO
+    framing: FramingName = FramingName.CROP
+    size: Annotated[int, Field(ge=8, le=4096)] = 128
+    scaled_share: Share = 0.25
+    max_scale: Annotated[float, Field(ge=1, le=64)] = 2.0
+    mirror_share: Share = 0.5
+    held_out_share: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    held_out_images: Annotated[int, Field(ge=1, le=10**6)] = 64
+    cache_mib: Annotated[int, Field(ge=0, le=2**30)] = 2048
+    workers: Annotated[int, Field(ge=0, le=1024)] = 0
+    max_bad_share: Share = 0.01
 
 
-@dataclass(frozen=True)
-class LossConfig:
-    """What the network is trained towards.
+@dataclass(frozen=True, config=STRICT)
+class LossWeights:
+    """The factor of each term of the loss; a term with factor 0 is not computed.
 
     Attributes:
-        weights: of each term, see `LossWeights`; `kl` multiplies nats per value of the image (3HW of them).
-        kl_warmup_steps: the KL's weight rises to its value over so many steps, from 0.
-        quantization_step: width of the uniform noise added to whitened latents, standard deviations; 0: none.
-        lpips: folder with LPIPS's weights; needed where its weight is not 0.
-        adversarial_from: the step at which the discriminator begins.
-        discriminator_width: channels of its first layer.
+        l1, mse, charbonnier, ms_ssim, laplacian, wavelet: reconstruction terms (`loss/images.py`).
+        lpips: `Lpips`, which needs weights on disk.
+        kl: the KL divergence in nats per value of the image (3HW values).
+        adversarial, feature_matching: the terms of the discriminator, from `adversarial_from` on.
     """
 
-    weights: LossWeights = field(default_factory=lambda: LossWeights(l1=1.0, kl=1e-6))
-    kl_warmup_steps: int = 0
-    quantization_step: float = 0.0
+    l1: Weight = 0.0
+    mse: Weight = 0.0
+    charbonnier: Weight = 0.0
+    ms_ssim: Weight = 0.0
+    laplacian: Weight = 0.0
+    wavelet: Weight = 0.0
+    lpips: Weight = 0.0
+    kl: Weight = 0.0
+    adversarial: Weight = 0.0
+    feature_matching: Weight = 0.0
+
+
+@dataclass(frozen=True, config=STRICT)
+class LossConfig:
+    """The terms of the loss.
+
+    Attributes:
+        weights: the factor of each term.
+        kl_warmup_steps: number of steps over which the KL's factor rises from 0.
+        quantization_step: width of the uniform noise that is added to whitened latents, standard deviations; 0: no
+            noise.
+        lpips: folder with LPIPS's weights; needed where its factor is not 0.
+        adversarial_from: the step at which the discriminator begins.
+        discriminator_width: channels of the discriminator's first layer.
+    """
+
+    weights: LossWeights = LossWeights(l1=1.0, kl=1e-6)
+    kl_warmup_steps: Count = 0
+    quantization_step: Annotated[float, Field(ge=0, le=100)] = 0.0
     lpips: str = ""
-    adversarial_from: int = 0
-    discriminator_width: int = 64
+    adversarial_from: Count = 0
+    discriminator_width: Annotated[int, Field(ge=1, le=4096)] = 64
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
-        _check(self, "kl_warmup_steps", 0, 10**9)
-        _check(self, "quantization_step", 0, 100)
-        _check(self, "adversarial_from", 0, 10**9)
-        _check(self, "discriminator_width", 1, 4096)
+        """Check that LPIPS has its weights."""
         if self.weights.lpips and not self.lpips:
             raise ConfigError("loss.weights.lpips is not 0; say where its weights lie with loss.lpips = 'FOLDER'")
 
@@ -174,75 +185,64 @@ class LossConfig:
         return bool(self.weights.adversarial or self.weights.feature_matching)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class ScheduleConfig:
-    """How long, and how fast.
+    """The budget, and the optimizer over time.
 
     Attributes:
         steps: the budget in steps; 0: the budget is `minutes`.
         minutes: the budget in minutes of training, over all interruptions; 0: the budget is `steps`.
-        batch_size: samples of a step, over all processes.
-        optimizer: AdamW, or Muon for matrices and AdamW for the rest.
-        learning_rate: at its highest.
-        warmup_steps: over which it rises from 0.
-        final_share: of it is left at the end of the cosine.
+        batch_size: number of samples of a step, over all processes.
+        optimizer: AdamW, or Muon for matrices and AdamW for the other weights.
+        learning_rate: the highest learning rate.
+        warmup_steps: number of steps over which the learning rate rises from 0.
+        final_share: share of the learning rate that is left at the end of the cosine.
         betas: AdamW's.
-        weight_decay: decoupled.
+        weight_decay: decoupled weight decay.
         clip_norm: largest norm of a step's gradient.
-        ema_decay: of the averaged weights, which are what is measured and saved.
-        seed: of weights, samples and noise.
+        ema_decay: decay of the averaged weights, which are the ones that are measured and saved.
+        seed: seed of weights, samples and noise.
     """
 
-    steps: int = 10_000
-    minutes: float = 0.0
-    batch_size: int = 16
+    steps: Count = 10_000
+    minutes: Annotated[float, Field(ge=0, le=10**6)] = 0.0
+    batch_size: Annotated[int, Field(ge=1, le=10**6)] = 16
     optimizer: OptimizerName = OptimizerName.ADAMW
-    learning_rate: float = 5e-4
-    warmup_steps: int = 100
-    final_share: float = 0.02
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-4
+    warmup_steps: Count = 100
+    final_share: Share = 0.02
     betas: tuple[float, float] = (0.9, 0.99)
-    weight_decay: float = 0.0
-    clip_norm: float = 1.0
-    ema_decay: float = 0.998
-    seed: int = 0
+    weight_decay: Share = 0.0
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.998
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
-        _check(self, "steps", 0, 10**9)
-        _check(self, "minutes", 0, 10**6)
+        """Check the values that depend on each other."""
         if bool(self.steps) == bool(self.minutes):
             raise ConfigError(
                 f"schedule.steps is {self.steps} and schedule.minutes {self.minutes}; one of them must be 0, the other "
                 "is the budget"
             )
-        _check(self, "batch_size", 1, 10**6)
-        _check(self, "warmup_steps", 0, 10**9)
-        _check(self, "seed", 0, MAX_SEED)
-        if not (self.learning_rate > 0 and self.clip_norm > 0):
-            raise ConfigError(
-                f"schedule.learning_rate is {self.learning_rate} and clip_norm {self.clip_norm}; both must be above 0"
-            )
-        for name in ("final_share", "weight_decay"):
-            _check(self, name, 0, 1)
-        if not all(0 <= number < 1 for number in (*self.betas, self.ema_decay)):
-            raise ConfigError(f"schedule.betas are {self.betas}, ema_decay {self.ema_decay}; each must be in [0, 1)")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"schedule.betas are {self.betas}; each must be in [0, 1)")
 
     def learning_rate_at(self, step: int, progress: float) -> float:
-        """Map a step, from 0, and the part of the budget that is used, 0..1, to the learning rate: warm-up, cosine."""
+        """Map a step, from 0, and the used part of the budget, 0..1, to the learning rate: warm-up, cosine."""
         warmth = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
         cosine = (1 + math.cos(math.pi * min(1.0, progress))) / 2
         return self.learning_rate * warmth * (self.final_share + (1 - self.final_share) * cosine)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class RunConfig:
-    """Where and how it computes, and what is measured when.
+    """Where and how the run computes, and when it measures and saves.
 
     Attributes:
         device: `auto`, `cpu`, `cuda`, `cuda:1` ...; several processes (`accelerate launch`) choose their own.
-        precision: of the network's forward and backward pass.
-        saved_precision: of the weights in `best` and `last`.
-        channels_last: whether tensors lie channels last; what is faster depends on device and precision.
+        precision: dtype of the network's forward and backward pass.
+        saved_precision: dtype of the weights in `best` and `last`.
+        channels_last: whether tensors lie channels last; the faster layout depends on device and precision.
         compile: whether torch.compile makes the network faster; its gradients are compared with eager ones first.
         log_every: steps between two rows of the log.
         evaluate_every: steps between two measurements on held-out images, and two pictures.
@@ -254,19 +254,14 @@ class RunConfig:
     saved_precision: Precision = Precision.FLOAT32
     channels_last: bool = False
     compile: bool = False
-    log_every: int = 10
-    evaluate_every: int = 500
-    save_every: int = 100
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
-        for name in ("log_every", "evaluate_every", "save_every"):
-            _check(self, name, 1, 10**9)
+    log_every: Interval = 10
+    evaluate_every: Interval = 500
+    save_every: Interval = 100
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class TrainingConfig:
-    """Everything that decides what a run does, but for where its data lies."""
+    """All values that decide the course of a run, apart from the place of its data."""
 
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a process was started -> the device it trains on, and what it does together with others.
+"""The way a process was started -> its device, and the steps that it takes together with other processes.
 
-One process needs torch alone. Several are started with `accelerate launch`, and share each batch between them.
+Several processes are started with `accelerate launch`, and share each batch between them.
 """
 
 import os
@@ -43,13 +43,13 @@ class Devices:
 
 
 class ManyDevices(Devices):
-    """One of several processes that train together, each on a device of its own; `accelerate` knows them.
+    """One of several processes that train together, each on a device of its own.
 
     Args:
-        ranks: how many there are.
+        ranks: the number of processes.
 
     Raises:
-        ModelError: `accelerate` sees another number of them.
+        ModelError: `accelerate` sees another number of processes.
     """
 
     def __init__(self, ranks: int) -> None:
@@ -78,7 +78,7 @@ class ManyDevices(Devices):
 
 
 def find_devices(name: str) -> Devices:
-    """Map the configured device to that of this process; one of several gets its own, whatever is configured.
+    """Map the configured device to this process's; one of several processes gets its own, whatever is configured.
 
     Raises:
         ModelError: the device is not available, or the processes do not see each other.
@@ -88,5 +88,5 @@ def find_devices(name: str) -> Devices:
 
 
 def draw_on(device: torch.device, key: int) -> torch.Generator:
-    """Map a device and a key, 0 <= key < 2**63, to a generator there that starts from the key."""
+    """Map a device and a key, 0 <= key < 2**63, to a generator on the device that starts from the key."""
     return torch.Generator(device).manual_seed(key)

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A configuration and a folder of images -> a folder with a trained VAE. `train` is the way in.
 
-Step n is a function of the weights before it and of n alone: its samples, its noise and (with a budget in steps) its
-learning rate are keyed by n. So a run that was killed goes on from its last checkpoint to the weights that it would
-have reached without.
+Step n is a function of n and of the weights before it: its samples, its noise and (with a budget in steps) its learning
+rate are keyed by n. So a killed run goes on from its last checkpoint to the weights of an uninterrupted run.
 """
 
 import copy
@@ -19,11 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from latentwire_core.draws import Draws
 from latentwire_core.errors import NonFiniteError
 from latentwire_train.compiling import compile_checked
-from latentwire_train.config import Kind, Precision, TrainingConfig
+from latentwire_train.config import AutoencoderKind, ConfigError, Precision, TrainingConfig
 from latentwire_train.data.cache import ImageCache
-from latentwire_train.data.crops import Draws
 from latentwire_train.data.folder import Problem
 from latentwire_train.data.source import TrainingData, measuring_framing, open_data, training_framing
 from latentwire_train.data.stream import SampleStream
@@ -41,25 +40,26 @@ from latentwire_train.state import describe_run, load_state, open_run, save_stat
 _NOISE = 5  # a purpose of `Draws`
 
 BEGIN_WITH = 1024
-"""Training images, spread over all, to which a new network is fitted as far as that has a closed form; at most."""
+"""The most training images, spread over all, to which the closed-form parts of a new network are fitted."""
 
 
 def train(config: TrainingConfig, data: Path, folder: Path, observer: Observer) -> Result:
     """Train a VAE, or go on with a run that was interrupted.
 
     Args:
-        config: everything but the places.
+        config: the configuration.
         data: the folder of images.
-        folder: of the run; what it holds is described in `record.py`.
-        observer: told what happens.
+        folder: the folder of the run; `record.py` describes its files.
+        observer: is told the events of the run.
 
     Returns:
-        What was done. SIGINT and SIGTERM end a run early, after a checkpoint, where it has one process.
+        The result. SIGINT and SIGTERM end a run of one process early, after a checkpoint.
 
     Raises:
         DataError: the data cannot be used, or the folder holds another run.
-        ConfigError: the configuration fits neither the network nor `model.init`.
-        ModelError: the device or `model.init` cannot be used.
+        ConfigError: the configuration does not fit the network, `model.init` or the number of processes, or no
+            reconstruction term has a weight.
+        ModelError: the device, `model.init` or LPIPS's weights cannot be used.
         NonFiniteError: the gradient is not finite.
         OSError: the folder cannot be written.
     """
@@ -72,14 +72,17 @@ def train(config: TrainingConfig, data: Path, folder: Path, observer: Observer) 
 
 
 class Training:
-    """A run: opened at its last checkpoint, then `run`."""
+    """A run, opened at its last checkpoint; `run` goes on from there.
+
+    Raises what `train` raises.
+    """
 
     def __init__(
         self, config: TrainingConfig, data: TrainingData, folder: Path, observer: Observer, devices: Devices
     ) -> None:
         schedule, device = config.schedule, devices.device
         if schedule.batch_size % devices.ranks:
-            raise ValueError(f"schedule.batch_size is {schedule.batch_size}; {devices.ranks} processes must share it")
+            raise ConfigError(f"schedule.batch_size is {schedule.batch_size}; {devices.ranks} processes must share it")
         self._config, self._devices, self._observer, self._data = config, devices, observer, data
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(schedule.seed)
@@ -105,7 +108,7 @@ class Training:
         self._folder = folder
 
     def run(self) -> Result:
-        """Train until the budget is used or a signal comes; return what was done."""
+        """Train until the budget is used or a signal comes; return the result."""
         config, schedule, devices = self._config, self._config.schedule, self._devices
         if devices.rank == 0:
             self._observer.started(self._plan())
@@ -125,7 +128,7 @@ class Training:
             while (progress := self._progress()) < 1 and not (stopped.is_set() and devices.ranks == 1):
                 started = time.monotonic()
                 rate = schedule.learning_rate_at(self._step, progress)
-                for name, part in self._take_step(objective, next(batches).pixels, rate).items():
+                for name, part in self._take_step(objective, next(batches).images(devices.device), rate).items():
                     sums[name] = sums.get(name, torch.zeros_like(part)) + part
                 self._step += 1
                 counted += 1
@@ -150,10 +153,9 @@ class Training:
             self._observer.ended(result)
         return result
 
-    def _take_step(self, objective: nn.Module, pixels: Tensor, rate: float) -> dict[str, Tensor]:
-        """Map uint8 (B,3,S,S) to the parts of the loss, having moved the weights."""
+    def _take_step(self, objective: nn.Module, images: Tensor, rate: float) -> dict[str, Tensor]:
+        """Move the weights by a batch (B,3,S,S) in [-1,1]; return the parts of the loss."""
         loss, devices = self._config.loss, self._devices
-        images = pixels.to(devices.device, non_blocking=True).float().div_(127.5).sub_(1)
         images = images.contiguous(memory_format=self._format)
         key = Draws(self._config.schedule.seed, _NOISE, self._step * devices.ranks + devices.rank).words(1)
         noise = draw_on(devices.device, int(key[0]) >> 1)
@@ -184,7 +186,7 @@ class Training:
 
     @torch.no_grad()
     def _average(self) -> None:
-        # Early on the mean of all weights so far, without the random ones that it began with.
+        # Early on it is the mean of all weights so far, without the random first weights.
         decay = min(self._config.schedule.ema_decay, (self._step + 1) / (self._step + 10))
         averaged, current = (list(n.module.state_dict().values()) for n in (self._averaged, self._network))
         torch._foreach_lerp_(averaged, current, 1 - decay)
@@ -209,7 +211,7 @@ class Training:
             self._observer.stepped(self._step, self._progress(), figures)
 
     def _evaluate(self) -> None:
-        """Measure and save the averaged weights; rank 0 does, the others wait."""
+        """Measure and save the averaged weights on rank 0; the other ranks wait."""
         if self._record is not None:
             config = self._config
             evaluation = evaluate(
@@ -259,22 +261,19 @@ class Training:
             self._adversary.load_state_dict(state["adversary"])
 
     def _begin(self) -> None:
-        """Fit to some training images what the network can fit without training."""
+        """Fit the closed-form parts of the network to some training images."""
         if self._network.begin_with is None:
             return
         view = View(self._data.train, measuring_framing(self._config.data))
         indices = range(0, len(view), -(-len(view) // BEGIN_WITH))
-        batches = view.batches(16, indices=indices)
-        images = (batch.pixels.float().div_(127.5).sub_(1) for batch in batches)
-        # A plain autoencoder has no prior that its latents should match.
-        self._network.begin_with(images, self._config.model.kind is Kind.VAE)
+        images = (batch.images("cpu") for batch in view.batches(16, indices))
+        # The latents of a plain autoencoder have no prior to match.
+        self._network.begin_with(images, self._config.model.kind is AutoencoderKind.VAE)
 
     def _stream(self) -> SampleStream:
         config = self._config
-        cache = ImageCache(self._data.train, config.data.cache_mib << 20)
-        cache.fill()
         return SampleStream(
-            cache,
+            ImageCache(self._data.train, config.data.cache_mib << 20),
             training_framing(config.data),
             seed=config.schedule.seed,
             max_bad_share=config.data.max_bad_share,
@@ -293,7 +292,7 @@ class Training:
         return compile_checked(objective, torch.Size((2, 3, size, size)), self._devices.device)
 
     def _plan(self) -> Plan:
-        schedule, devices = self._config.schedule, self._devices
+        devices = self._devices
         return Plan(
             folder=self._folder,
             config=self._config,
@@ -303,8 +302,6 @@ class Training:
             parameters=self._network.parameters,
             device=str(devices.device) if devices.ranks == 1 else f"{devices.ranks} x {devices.device.type}",
             first_step=self._step,
-            steps=schedule.steps,
-            minutes=schedule.minutes,
             best=self._best,
         )
 

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A family's name and options -> a network to train: images to moments, latents to images, and its configuration.
+"""An architecture and its options -> a network to train, with its configuration.
 
     latent-vae       LatentVAE       spatial latents, images of any size that is a multiple of 8
     autoencoder-kl   AutoencoderKL   diffusers' class, spatial latents, any widths
     vector           VectorVAE       one latent vector for each image, of one size
 
-The tensors of every network have the names that its diffusers class gives them, so that they are saved as they are.
-Only `autoencoder-kl` needs diffusers.
+The tensors of every network have the names of its diffusers class, so they are saved without a change. Only
+`autoencoder-kl` needs diffusers.
 """
 
 import inspect
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from latentwire_codec.checkpoints.folder import find_folder, read_folder
 from latentwire_codec.networks.latent_vae import LatentVAE
 from latentwire_codec.networks.vector_vae import VectorVAE
-from latentwire_train.config import ConfigError, Family, Kind, ModelConfig
+from latentwire_train.config import Architecture, AutoencoderKind, ConfigError, ModelConfig
 
 POINT_LOGVAR = -30.0
 """The log-variance of a plain autoencoder's latents, where the class has no floor above it: sigma = 3e-7."""
@@ -31,13 +31,13 @@ class Network:
     """A VAE to train.
 
     Attributes:
-        module: all of it; its tensors' names are the saved ones.
+        module: the whole network; its tensors have the names under which they are saved.
         encoder: images (B,3,H,W) in [-1,1] -> moments (B,2C,h,w).
         decoder: latents (B,C,h,w) -> images (B,3,H,W).
         class_name: the diffusers class that loads it.
-        config: of that class.
-        begin_with: fits to batches of images (B,3,H,W) in [-1,1] what has a closed form, before the first step, with
-            latents of variance 1 or without; None: nothing has.
+        config: the configuration of that class.
+        begin_with: fits the closed-form parts to batches of images (B,3,H,W) in [-1,1] before the first step, with
+            latents of variance 1 or without; None: the network has no closed-form part.
     """
 
     module: nn.Module
@@ -67,7 +67,7 @@ class Network:
             raise ConfigError(f"data.size is {size}; the {self.class_name} takes no such images: {error}") from error
         if decoded.shape != image.shape:
             raise ConfigError(
-                f"data.size is {size}, of which the {self.class_name} makes {decoded.shape[-1]}; "
+                f"data.size is {size}, and the {self.class_name} returns images of {decoded.shape[-1]} px; "
                 f"take a multiple of {max(1, size // mean.shape[-1])}"
             )
         return tuple(mean.shape[1:])
@@ -77,29 +77,31 @@ def build_network(config: ModelConfig, size: int) -> Network:
     """Map a configuration to a network with random weights, or with those of `config.init`.
 
     Args:
-        config: what to build. With `init` the options are its own; those given must agree.
-        size: side of the images in pixels; a vector VAE is built for it.
+        config: the network. With `init` the options come from there; given options must agree with them.
+        size: side of the images in pixels; a vector VAE is built for this size.
 
     Raises:
-        ConfigError: the options do not fit the family, or `init` does not fit options or family.
+        ConfigError: the options do not fit the architecture, or `init` does not fit options or architecture.
         ModelError: `init` cannot be found or read.
     """
     options, tensors = dict(config.options), None
     if config.init:
         stored, tensors = read_folder(find_folder(config.init))
         options = _options_of(stored, config)
-    elif config.family is Family.VECTOR:
+    elif config.family is Architecture.VECTOR:
         options.setdefault("image_size", size)
     try:
         network = _BUILDERS[config.family](options)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"model.options {dict(options)} do not fit the family {config.family}: {error}") from error
+        raise ConfigError(
+            f"model.options {dict(options)} do not fit the architecture {config.family}: {error}"
+        ) from error
     if tensors is not None:
         try:
             network.module.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
         except RuntimeError as error:
             raise ConfigError(f"model.init {config.init} does not fit its own configuration: {error}") from error
-    if config.kind is Kind.AE:
+    if config.kind is AutoencoderKind.AE:
         _pin_logvar(network)
     return network
 
@@ -108,7 +110,7 @@ def _options_of(stored: Mapping[str, Any], config: ModelConfig) -> dict[str, Any
     """Map the config.json of a folder to the options of its network."""
     wanted, found = _CLASSES[config.family], stored.get("_class_name")
     if found != wanted:
-        raise ConfigError(f"model.init {config.init} is an {found}; the family {config.family} is {wanted}")
+        raise ConfigError(f"model.init {config.init} is an {found}; the architecture {config.family} is {wanted}")
     own = {key: value for key, value in stored.items() if key in _network_options(config.family)}
     for key, value in config.options.items():
         if own.get(key) != value:
@@ -116,25 +118,25 @@ def _options_of(stored: Mapping[str, Any], config: ModelConfig) -> dict[str, Any
     return own
 
 
-def _network_options(family: Family) -> set[str]:
-    if family is Family.AUTOENCODER_KL:
+def _network_options(family: Architecture) -> set[str]:
+    if family is Architecture.AUTOENCODER_KL:
         from diffusers import AutoencoderKL
 
         return set(inspect.signature(AutoencoderKL.__init__).parameters) - {"self"}
-    plain = LatentVAE if family is Family.LATENT_VAE else VectorVAE
+    plain = LatentVAE if family is Architecture.LATENT_VAE else VectorVAE
     return set(inspect.signature(plain).parameters)
 
 
 def _latent_vae(options: Mapping[str, Any]) -> Network:
     module = LatentVAE(**options)
     config = _described(LatentVAE, options)
-    return Network(module, module.encoder, module.decoder, _CLASSES[Family.LATENT_VAE], config, module.begin_with)
+    return Network(module, module.encoder, module.decoder, _CLASSES[Architecture.LATENT_VAE], config, module.begin_with)
 
 
 def _vector(options: Mapping[str, Any]) -> Network:
     module = VectorVAE(**options)
     config = _described(VectorVAE, options)
-    return Network(module, module.encoder, module.decoder, _CLASSES[Family.VECTOR], config, module.begin_with)
+    return Network(module, module.encoder, module.decoder, _CLASSES[Architecture.VECTOR], config, module.begin_with)
 
 
 def _autoencoder_kl(options: Mapping[str, Any]) -> Network:
@@ -151,18 +153,18 @@ def _autoencoder_kl(options: Mapping[str, Any]) -> Network:
     config = {key: value for key, value in cast(Any, module).config.items() if not key.startswith("_")}
     encoder = nn.Sequential(*_present(module, "encoder", "quant_conv"))
     decoder = nn.Sequential(*_present(module, "post_quant_conv", "decoder"))
-    return Network(module, encoder, decoder, _CLASSES[Family.AUTOENCODER_KL], config)
+    return Network(module, encoder, decoder, _CLASSES[Architecture.AUTOENCODER_KL], config)
 
 
-_BUILDERS: dict[Family, Callable[[Mapping[str, Any]], Network]] = {
-    Family.LATENT_VAE: _latent_vae,
-    Family.AUTOENCODER_KL: _autoencoder_kl,
-    Family.VECTOR: _vector,
+_BUILDERS: dict[Architecture, Callable[[Mapping[str, Any]], Network]] = {
+    Architecture.LATENT_VAE: _latent_vae,
+    Architecture.AUTOENCODER_KL: _autoencoder_kl,
+    Architecture.VECTOR: _vector,
 }
 _CLASSES = {
-    Family.LATENT_VAE: "AutoencoderLatentVAE",
-    Family.AUTOENCODER_KL: "AutoencoderKL",
-    Family.VECTOR: "AutoencoderVectorVAE",
+    Architecture.LATENT_VAE: "AutoencoderLatentVAE",
+    Architecture.AUTOENCODER_KL: "AutoencoderKL",
+    Architecture.VECTOR: "AutoencoderVectorVAE",
 }
 
 
@@ -173,13 +175,13 @@ def _described(plain: type[nn.Module], options: Mapping[str, Any]) -> dict[str, 
 
 
 def _present(module: nn.Module, *names: str) -> list[nn.Module]:
-    """Return the children of these names; an AutoencoderKL may do without the 1x1 convolutions around its latents."""
+    """Return the children of these names; an AutoencoderKL may lack the 1x1 convolutions around its latents."""
     return [child for name in names if (child := getattr(module, name, None)) is not None]
 
 
 @torch.no_grad()
 def _pin_logvar(network: Network) -> None:
-    """Make the posterior a point, as narrow as the class can say: the latents of a plain autoencoder."""
+    """Make the posterior as narrow as the class allows: the latents of a plain autoencoder."""
     pin = getattr(network.encoder, "pin_logvar", None)
     if pin is not None:
         pin()

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network's parameters and their gradients -> a step: AdamW for all, or Muon for the matrices among them.
+"""A network's parameters and their gradients -> a step, by AdamW for all or by Muon for matrices and AdamW for others.
 
 Muon (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon) makes every singular value of a matrix's step
-about 1, so that rare directions of the gradient are learned as fast as common ones; a convolution counts as the matrix
-(out, in * kh * kw). torch has a Muon too, for 2-D parameters only and in bfloat16, which most CPUs only emulate.
+about 1, so that rare directions of the gradient are learned as fast as common directions. A convolution counts as the
+matrix (out, in * kh * kw). torch's own Muon takes 2-D parameters only, in bfloat16, which most CPUs emulate.
 """
 
 import math
@@ -16,21 +16,21 @@ from torch import Tensor, nn
 from latentwire_train.config import OptimizerName, ScheduleConfig
 
 MIN_SIDE = 16
-"""Matrices with a shorter side stay with AdamW: the ends of a network, whose few rows differ in meaning."""
+"""AdamW takes matrices with a shorter side: the ends of a network, whose few rows differ in meaning."""
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 NEWTON_SCHULZ_STEPS = 5
 RMS_OF_ADAM = 0.2
-"""A step is scaled to the root mean square that AdamW's steps have, so that one learning rate fits both."""
+"""A step is scaled to the root mean square of AdamW's steps, so that one learning rate fits both."""
 
 
 class Muon(torch.optim.Optimizer):
     """Momentum, made orthogonal: step = -lr * 0.2 * sqrt(longer side) * U V^T of the momentum U S V^T.
 
     Args:
-        parameters: of two dimensions or more; the first is the output's.
-        lr: as AdamW's.
-        momentum: of the gradient's moving mean, with Nesterov's look ahead.
-        weight_decay: decoupled, as AdamW's.
+        parameters: parameters of two dimensions or more; the first dimension is the output's.
+        lr: learning rate, as AdamW's.
+        momentum: decay of the gradient's moving mean, with Nesterov's look ahead.
+        weight_decay: decoupled weight decay, as AdamW's.
 
     Source: the factor 0.2 is Liu et al., Muon is Scalable for LLM Training (arXiv 2502.16982), section 2.2.
     """
@@ -42,7 +42,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Make a step along the gradients; there is no closure."""
+        """Make a step along the gradients; `closure` is not called."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is None:
@@ -60,8 +60,8 @@ class Muon(torch.optim.Optimizer):
 def orthogonalized(matrix: Tensor) -> Tensor:
     """Map a matrix U S V^T, float (m,n), to about U V^T: singular values of 0.7 to 1.2, tiny ones below.
 
-    The Newton-Schulz iteration X <- (a + b XX^T + c (XX^T)^2) X, five times. All its factors are polynomials of the
-    first XX^T, so they are multiplied on the short side, and X itself once.
+    The Newton-Schulz iteration X <- (a + b XX^T + c (XX^T)^2) X runs five times. All factors are polynomials of the
+    first XX^T, so they are multiplied on the short side, and X itself is multiplied once.
     """
     a, b, c = NEWTON_SCHULZ
     x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
@@ -77,7 +77,7 @@ def orthogonalized(matrix: Tensor) -> Tensor:
 
 
 def build_optimizers(module: nn.Module, schedule: ScheduleConfig) -> list[torch.optim.Optimizer]:
-    """Map a network to its optimizers; biases and the like are never decayed."""
+    """Map a network to its optimizers; parameters of one dimension are never decayed."""
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for parameter in module.parameters():

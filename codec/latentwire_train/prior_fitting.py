@@ -45,11 +45,11 @@ Reals = npt.NDArray[np.float64]
 
 ROUNDS = 5
 LEAST_SCALE = 0.02
-"""In steps: what is expected more exactly than so weighs no more."""
+"""The smallest scale that weighs an error, in steps."""
 LAPLACE_COUNTS = 20.0
-"""So many symbols of a Laplace distribution are in each table from the start."""
+"""Number of symbols of a Laplace distribution that each table starts with."""
 NEIGHBOURING_LEVELS = 0.2
-"""Share of the symbols of the two tables of neighbouring scales that count for a table."""
+"""Share of the symbols of the two neighbouring scales that count for a table."""
 
 
 def fit_prior(latents: Sequence[Latents], multiples: Sequence[float]) -> Tables:
@@ -104,7 +104,7 @@ def _fit_scales(prior: Tables, samples: Sequence[tuple[Latents, Steps]]) -> None
 def _errors(
     prior: Tables, latents: Latents, steps: Steps
 ) -> Iterator[tuple[tuple[int, int], npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
-    """Yield of each channel and phase its row and kind, features of the scale (n, 9) and errors (n,), in steps."""
+    """Yield row and kind, features of the scale (n, 9) and errors (n,), in steps, for each channel and phase."""
     integers = round_to(latents, steps)
     prediction = SideInformation.fit(integers)
     flat = integers.reshape(len(integers), -1)
@@ -123,7 +123,7 @@ def _errors(
 
 
 def _non_negative(features: npt.NDArray[np.floating], targets: npt.NDArray[np.floating]) -> Reals:
-    """Least squares with weights of at least 0, by coordinate descent."""
+    """Solve least squares with weights of at least 0, by coordinate descent."""
     gram, right = (features.T @ each for each in (features, targets))
     scale = np.sqrt(np.diag(gram)) + 1e-9
     gram, right = gram / scale / scale[:, None] + 1e-6 * np.eye(len(scale)), right / scale

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models and photographs -> what the codec needs to know of their latents: the common prior, and a model's units."""
+"""Models and photographs -> the common prior of the codec, and a model's units."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,19 +17,19 @@ from latentwire_core.errors import CodecError
 from latentwire_train.prior_fitting import fit_prior
 
 MULTIPLES = (0.1, 0.2, 0.35, 0.6, 1.0, 2.0)
-"""Steps that the tables are fitted at, in standard deviations."""
+"""The steps for fitting the tables, in standard deviations."""
 NOISE = 0.25
-"""Width of the uniform noise that units are measured with, in standard deviations."""
+"""Width of the uniform noise for measuring units, in standard deviations."""
 
 
 def prior_for(models: Sequence[Autoencoder], paths: Sequence[Path]) -> Tables:
-    """Fit a prior to the latents of all models of all images; those that cannot be read are left out."""
+    """Fit a prior to the latents of all models of all images; unreadable images are left out."""
     latents = [model.encode(image).mode()[0].numpy() for model in models for image in _images(paths, model)]
     return fit_prior(latents, MULTIPLES)
 
 
 def units_of(model: Autoencoder, paths: Sequence[Path]) -> tuple[float, ...]:
-    """Measure the steps at which rounding errors in any channel cost as much in the decoded images.
+    """Measure the steps at which rounding errors of every channel cost the same in the decoded images.
 
     Noise is added to one channel after the other. The geometric mean of the units is that of the channels' standard
     deviations.

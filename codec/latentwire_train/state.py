@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything that a run needs to go on <-> one file, replaced whole.
+"""The state from which an interrupted run goes on <-> one file, replaced whole.
 
-The file is read with torch's restricted unpickler: tensors and plain values, no code.
+The file is read with torch's restricted unpickler, which makes tensors and plain values and runs no code.
 """
 
 import io
@@ -18,8 +18,8 @@ from latentwire_train.data.folder import DataError
 
 STATE, RUN = "state.pt", "run.json"
 LONGEST_VALUE = 40
-"""Characters of a value in a message."""
-# What may differ when a run goes on: it changes neither the samples nor what is computed from them.
+"""The most characters of a value in a message."""
+# These values may differ when a run goes on: they change neither the samples nor the weights.
 FREE = ("log_every", "evaluate_every", "save_every", "workers", "cache_mib")
 
 
@@ -27,7 +27,7 @@ def save_state(folder: Path, state: Mapping[str, Any]) -> None:
     """Write the state, whole or not at all.
 
     Raises:
-        OSError: it cannot be written; the one before is as it was.
+        OSError: the file cannot be written; the earlier file stays as it was.
     """
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
@@ -35,7 +35,7 @@ def save_state(folder: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
-    """Return what `save_state` wrote, on a device; None if there is nothing.
+    """Return the state that `save_state` wrote, on a device; None if there is no file.
 
     Raises:
         DataError: the file is damaged.
@@ -50,16 +50,17 @@ def load_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
 
 
 def describe_run(config: TrainingConfig, digest: str, ranks: int) -> dict[str, Any]:
-    """Return what decides a run's trajectory, and what is good to know, as plain values."""
+    """Return the values that decide a run's course, and torch's version, as plain values."""
     return {"config": config.as_dict(), "data_digest": digest, "processes": ranks, "torch": str(torch.__version__)}
 
 
 def open_run(folder: Path, description: Mapping[str, Any]) -> None:
-    """Make the folder of a run, or check that the one that is there is the same run's.
+    """Make the folder of a run, or check that an existing folder holds the same run.
 
     Raises:
-        DataError: it belongs to a run of another configuration, data or number of processes; what differs is named.
-        OSError: it cannot be written.
+        DataError: the folder holds a run of another configuration, data or number of processes, which the message
+            names, or other files.
+        OSError: the folder cannot be written.
     """
     path = folder / RUN
     new = json.loads(json.dumps(description))
@@ -81,7 +82,7 @@ def open_run(folder: Path, description: Mapping[str, Any]) -> None:
 
 
 def _differences(old: Any, new: Any, name: str = "") -> list[str]:
-    """Map two trees to the dotted names of what differs, `FREE` ones left out."""
+    """Map two trees to the dotted names of the values that differ, without those of `FREE`."""
     if isinstance(old, dict) and isinstance(new, dict):
         found: list[str] = []
         for key in old.keys() | new.keys():
@@ -92,6 +93,6 @@ def _differences(old: Any, new: Any, name: str = "") -> list[str]:
 
 
 def _short(value: Any) -> str:
-    """Write a value, a long one (the digest of all images, say) no further than it takes to tell it from another."""
+    """Return the text of a value, cut where it is long (the digest of all images, say)."""
     text = str(value)
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."

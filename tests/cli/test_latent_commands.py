@@ -312,7 +312,7 @@ def test_a_report_of_nothing_fails_with_the_reason(run: Run, vector: None) -> No
 def test_a_report_needs_the_extra_that_it_names(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "find_spec", lambda name: None)
     status, _, err = run("latents-report", "a.png", "-o", "r.png")
-    assert (status, err) == (2, "error: this needs the plots extra: pip install 'latentwire[plots]'\n")
+    assert (status, err) == (2, "error: this needs the lab extra: pip install 'latentwire[lab]'\n")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -458,7 +458,7 @@ def test_a_sweep_goes_from_minus_to_plus(run: Run, vector: None, faces: str) -> 
         (["Red=much"], "'Red=much' is not of the form"),
         (["Red=nan"], "'Red=nan' is not of the form"),
         (["=1"], "'=1' is not of the form"),
-        (["Smiling=1"], "Smiling is none of Red, Coin"),
+        (["Smiling=1"], "Smiling is not one of Red, Coin"),
         (["Red=1", "Red=2"], "Red is given twice"),
     ],
 )

@@ -17,9 +17,10 @@ from latentwire_codec.images.geometry import resize_to_cover
 from latentwire_codec.metrics.scores import psnr
 from latentwire_codec.networks.pipeline_vae import AutoencoderVectorVAE
 from latentwire_core.container import read_header
+from latentwire_core.draws import Draws
 from latentwire_server.app import background
 from latentwire_server.config import ModelSource, ServerConfig
-from latentwire_train.data.crops import Cover, Draws
+from latentwire_train.data.crops import Cover
 from tests.conftest import Pixels, Run
 
 SIDE, DIM = 32, 6

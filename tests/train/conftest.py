@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small pictures and small configurations for the tests of training."""
 
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from latentwire_train.config import TrainingConfig
 from latentwire_train.data.folder import Problem
 from latentwire_train.recipes import config_from
 from latentwire_train.record.observer import Plan, Result
-from tests.codec.conftest import build_kl, tiny_kl_folder  # noqa: F401 - fixtures
 
 TINY: dict[str, dict[str, Any]] = {
     "latent-vae": {"widths": [8, 16, 16], "encoder_depths": [1, 1], "decoder_depths": [1, 1, 1]},
@@ -50,6 +50,12 @@ def tiny() -> Callable[..., TrainingConfig]:
         return config_from({name: base[name] | dict(tables.get(name, {})) for name in base})
 
     return make
+
+
+@pytest.fixture
+def tiny_kl_folder(tiny_kl: Path, tmp_path: Path) -> Path:
+    """A folder with a tiny AutoencoderKL, to be changed."""
+    return shutil.copytree(tiny_kl, tmp_path / "kl")
 
 
 class Watcher:

@@ -10,17 +10,18 @@ import pytest
 from huggingface_hub import ModelCard
 
 from latentwire_train.config import (
+    Architecture,
+    AutoencoderKind,
     DataConfig,
-    Family,
-    Framing,
-    Kind,
+    FramingName,
     LossConfig,
+    LossWeights,
     ModelConfig,
     ScheduleConfig,
     TrainingConfig,
 )
-from latentwire_train.loss_weights import LossWeights
 from latentwire_train.record.card import CardFacts, model_card
+from latentwire_train.record.export import LatentMoments
 
 
 def facts(config: TrainingConfig | None = None, **changes: Any) -> CardFacts:
@@ -36,16 +37,14 @@ def facts(config: TrainingConfig | None = None, **changes: Any) -> CardFacts:
         data_digest="ab" * 32,
         parameters=7_083_480,
         latent_shape=(4, 16, 16),
-        scaling_factor=0.987654321,
-        latents_mean=(0.1, -0.2, 0.3, 0.0),
-        latents_std=(1.0, 0.9, 1.1, 0.5),
+        latents=LatentMoments((0.1, -0.2, 0.3, 0.0), (1.0, 0.9, 1.1, 0.5), 0.987654321),
         figures={"held_out/psnr": 26.954, "held_out/kl": 1512.3, "held_out/sharpness": 0.123456},
         versions={"torch": "2.13.0", "latentwire": "0.1.0"},
     )
     return replace(basic, **changes)
 
 
-def family(name: Family, **settings: Any) -> TrainingConfig:
+def family(name: Architecture, **settings: Any) -> TrainingConfig:
     return TrainingConfig(model=ModelConfig(family=name, **settings))
 
 
@@ -100,7 +99,7 @@ def test_the_card_gives_scaling_and_moments_of_each_channel() -> None:
 
 def test_a_long_vector_is_summed_up() -> None:
     numbers = tuple(index / 100 for index in range(64))
-    vector = facts(family(Family.VECTOR), latent_shape=(64, 1, 1), latents_mean=numbers, latents_std=numbers)
+    vector = facts(family(Architecture.VECTOR), latent_shape=(64, 1, 1), latents=LatentMoments(numbers, numbers, 1.0))
     card = model_card(vector)
     assert "| mean | 0.0000 | 0.6300 |" in card
     assert "a latent vector of 64 numbers" in card
@@ -113,10 +112,14 @@ def test_the_spatial_shape_is_that_of_a_training_image() -> None:
 
 @pytest.mark.parametrize(
     ("name", "library"),
-    [(Family.AUTOENCODER_KL, "diffusers"), (Family.LATENT_VAE, "latentwire"), (Family.VECTOR, "latentwire")],
+    [
+        (Architecture.AUTOENCODER_KL, "diffusers"),
+        (Architecture.LATENT_VAE, "latentwire"),
+        (Architecture.VECTOR, "latentwire"),
+    ],
 )
-def test_only_what_an_unmodified_diffusers_loads_is_called_diffusers(name: Family, library: str) -> None:
-    card = model_card(facts(family(name), latent_shape=(4, 1, 1) if name is Family.VECTOR else (4, 16, 16)))
+def test_only_what_an_unmodified_diffusers_loads_is_called_diffusers(name: Architecture, library: str) -> None:
+    card = model_card(facts(family(name), latent_shape=(4, 1, 1) if name is Architecture.VECTOR else (4, 16, 16)))
     assert head(card)["library_name"] == library
     assert ("AutoencoderKL.from_pretrained" in card) == (library == "diffusers")
     assert "latentwire serve --model PATH" in card
@@ -132,7 +135,7 @@ def test_the_limits_are_those_of_the_kind_and_the_loss() -> None:
     spatial = model_card(facts())
     assert "decoding N(0, I) gives texture" in spatial
     assert "texture comes out soft" in spatial
-    plain = model_card(facts(family(Family.LATENT_VAE, kind=Kind.AE)))
+    plain = model_card(facts(family(Architecture.LATENT_VAE, kind=AutoencoderKind.AE)))
     assert "A plain autoencoder" in plain
     assert table(plain)["loss"] == "1 l1"
     assert "decoding N(0, I) gives texture" not in plain
@@ -141,7 +144,9 @@ def test_the_limits_are_those_of_the_kind_and_the_loss() -> None:
 
 
 def test_whole_images_are_not_called_crops() -> None:
-    card = model_card(facts(TrainingConfig(data=DataConfig(framing=Framing.COVER, size=64)), latent_shape=(4, 8, 8)))
+    card = model_card(
+        facts(TrainingConfig(data=DataConfig(framing=FramingName.COVER, size=64)), latent_shape=(4, 8, 8))
+    )
     assert table(card)["samples"].startswith("whole images, scaled and cut to 64x64 px")
     assert "scaled and cut to 64x64 px" in card.partition("## Measured")[2]
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from latentwire_train.config import Family, ModelConfig
+from latentwire_train.config import Architecture, ModelConfig
 from latentwire_train.networks import build_network
 from latentwire_train.record.export import measure_latents, save_network
 
@@ -40,7 +40,7 @@ def test_nothing_to_measure_is_refused() -> None:
 
 def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
     options = {"widths": [8, 16, 16], "encoder_depths": [1, 1], "decoder_depths": [1, 1, 1]}
-    network = build_network(ModelConfig(Family.LATENT_VAE, options=options), 32)
+    network = build_network(ModelConfig(Architecture.LATENT_VAE, options=options), 32)
     weights = network.module.state_dict()
     for factor in (0.5, 0.25):
         save_network(tmp_path / "best", network, weights, {"scaling_factor": factor}, "# card")

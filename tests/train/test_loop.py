@@ -15,12 +15,15 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from latentwire_codec.load import load_autoencoder
 from latentwire_core.errors import NonFiniteError
 from latentwire_train.config import ConfigError, TrainingConfig
 from latentwire_train.data.folder import DataError
-from latentwire_train.loop import train
+from latentwire_train.data.source import open_data
+from latentwire_train.devices import Devices
+from latentwire_train.loop import Training, train
 from latentwire_train.record.log import read_log
 from tests.train.conftest import Watcher
 
@@ -59,6 +62,9 @@ def test_a_run_of_each_family_leaves_a_model_that_loads(
     assert ("samples-0000004.png" in pictures) == (family == "vector")
     assert [step for step, _ in watcher.steps] == [2, 4]
     assert {"train/l1", "train/kl", "train/psnr", "train/total", "learning_rate"} <= watcher.steps[0][1].keys()
+    shown = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload().Images("reconstructions")
+    with Image.open(tmp_path / "run" / "pictures" / "reconstructions-0000004.png") as image:
+        assert [(event.step, event.width, event.height) for event in shown] == [(4, *image.size)]
     logged = [row for row in read_log(tmp_path / "run" / "log.csv") if "held_out/psnr" in row.figures]
     assert logged[-1].figures["held_out/psnr"] == pytest.approx(watcher.evaluations[-1][1]["held_out/psnr"])
     assert result.best == watcher.evaluations[-1][1]
@@ -247,3 +253,12 @@ def test_two_processes_take_the_steps_that_one_takes(tiny: Tiny, photos: Path, t
     expected, found = (load_file(tmp_path / name / "last" / WEIGHTS) for name in ("alone", "together"))
     for name in expected:
         torch.testing.assert_close(found[name], expected[name], atol=1e-4, rtol=1e-3)
+
+
+def test_processes_that_cannot_share_a_batch_are_refused(
+    tiny: Tiny, photos: Path, tmp_path: Path, watcher: Watcher
+) -> None:
+    config, devices = tiny(), Devices("cpu")
+    devices.ranks = 3
+    with pytest.raises(ConfigError, match=r"schedule\.batch_size is 2; 3 processes must share it"):
+        Training(config, open_data(photos, config.data), tmp_path, watcher, devices)

@@ -17,28 +17,26 @@ from torch.distributions import Normal
 from torch.distributions import kl_divergence as torch_kl
 
 from latentwire_core.errors import CheckpointError, TensorError
+from latentwire_train.config import ConfigError, LossWeights
 from latentwire_train.loss.discriminator import (
     PatchDiscriminator,
     feature_matching,
     hinge_discriminator_loss,
     hinge_generator_loss,
 )
-from latentwire_train.loss.losses import (
+from latentwire_train.loss.images import (
     ReconstructionLoss,
-    RunningMoments,
     charbonnier,
     haar_bands,
     haar_wavelet,
-    kl_divergence,
     l1,
     laplacian_bands,
     laplacian_pyramid,
     mse,
-    quantization_noise,
-    reparameterize,
 )
+from latentwire_train.loss.latents import RunningMoments, kl_divergence, quantization_noise, reparameterize
 from latentwire_train.loss.lpips import lpips_from
-from latentwire_train.loss_weights import LossWeights
+from latentwire_train.recipes import config_from
 
 Term = Callable[[Tensor, Tensor], Tensor]
 TERMS: dict[str, Term] = ReconstructionLoss.TERMS
@@ -557,16 +555,16 @@ def test_all_terms_can_be_on_and_leave_nothing_in_a_checkpoint() -> None:
 
 @pytest.mark.parametrize("weights", [{}, {"kl": 1.0, "adversarial": 1.0}])
 def test_a_loss_without_reconstruction_is_refused(weights: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"every reconstruction term is off; give one of l1, mse, .*lpips a weight"):
+    with pytest.raises(ConfigError, match=r"every reconstruction term is off; give one of l1, mse, .*lpips a weight"):
         ReconstructionLoss(LossWeights(**weights))
 
 
 def test_a_weight_for_lpips_needs_lpips() -> None:
-    with pytest.raises(ValueError, match=r"the weight of lpips is 0\.5; load it with lpips_from"):
+    with pytest.raises(ConfigError, match=r"loss\.weights\.lpips is 0\.5; load it with lpips_from"):
         ReconstructionLoss(LossWeights(l1=1.0, lpips=0.5))
 
 
 @pytest.mark.parametrize("weight", [-1.0, math.nan, math.inf])
 def test_impossible_weights_are_refused(weight: float) -> None:
-    with pytest.raises(ValueError, match=r"the weight of kl is .*; it must be finite and >= 0"):
-        LossWeights(kl=weight)
+    with pytest.raises(ConfigError, match=r"loss\.weights\.kl is .*; it must be (a finite|greater than)"):
+        config_from({"loss": {"weights": {"kl": weight}}})

@@ -1,15 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Grids of images: every pixel is there, in its place, at a size at which one sees something."""
 
-from pathlib import Path
-
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from torch import Tensor
 
 from latentwire_core.errors import TensorError
@@ -30,23 +27,16 @@ def images(count: int, height: int, width: int) -> Tensor:
     return torch.randint(256, (count, 3, height, width), dtype=torch.uint8, generator=generator)
 
 
-def read(path: Path) -> npt.NDArray[np.uint8]:
-    with Image.open(path) as image:
-        assert (image.format, image.mode) == ("PNG", "RGB")
-        return np.asarray(image)
-
-
 def hwc(image: Tensor) -> npt.NDArray[np.uint8]:
     pixels: npt.NDArray[np.uint8] = image.permute(1, 2, 0).numpy()
     return pixels
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(count=st.integers(1, 19), height=st.integers(MIN_SIDE, 140), width=st.integers(MIN_SIDE, 140))
-def test_every_sample_is_in_its_place_pixel_by_pixel(count: int, height: int, width: int, tmp_path: Path) -> None:
+def test_every_sample_is_in_its_place_pixel_by_pixel(count: int, height: int, width: int) -> None:
     given = images(count, height, width)
-    sample_grid(given, tmp_path / "grid.png")
-    picture = read(tmp_path / "grid.png")
+    picture = sample_grid(given)
     covered = np.zeros(picture.shape[:2], bool)
     for index, image in enumerate(given):
         row, column = divmod(index, COLUMNS)
@@ -57,10 +47,9 @@ def test_every_sample_is_in_its_place_pixel_by_pixel(count: int, height: int, wi
     assert (picture[~covered] == PAPER).all()
 
 
-def test_each_reconstruction_is_right_below_its_original(tmp_path: Path) -> None:
+def test_each_reconstruction_is_right_below_its_original() -> None:
     originals, reconstructions = images(10, 100, 120), images(11, 100, 120)[:10]
-    reconstruction_grid(originals, reconstructions, tmp_path / "grid.png")
-    picture = read(tmp_path / "grid.png")
+    picture = reconstruction_grid(originals, reconstructions)
     pair = picture[MARGIN : MARGIN + 200 + MARGIN // 3, MARGIN + 120 + MARGIN :][:, :120]
     np.testing.assert_array_equal(pair[:100], hwc(originals[1]))
     np.testing.assert_array_equal(pair[-100:], hwc(reconstructions[1]))
@@ -70,31 +59,26 @@ def test_each_reconstruction_is_right_below_its_original(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("side", "factor"), [(8, 12), (28, 4), (32, 3), (64, 2), (95, 2), (96, 1), (256, 1)])
-def test_small_images_are_enlarged_each_pixel_to_a_square(side: int, factor: int, tmp_path: Path) -> None:
+def test_small_images_are_enlarged_each_pixel_to_a_square(side: int, factor: int) -> None:
     image = images(1, side, side)
-    sample_grid(image, tmp_path / "grid.png")
-    tile = read(tmp_path / "grid.png")[MARGIN:-MARGIN, MARGIN:-MARGIN]
+    tile = sample_grid(image)[MARGIN:-MARGIN, MARGIN:-MARGIN]
     np.testing.assert_array_equal(tile, hwc(image[0]).repeat(factor, 0).repeat(factor, 1))
 
 
-def test_large_images_are_scaled_down_and_keep_their_shape(tmp_path: Path) -> None:
-    sample_grid(torch.full((1, 3, 600, 1200), 77, dtype=torch.uint8), tmp_path / "grid.png")
-    picture = read(tmp_path / "grid.png")
+def test_large_images_are_scaled_down_and_keep_their_shape() -> None:
+    picture = sample_grid(torch.full((1, 3, 600, 1200), 77, dtype=torch.uint8))
     assert picture.shape == (MAX_SIDE // 2 + 2 * MARGIN, MAX_SIDE + 2 * MARGIN, 3)
     assert (picture[MARGIN:-MARGIN, MARGIN:-MARGIN] == 77).all()
 
 
 @pytest.mark.parametrize("side", [256, 300, 512])
-def test_a_picture_is_no_wider_than_a_screen_shows(side: int, tmp_path: Path) -> None:
-    sample_grid(images(9, side, side), tmp_path / "grid.png")
-    assert read(tmp_path / "grid.png").shape[1] <= MAX_WIDTH
+def test_a_picture_is_no_wider_than_a_screen_shows(side: int) -> None:
+    assert sample_grid(images(9, side, side)).shape[1] <= MAX_WIDTH
 
 
-def test_what_is_no_set_of_pictures_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "grid.png"
+def test_what_is_no_set_of_pictures_is_refused() -> None:
     for wrong in (images(1, 8, 8).float(), images(1, 8, 8)[0], images(1, 8, 8)[:, :1], images(1, 8, 8)[:0]):
         with pytest.raises(TensorError, match=r"a picture needs uint8 \(B,3,H,W\), B >= 1"):
-            sample_grid(wrong, path)
+            sample_grid(wrong)
     with pytest.raises(TensorError, match="both must be equal"):
-        reconstruction_grid(images(2, 8, 8), images(1, 8, 8), path)
-    assert not path.exists()
+        reconstruction_grid(images(2, 8, 8), images(1, 8, 8))

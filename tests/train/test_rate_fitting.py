@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a channel's errors cost decides its unit; images that cannot be read are left out."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from PIL import Image
 
 from latentwire_codec.load import load_autoencoder
@@ -31,12 +31,12 @@ def model(tiny_kl_folder: Path) -> Autoencoder:
 
 
 def test_a_channel_whose_errors_cost_more_has_a_smaller_unit(
-    build_kl: Callable[..., Any], model: Autoencoder, paths: list[Path], tmp_path: Path
+    tiny_kl_folder: Path, model: Autoencoder, paths: list[Path], tmp_path: Path
 ) -> None:
     before = units_of(model, paths)
     assert len(before) == 4
     assert all(unit > 0 for unit in before)
-    louder = build_kl()
+    louder: Any = AutoencoderKL.from_pretrained(tiny_kl_folder)
     with torch.no_grad():
         louder.post_quant_conv.weight[:, 2] *= 10
     louder.save_pretrained(tmp_path / "louder")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of what becomes of a folder of images."""
 
+import dataclasses
 import struct
 from pathlib import Path
 
@@ -8,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from latentwire_train.config import DataConfig, Framing, Layout
+from latentwire_train.config import DataConfig, FramingName, LayoutName
 from latentwire_train.data.folder import DataError
 from latentwire_train.data.source import TrainingData, open_data
 
-WHOLE = DataConfig(framing=Framing.COVER, size=32, held_out_share=0.25)
+WHOLE = DataConfig(framing=FramingName.COVER, size=32, held_out_share=0.25)
 
 
 def names(data: TrainingData) -> tuple[set[str], set[str]]:
@@ -32,7 +33,7 @@ def test_a_folder_is_split_by_the_hashes_of_its_names(photos: Path) -> None:
 def test_images_smaller_than_a_crop_are_named(photos: Path) -> None:
     with pytest.raises(DataError, match=r"has no usable image \(12 problems"):
         open_data(photos, DataConfig(size=64))
-    assert len(open_data(photos, DataConfig(size=64, framing=Framing.COVER)).problems) == 0
+    assert len(open_data(photos, DataConfig(size=64, framing=FramingName.COVER)).problems) == 0
 
 
 def test_the_digest_is_of_the_contents(photos: Path, tmp_path: Path) -> None:
@@ -84,5 +85,5 @@ def test_a_layout_that_is_named_is_not_looked_for(tmp_path: Path) -> None:
     (root / "list_attr_celeba.txt").unlink()
     with pytest.raises(DataError, match="list_attr_celeba"):
         open_data(root, WHOLE)
-    data = open_data(root, DataConfig(layout=Layout.FOLDER, framing=Framing.COVER, size=32, held_out_share=0.25))
+    data = open_data(root, dataclasses.replace(WHOLE, layout=LayoutName.FOLDER))
     assert len(data.train) + len(data.held_out) == 8

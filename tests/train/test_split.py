@@ -6,7 +6,7 @@ import hashlib
 import pytest
 
 from latentwire_train.data.folder import DataError
-from latentwire_train.data.split import split_by_folder, split_by_hash
+from latentwire_train.data.split import split_by_hash
 
 NAMES = [f"folder/{k:04}.png" for k in range(2000)]
 
@@ -35,10 +35,6 @@ def test_every_file_stays_on_its_side_when_files_are_added_or_removed() -> None:
     assert held(NAMES[::2]) == held(NAMES) & set(NAMES[::2])
 
 
-def test_a_salt_gives_another_split() -> None:
-    assert split_by_hash(NAMES, 0.1)[1] != split_by_hash(NAMES, 0.1, salt="2")[1]
-
-
 def test_a_small_set_holds_out_one_at_least() -> None:
     train, held_out = split_by_hash(NAMES[:3], 1e-9)
     assert (len(train), len(held_out)) == (2, 1)
@@ -52,13 +48,3 @@ def test_a_split_that_leaves_nothing_is_refused() -> None:
     for share in (0.0, 1.0, -1.0, float("nan")):
         with pytest.raises(ValueError, match="must lie between 0 and 1"):
             split_by_hash(NAMES, share)
-
-
-def test_given_folders_are_held_out_with_all_below_them() -> None:
-    names = ["a/1.png", "a/b/2.png", "ab/3.png", "c/4.png"]
-    assert split_by_folder(names, ["a"]) == ([2, 3], [0, 1])
-    assert split_by_folder(names, ["a/b", "c"]) == ([0, 2], [1, 3])
-    with pytest.raises(DataError, match="no image lies in the folder 'x'"):
-        split_by_folder(names, ["a", "x"])
-    with pytest.raises(DataError, match="all 4 images lie in the folders"):
-        split_by_folder(names, ["a", "ab", "c"])

@@ -14,7 +14,6 @@ from PIL import Image
 from latentwire_train.data.cache import ImageCache
 from latentwire_train.data.crops import Cover, RandomCrop
 from latentwire_train.data.folder import DataError, ImageFolder, Problem, Subset, scan_folder
-from latentwire_train.data.loading import to_tensor
 from latentwire_train.data.stream import SampleStream, permutation
 
 # Three workers on a small machine, and forks beside the threads of other tests, are meant.
@@ -58,7 +57,6 @@ def test_every_image_comes_once_in_each_epoch_in_a_new_order(folder: ImageFolder
     assert len({tuple(epoch) for epoch in epochs}) == 4
     reds = [int(stream.sample(n)[0, 4, 4]) // 20 for n in range(COUNT)]
     assert reds == epochs[0]
-    assert stream.epoch_size == COUNT
 
 
 def test_the_permutation_is_fair() -> None:
@@ -81,9 +79,14 @@ def test_a_run_that_goes_on_sees_what_an_uninterrupted_one_sees(folder: ImageFol
 
 
 @pytest.mark.own_process
-def test_workers_that_are_started_afresh_make_the_same_samples(folder: ImageFolder) -> None:
+def test_workers_that_are_started_afresh_make_the_same_samples(
+    folder: ImageFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # torch's loader asks this module for its processes.
+    for name in ("Process", "Queue", "Event"):
+        monkeypatch.setattr(torch.multiprocessing, name, getattr(multiprocessing.get_context("spawn"), name))
     stream = SampleStream(ImageCache(folder, 4000), RandomCrop(16), seed=5)
-    here, there = (next(stream.batches(4, start=9, workers=k, start_method="spawn")) for k in (0, 1))
+    here, there = (next(stream.batches(4, start=9, workers=k)) for k in (0, 1))
     assert torch.equal(here.pixels, there.pixels)
 
 
@@ -183,15 +186,6 @@ def test_without_a_listener_damage_is_logged(folder: ImageFolder, caplog: pytest
     assert [record.getMessage()[:15] for record in caplog.records] == ["skipped 04.png:"]
 
 
-def test_grey_is_the_luma_that_pillow_computes(folder: ImageFolder) -> None:
-    pixels = folder.read(3)
-    expected = np.asarray(Image.fromarray(pixels).convert("L"))
-    np.testing.assert_array_equal(to_tensor(pixels, 1)[0].numpy(), expected)
-    assert SampleStream(folder, RandomCrop(16), seed=5, channels=1).sample(0).shape == (1, 16, 16)
-    grey = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
-    np.testing.assert_array_equal(to_tensor(grey, 1)[0].numpy(), grey[:, :, 0])
-
-
 def test_numbers_out_of_range_are_refused(folder: ImageFolder) -> None:
     stream = SampleStream(folder, Cover(8), seed=5)
     with pytest.raises(ValueError, match="sample number is -1"):
@@ -200,11 +194,9 @@ def test_numbers_out_of_range_are_refused(folder: ImageFolder) -> None:
         stream.batches(0)
     with pytest.raises(ValueError, match="rank 2 of 2"):
         stream.batches(1, rank=2, ranks=2)
-    with pytest.raises(ValueError, match="workers is -1"):
+    with pytest.raises(ValueError, match="workers -1"):
         stream.batches(1, workers=-1)
     with pytest.raises(ValueError, match="seed is -5"):
         SampleStream(folder, Cover(8), seed=-5)
-    with pytest.raises(ValueError, match="channels is 2"):
-        SampleStream(folder, Cover(8), seed=5, channels=2)
     with pytest.raises(ValueError, match="max_bad_share is 2"):
         SampleStream(folder, Cover(8), seed=5, max_bad_share=2)

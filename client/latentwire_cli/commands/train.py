@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`latentwire train`: a folder of images -> a folder with a trained VAE.
 
-The options are names for a few keys of the recipe; `--set` reaches every one.
+The options stand for a few keys of the recipe; `--set` reaches every key.
 """
 
 import json
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 DEFAULT_RECIPE = "latent-vae"
 INTERRUPTED = 130
-RECIPE, BUDGET, MACHINE = "What is trained", "How long and how", "Where"
+RECIPE, BUDGET, MACHINE = "The network", "The budget", "The machine"
 
 
 def _list_recipes(wanted: bool) -> None:
@@ -45,13 +45,13 @@ def train(
         Path,
         typer.Argument(
             metavar="DATA",
-            help="A folder of images, nested to any depth; one in CelebA's layout; IDX files, as of MNIST; or a pack.",
+            help="A folder of images, nested to any depth, or one in CelebA's layout or with IDX files, as of MNIST.",
             show_default=False,
         ),
     ],
     output: Annotated[
         Path,
-        option("--output", "-o", text="The folder of the run, a new one or an interrupted one's.", metavar="RUN"),
+        option("--output", "-o", text="The folder of the run, new or interrupted.", metavar="RUN"),
     ],
     recipe: Annotated[
         str,
@@ -75,13 +75,13 @@ def train(
     init: Annotated[
         str | None,
         option(
-            text="Weights to start from: what `serve --model` takes.", panel=RECIPE,
+            text="Weights to start from: any source that `serve --model` takes.", panel=RECIPE,
             metavar="SOURCE",
         ),
     ] = None,
     size: Annotated[
         int | None,
-        option(text="Side of what the network sees, pixels.", panel=RECIPE, metavar="PX"),
+        option(text="Side of a training sample, pixels.", panel=RECIPE, metavar="PX"),
     ] = None,
     steps: Annotated[
         int | None, option(text="The budget in steps.", panel=BUDGET, metavar="N")
@@ -91,20 +91,20 @@ def train(
         option(text="The budget in minutes instead.", panel=BUDGET, metavar="M"),
     ] = None,
     batch: Annotated[
-        int | None, option(text="Samples of a step.", panel=BUDGET, metavar="N")
+        int | None, option(text="Number of samples of a step.", panel=BUDGET, metavar="N")
     ] = None,
     learning_rate: Annotated[
-        float | None, option(text="At its highest.", panel=BUDGET, metavar="X")
+        float | None, option(text="The highest learning rate.", panel=BUDGET, metavar="X")
     ] = None,
     seed: Annotated[
         int | None,
-        option(text="Of weights, samples and noise.", panel=BUDGET, metavar="N"),
+        option(text="Seed of weights, samples and noise.", panel=BUDGET, metavar="N"),
     ] = None,
     settings: Annotated[
         list[str] | None,
         option(
             "--set",
-            text="Any key of a recipe, such as `schedule.ema_decay=0.999`; repeatable, and the last word.",
+            text="Any key of a recipe, such as `schedule.ema_decay=0.999`; repeatable; goes over other options.",
             panel=BUDGET,
             metavar="SECTION.KEY=VALUE",
         ),
@@ -115,9 +115,9 @@ def train(
                metavar="NAME"),
     ] = None,
 ) -> None:  # fmt: skip
-    """Train a VAE on images: what is not given is as in the recipe.
+    """Train a VAE on images; the recipe has the values of the options that are not given.
 
-    RUN/best is what measured best on held-out images, RUN/last the latest.
+    RUN/best holds the weights that measured best on held-out images, RUN/last the latest weights.
     The same command again goes on where it was stopped.
     On several GPUs: accelerate launch --no_python latentwire train ...
     """
@@ -160,7 +160,7 @@ def train(
 
 
 def _sum_up(result: "Result") -> None:
-    """Say what came of it, and what can be done with it."""
+    """Print the result, and how to use it."""
     if result.stopped:
         print(f"stopped at step {result.steps:,}; the same command goes on from there", file=sys.stderr)
         return

@@ -12,6 +12,7 @@ import typer
 from latentwire_cli import target
 from latentwire_cli.coding import encoded, encoded_one
 from latentwire_cli.files import Json, Overwrite, check_new
+from latentwire_cli.local import require
 from latentwire_cli.report import (
     Batch,
     make_table,
@@ -30,7 +31,7 @@ from latentwire_lab.attributes import Attributes, AttributeVector, Method
 from latentwire_lab.fitting import Mask, fit_attributes, unusable
 
 if TYPE_CHECKING:
-    from latentwire_train.data.labels import LabelledFolder
+    from latentwire_train.data.celeba import LabelledFolder
 
 SHOWN_PROBLEMS = 3
 
@@ -86,14 +87,16 @@ def fit(
     """Fit a vector to each attribute, and measure it on images that it was not fitted to.
 
     Added once to the latents of an image, a vector leads from the average image without the attribute to the average
-    one with it. Where the 95 % interval of its balanced accuracy holds 50 %, it is no better than chance.
-    All images are given the size of the first. What cannot be encoded or fitted is reported, and the rest is done.
+    image with it. Where the 95 % interval of its balanced accuracy holds 50 %, it is no better than chance.
+    All images get the size of the first. An image that cannot be encoded, or an attribute that cannot be fitted, is
+    reported, and the others are used.
     """
     if held_out is not None and not 0 < held_out < 1:
         raise typer.BadParameter(f"{held_out} is not between 0 and 1", param_hint="--held-out")
+    require("lab")
     check_new(output, ".safetensors", overwrite)
     labelled = _labelled(folder)
-    # Not every so many: that could fall in step with the order of the folder, or of its partition.
+    # A fixed stride could fall in step with the order of the folder or of its partition.
     chosen = np.sort(np.random.default_rng(0).permutation(len(labelled))[:limit])
     away = _held_out(labelled, chosen, held_out)
     paths = [labelled.images.root / labelled.name(index) for index in chosen]
@@ -124,10 +127,11 @@ def fit(
 
 @app.command()
 def show(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `fit` wrote.", show_default=False)],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file that `fit` wrote.", show_default=False)],
     as_json: Json = False,
 ) -> None:
-    """Show which attributes a file has, and how they did on held-out images."""
+    """Show which attributes a file has, and how well they are recognised in held-out images."""
+    require("lab")
     attributes = Attributes.load(file)
     if as_json:
         print_json(_as_json(attributes))
@@ -136,9 +140,9 @@ def show(
 
 
 def _labelled(folder: Path) -> "LabelledFolder":
-    """Map the folder to its images with labels; say on standard error what is left out."""
+    """Map the folder to its images with labels; name on standard error the files that are left out."""
+    from latentwire_train.data.celeba import scan_celeba
     from latentwire_train.data.folder import describe
-    from latentwire_train.data.labels import scan_celeba
 
     with working("reading the folder"):
         labelled = scan_celeba(folder)
@@ -148,7 +152,7 @@ def _labelled(folder: Path) -> "LabelledFolder":
 
 
 def _held_out(labelled: "LabelledFolder", chosen: Any, share: float | None) -> Mask:
-    """Return which of the chosen images are measured on."""
+    """Return whether each chosen image is measured on."""
     from latentwire_train.data.split import split_by_hash
 
     if share is None and labelled.partition is not None:
@@ -158,7 +162,7 @@ def _held_out(labelled: "LabelledFolder", chosen: Any, share: float | None) -> M
 
 
 def _encoded(client: Client, paths: Sequence[Path], batch: Batch) -> tuple[list[int], Latents]:
-    """Map images to the places of those that could be encoded, and their latents, all of one size."""
+    """Map images to the places of the images that could be encoded, and their latents, all of one size."""
     size = _first_size(client, paths)
     items = list(encoded(client, paths, batch, kind="mode", dtype="float32", size=size))
     if not items:
@@ -172,7 +176,7 @@ def _first_size(client: Client, paths: Sequence[Path]) -> tuple[int, int] | None
         try:
             return encoded_one(client, path).image_size
         except (OSError, ValueError):
-            continue  # it is reported when its turn comes
+            continue  # `encoded` reports it later
     return None
 
 

@@ -15,16 +15,16 @@ def draw_faces(
     folder: Annotated[
         Path, typer.Argument(metavar="DIR", help="The folder to write to; made if need be.", show_default=False)
     ],
-    count: Annotated[int, option(text="Of faces, 1..999999.", default="5000", metavar="N", min=1, max=999_999)] = 5000,
+    count: Annotated[int, option(text="How many faces.", default="5000", metavar="N", min=1, max=999_999)] = 5000,
     size: Annotated[
-        int, option(text="Of each side in pixels, 32..512.", default="64", metavar="N", min=32, max=512)
+        int, option(text="Side of a picture in pixels, 32..512.", default="64", metavar="N", min=32, max=512)
     ] = 64,
-    seed: Annotated[int, option(text="Of the faces, 0..2^64-1.", default="0", metavar="N", min=0, max=2**64 - 1)] = 0,
-    image_format: Annotated[Literal["png", "jpg"], typer.Option("--format", help="Of the pictures.")] = "png",
+    seed: Annotated[int, option(text="Seed, 0..2^64-1.", default="0", metavar="N", min=0, max=2**64 - 1)] = 0,
+    image_format: Annotated[Literal["png", "jpg"], typer.Option("--format", help="Format of the pictures.")] = "png",
 ) -> None:
     """Draw faces with known attributes, to train and to check with: no photograph of a person is needed.
 
-    Run again with the same options it goes on where it stopped; a larger count adds faces.
+    The same command again goes on where it was stopped; a larger count adds faces.
     """
     from latentwire_core.formats import ImageFormat
     from latentwire_lab.faces import NAMES, write_folder

@@ -13,6 +13,7 @@ import typer
 from latentwire_cli import target
 from latentwire_cli.coding import as_seen, decoded, encoded_one
 from latentwire_cli.files import Json, Overwrite, Picture, check_new
+from latentwire_cli.local import require
 from latentwire_cli.picture import enlarged, sheet, shrunk, to_gif, to_png
 from latentwire_cli.report import print_json, print_line
 from latentwire_cli.words import NO_VALUE, option
@@ -21,14 +22,13 @@ from latentwire_core.latents import Latents
 from latentwire_lab.attributes import Attributes
 from latentwire_lab.paths import check_same_space
 
-# Of a sweep: frames from end to end, and every how many of them stands in the row.
-FRAMES, STRIDE = 25, 3
-SWEPT_SIDE = 256
+FRAMES, STRIDE, SWEPT_SIDE = 25, 3, 256
+"""A sweep has so many frames; one in `STRIDE` is in the row; frames are at most so wide, pixels."""
 
 
 def edit(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The image to edit.", show_default=False)],
-    vectors: Annotated[Path, option("--attributes", text="What `attributes fit` wrote.", metavar="FILE")],
+    vectors: Annotated[Path, option("--attributes", text="The file that `attributes fit` wrote.", metavar="FILE")],
     attribute: Annotated[
         list[str],
         option(
@@ -56,8 +56,9 @@ def edit(
 ) -> None:
     """Add attribute vectors to the latents of an image, and decode them: original | decoded unchanged | edited.
 
-    The image is given the size of those that the vectors were fitted to.
+    The image gets the size of the images that the vectors were fitted to.
     """
+    require("lab")
     attributes = Attributes.load(vectors)
     strengths = _strengths(attribute, attributes)
     check_new(output, ".png", overwrite)
@@ -100,7 +101,7 @@ def _strengths(options: Sequence[str], attributes: Attributes) -> Mapping[str, f
                 f"{text!r} is not of the form NAME=STRENGTH, such as Smiling=+1.5", param_hint="--attribute"
             )
         if name not in attributes.vectors or name in strengths:
-            wrong = "is given twice" if name in strengths else f"is none of {', '.join(attributes.vectors)}"
+            wrong = "is given twice" if name in strengths else f"is not one of {', '.join(attributes.vectors)}"
             raise typer.BadParameter(f"{name} {wrong}", param_hint="--attribute")
         strengths[name] = strength
     return strengths
@@ -109,7 +110,7 @@ def _strengths(options: Sequence[str], attributes: Attributes) -> Mapping[str, f
 def _edited(
     attributes: Attributes, latents: Latents, strengths: Mapping[str, float], parts: Sequence[float]
 ) -> Latents:
-    """Map the latents of one image to those of it with each part of the strengths."""
+    """Map the latents of one image to its latents with each part of the strengths added."""
     edits = [
         attributes.edit(latents, {name: part * strength for name, strength in strengths.items()}) for part in parts
     ]
@@ -117,7 +118,7 @@ def _edited(
 
 
 def _described(attributes: Attributes, strengths: Mapping[str, float]) -> str:
-    """Name the edits, and say of those that mean nothing that they do."""
+    """Name the edits, and say which are no better than chance."""
     words = []
     for name, strength in strengths.items():
         held_out = attributes.vectors[name].held_out

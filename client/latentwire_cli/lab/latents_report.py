@@ -44,9 +44,9 @@ def latents_report(
     For each dimension: mean, standard deviation, histogram and Kolmogorov-Smirnov distance of samples of the
     posteriors, KL divergence, and whether it is active (the posterior mean varies by more than 0.01 over the images);
     and their correlations. In spatial latents a dimension is a channel, its positions pooled.
-    An image that cannot be encoded is reported, and the others are used all the same.
+    An image that cannot be encoded is reported, and the others are used.
     """
-    require("plots")
+    require("lab")
     if not 0 <= seed <= MAX_SEED:
         raise typer.BadParameter(f"{seed} is not in 0..2^64-1", param_hint="--seed")
     check_new(output, ".png", overwrite)
@@ -62,7 +62,7 @@ def latents_report(
         except ValueError:
             if not batch.failures:
                 raise
-            batch.end()  # of too few images: those that failed are the reason
+            batch.end()  # the failures are the reason for too few images
     lines = [part for line in _lines(statistics, source) for part in textwrap.wrap(line, PAGE_LETTERS)]
     write_whole(output, report_page(statistics, f"{source.name}: the latents of {statistics.images} images", lines))
     if as_json:

@@ -20,10 +20,10 @@ from latentwire_core.latents import Latents
 from latentwire_lab.paths import along_line, along_sphere
 
 MAX_STEPS = 64
-# Fewer frames from end to end would be seen as single ones.
+# With fewer frames from end to end, one would see single frames.
 SMOOTH_STEPS = 25
 SHOWN_SIDE = 256
-# Frames of photographs compress to half their pixels' bytes only: larger ones make an animation of many megabytes.
+# Frames of photographs compress to half of their pixels' bytes only: larger frames make many megabytes.
 MOVING_SIDE = 192
 
 
@@ -53,14 +53,14 @@ def morph(
     tls_ca: target.TlsCa = None,
     timeout: target.TimeoutS = None,
 ) -> None:
-    """Decode what lies between two images in latent space.
+    """Decode the path between two images in latent space.
 
     FILE.png has a row along the straight line and a row along the sphere about the origin, near which the samples of
-    N(0, I) lie; beside it FILE.gif goes there and back along both.
+    N(0, I) lie. FILE.gif beside it moves along both and back.
     """
     animation = check_new(output, ".png", overwrite).with_suffix(".gif")
     check_new(animation, ".gif", overwrite)
-    # The images of the row are among the frames.
+    # One frame in `stride` is an image of the row.
     stride = -(-(SMOOTH_STEPS - 1) // (steps - 1))
     frames = stride * (steps - 1) + 1
     with target.connect(server, token, tls, tls_ca, timeout, local=local, model=model) as client:
@@ -97,7 +97,7 @@ def morph(
 
 
 def _ends(client: Client, start: Path, end: Path) -> tuple[Latents, Latents, str]:
-    """Return the latents of both images, of one size, and what was done to the second for it."""
+    """Return the latents of both images, of one size, and a note if the second image was resized."""
     first = encoded_one(client, start)
     last = encoded_one(client, end)
     if last.image_size == first.image_size or first.image_size is None or last.image_size is None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Statistics of latents -> a page of plots, PNG; the one module that uses matplotlib, without a window or a state."""
+"""Statistics of latents -> a page of plots, PNG."""
 
 import io
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 MAX_HISTOGRAMS = 16
 COLUMNS = 4
 MIN_BINS, MAX_BINS = 15, 60
-# A histogram shows what lies within this, or within as many standard deviations where they are larger than 1.
+# Half the width of a histogram, in standard deviations, at least in those of N(0, 1).
 REACH = 4.0
 # Inches.
 WIDTH, LINE, OVERVIEW, HISTOGRAM = 13.0, 0.21, 3.4, 2.5
@@ -27,18 +27,16 @@ def report_page(statistics: LatentStatistics, title: str, lines: Sequence[str]) 
     """Map statistics to a PNG file: an overview of all dimensions, and the histograms of the most active ones.
 
     Args:
-        statistics: of the aggregate posterior.
-        title: of the page.
-        lines: text below the title.
+        statistics: statistics of the aggregate posterior.
+        title: the title of the page.
+        lines: the text below the title.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     shown = np.argsort(-statistics.mean_variance, kind="stable")[:MAX_HISTOGRAMS]
     rows = -(-len(shown) // COLUMNS)
     heights = [LINE * (len(lines) + 2), OVERVIEW, HISTOGRAM * rows]
     figure = Figure(figsize=(WIDTH, sum(heights)), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)  # no other backend, whatever the environment says
     head, overview, below = figure.subfigures(3, 1, height_ratios=heights, squeeze=False).flat
     head.text(0.01, 0.92, title, va="top", fontsize=13, fontweight="bold")
     head.text(0.01, 0.92 - 1.6 / (len(lines) + 2), "\n".join(lines), va="top", fontsize=10, linespacing=1.3)
@@ -81,7 +79,7 @@ def _distances(panel: "Axes", statistics: LatentStatistics) -> None:
 
 
 def _information(panel: "Axes", statistics: LatentStatistics) -> None:
-    """The KL divergence of each dimension, or where there is none the variance that decides which are active."""
+    """Plot the KL divergence of each dimension, or without log-variances the variance of the mean."""
     colours = [BLUE if active else GREY for active in statistics.active]
     known = statistics.kl is not None
     values = statistics.kl if statistics.kl is not None else statistics.mean_variance
@@ -108,7 +106,7 @@ def _finish(panel: "Axes", title: str) -> None:
 
 
 def _histogram(panel: "Axes", statistics: LatentStatistics, dimension: int) -> None:
-    """A dimension's samples against the density of N(0, 1)."""
+    """Plot a dimension's samples against the density of N(0, 1)."""
     samples, mean, std = (each[dimension] for each in (statistics.samples, statistics.mean, statistics.std))
     low, high = min(-REACH, mean - REACH * std), max(REACH, mean + REACH * std)
     bins = int(np.clip(2 * len(samples) ** 0.5, MIN_BINS, MAX_BINS))

@@ -25,13 +25,14 @@ def sample(
     output: Picture,
     count: Annotated[int, option(text="How many images.", default="16", metavar="N", min=1, max=MAX_COUNT)] = 16,
     seed: Annotated[
-        int, option(text="Of the first image's noise, 0..2^64-1; the next has the next one.", default="0", metavar="N")
+        int,
+        option(text="Seed of the first image, 0..2^64-1; the next has the next.", default="0", metavar="N"),
     ] = 0,
     height: Annotated[
-        int | None, option(text="Of each image; for spatial latents.", default="256", metavar="PIXELS", min=1)
+        int | None, option(text="Height of each image; for spatial latents.", default="256", metavar="PIXELS", min=1)
     ] = None,
     width: Annotated[
-        int | None, option(text="Of each image; for spatial latents.", default="256", metavar="PIXELS", min=1)
+        int | None, option(text="Width of each image; for spatial latents.", default="256", metavar="PIXELS", min=1)
     ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -43,11 +44,11 @@ def sample(
     tls_ca: target.TlsCa = None,
     timeout: target.TimeoutS = None,
 ) -> None:
-    """Decode samples of the prior N(0, I): what a model generates by itself.
+    """Decode samples of the prior N(0, I): the images that a model generates by itself.
 
-    They are drawn in the model's own raw latent space, where a VAE's prior is N(0, I).
-    A model of latent vectors shows what it has learned of its images. Spatial latents are drawn at each position
-    independently, which gives texture; images of them need a diffusion model as prior.
+    The samples are drawn in the model's own raw latent space, where a VAE's prior is N(0, I).
+    A model of latent vectors shows what it has learned from its images. Spatial latents are drawn at each position
+    independently, which gives texture; to generate images, they need a diffusion model as prior.
     """
     check_new(output, ".png", overwrite)
     seeds = range(seed, seed + count)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random numbers -> which of CelebA's attributes a drawn face has, and how strongly.
+"""Random numbers -> the attributes of CelebA that a drawn face has, and their strengths.
 
-Behind each attribute is a level, a continuous number that is drawn: the opening of the eyes, the curve of the mouth.
-The levels of faces with and without an attribute lie in two ranges with a gap between them, so that no label is a
-matter of taste. Attributes are independent of one another, but for these couplings (`unless` in the table):
+Behind each attribute is a level, a continuous number such as the opening of the eyes. The levels of faces with and
+without an attribute lie in two ranges with a gap between them, so that each label is clear. Attributes are independent
+of one another, apart from these couplings (`unless` in the table):
 
     Bald                     has no hair: neither Bangs, nor a colour, nor Straight_Hair or Wavy_Hair
     Gray_Hair                never with Young
@@ -16,7 +16,7 @@ There is no attribute Male: whatever a face wears or grows says nothing about th
 
 from dataclasses import dataclass
 
-from latentwire_train.data.crops import Draws
+from latentwire_core.draws import Draws
 
 Range = tuple[float, float]
 
@@ -26,12 +26,12 @@ class Attribute:
     """One of CelebA's attributes as it is drawn.
 
     Attributes:
-        name: CelebA's.
-        rate: the share of all faces that have it.
-        absent: the lowest and highest level of a face without it.
-        present: of a face with it; the two ranges do not touch.
-        unless: names of earlier attributes, with any of which it never goes.
-        allowed: the share of all faces that have none of those.
+        name: CelebA's name.
+        rate: share of all faces that have the attribute.
+        absent: lowest and highest level of a face without the attribute.
+        present: lowest and highest level of a face with the attribute; the two ranges do not touch.
+        unless: names of earlier attributes that exclude this attribute.
+        allowed: share of all faces without an excluding attribute.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Attribute:
     allowed: float = 1.0
 
     def level(self, present: bool, strength: float) -> float:
-        """Whether a face has it and 0 (least) to 1 (most) -> the level."""
+        """Map presence and a strength from 0 (least) to 1 (most) to the level."""
         low, high = self.present if present else self.absent
         return low + (high - low) * strength
 
@@ -85,7 +85,7 @@ NAMES = tuple(sorted(attribute.name for attribute in ATTRIBUTES))
 
 
 def random_attributes(draws: Draws) -> tuple[frozenset[str], tuple[float, ...]]:
-    """Random numbers, two for each attribute -> the names that a face has, and its strength in each of `ATTRIBUTES`."""
+    """Map random numbers, two for each attribute, to a face's attributes and its strength in each of `ATTRIBUTES`."""
     has: set[str] = set()
     strengths = []
     for attribute in ATTRIBUTES:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A sketch -> what is around its face: a gradient and large shapes behind it, warm or cool air before it."""
+"""A sketch -> the surroundings of its face: a gradient and large shapes behind it, warm or cool air before it."""
 
 import math
 
@@ -24,7 +24,7 @@ def backdrop(sketch: Sketch) -> None:
 
 
 def air(sketch: Sketch) -> None:
-    """Tint all that was drawn, a little, like a warm or a cool light."""
+    """Tint the whole picture a little, like a warm or a cool light."""
     warmth = sketch.face.light_warmth
     colour = (255, 178, 96) if warmth > 0 else (104, 150, 255)
     sketch.canvas.fill(_everything(sketch.canvas), colour, 0.07 * abs(warmth))

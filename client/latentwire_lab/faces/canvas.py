@@ -18,10 +18,10 @@ Points = npt.NDArray[np.float64]
 Colour = tuple[int, int, int]
 """RGB, 0..255."""
 
-_LEAST_SIDE = 256  # of the large image; on a smaller one the rounding to whole pixels would be seen
+_LEAST_SIDE = 256  # of the large image: on a smaller image one would see the rounding to whole pixels
 _STEPS = 7
 _T = np.linspace(0, 1, _STEPS, endpoint=False)[:, None]
-# Of a Catmull-Rom spline: the shares of the four points around each piece.
+# The shares of the four points around each piece of a Catmull-Rom spline.
 _SHARES = 0.5 * np.concatenate(
     [-(_T**3) + 2 * _T**2 - _T, 3 * _T**3 - 5 * _T**2 + 2, -3 * _T**3 + 4 * _T**2 + _T, _T**3 - _T**2], axis=1
 )
@@ -32,7 +32,7 @@ _CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
 
 
 def curve(points: Sequence[tuple[float, float]] | Points, closed: bool = True) -> Points:
-    """A few points -> many on a smooth curve through them (Catmull-Rom); a point given twice makes a corner."""
+    """Map a few points to many points on a smooth curve through them (Catmull-Rom); a repeated point makes a corner."""
     given = np.asarray(points, np.float64)
     if closed:
         around = np.concatenate([given[-1:], given, given[:2]])
@@ -44,32 +44,32 @@ def curve(points: Sequence[tuple[float, float]] | Points, closed: bool = True) -
 
 
 def mirrored(half: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The right half of a symmetric outline, from top to bottom -> the whole; points on the axis are not doubled."""
+    """Map the right half of an outline, from top to bottom, to the whole outline; points on the axis stay single."""
     return [*half, *((-x, y) for x, y in reversed(half) if x != 0)]
 
 
 def ellipse(x: float, y: float, radius_x: float, radius_y: float) -> Points:
-    """A centre and two radii -> the outline of an ellipse."""
+    """Map a centre and two radii to the outline of an ellipse."""
     return moved(_CIRCLE * np.array((radius_x, radius_y)), x, y)
 
 
 def flipped(points: Sequence[tuple[float, float]], side: int) -> Points:
-    """Points of the right side and -1 or 1 -> those of the left or the right side."""
+    """Map points of the right side and -1 or 1 to points of the left or the right side."""
     return np.asarray(points, np.float64) * np.array((side, 1), np.float64)
 
 
 def moved(points: Points, right: float, down: float) -> Points:
-    """Points -> the same, further to the right and down."""
+    """Move points to the right and down."""
     return points + np.array((right, down), np.float64)
 
 
 class Canvas:
-    """An image that is drawn on, `factor` times as wide as the result.
+    """An image to draw on, `factor` times as wide as the result.
 
     Places and lengths are in pixels of the large image.
 
     Args:
-        size: of the result, in pixels.
+        size: side of the result, in pixels.
     """
 
     def __init__(self, size: int) -> None:
@@ -79,7 +79,7 @@ class Canvas:
         self._box = (0, 0, self.side, self.side)
 
     def result(self) -> Pixels:
-        """Nothing -> uint8 (size,size,3), each pixel the mean of those that were drawn for it."""
+        """Return uint8 (size,size,3), each pixel the mean of `factor` x `factor` drawn pixels."""
         return np.array(self.image.reduce(self._factor))
 
     def fill(self, outline: Points, colour: Colour, opacity: float = 1.0) -> None:
@@ -94,12 +94,12 @@ class Canvas:
     def stroke(
         self, line: Points, width: float, colour: Colour, opacity: float = 1.0, *, ends: tuple[float, float] = (0, 0)
     ) -> None:
-        """Draw an open line, `width` in its middle and the given shares of that at its ends."""
+        """Draw an open line, `width` wide in its middle, with the given shares of the width at its ends."""
         along = np.empty_like(line)
         along[1:-1] = line[2:] - line[:-2]
         along[0], along[-1] = line[1] - line[0], line[-1] - line[-2]
         length = np.maximum(np.hypot(along[:, :1], along[:, 1:]), 1e-9)
-        # Half a pixel more, or the thin ends would fall between pixels.
+        # Without half a pixel more, the thin ends would fall between pixels.
         across = along[:, ::-1] * np.array((-1, 1)) / length * (width / 2 * _taper(len(line), *ends) + 0.25)
         self.fill(np.concatenate([line + across, (line - across)[::-1]]), colour, opacity)
 
@@ -122,7 +122,7 @@ class Canvas:
 
     @contextmanager
     def inside(self, *outlines: Points) -> Iterator[None]:
-        """Let what is drawn meanwhile appear inside the outlines only."""
+        """Clip the drawing meanwhile to the inside of the outlines."""
         before, box = self.image, self._box
         self._box = self._bounds(np.concatenate(outlines))
         self.image = before.copy()
@@ -131,14 +131,14 @@ class Canvas:
         self.image, self._box = before, box
 
     def _bounds(self, outline: Points) -> tuple[int, int, int, int]:
-        """An outline -> left, top, right and bottom of its part of the canvas."""
+        """Map an outline to left, top, right and bottom of its part of the canvas."""
         left, top = np.maximum(np.floor(outline.min(0)), 0).astype(int).tolist()
         right, bottom = np.minimum(np.ceil(outline.max(0)) + 1, self.side).astype(int).tolist()
         return left, top, right, bottom
 
 
 def _mask(box: tuple[int, int, int, int], *outlines: Points, opacity: int = 255) -> Image.Image:
-    """Outlines -> a mask of the box with `opacity` inside them, 0..255."""
+    """Map outlines to a mask of the box with `opacity`, 0..255, inside the outlines."""
     mask = Image.new("L", (box[2] - box[0], box[3] - box[1]))
     for outline in outlines:
         ImageDraw.Draw(mask).polygon((outline - box[:2]).ravel().tolist(), fill=opacity)
@@ -147,7 +147,7 @@ def _mask(box: tuple[int, int, int, int], *outlines: Points, opacity: int = 255)
 
 @lru_cache(maxsize=256)
 def _taper(count: int, first: float, last: float) -> Points:
-    """Shares of a line's width at its ends -> those at `count` points, 1 in the middle; float64 (count,1)."""
+    """Map the shares of a line's width at its ends to shares at `count` points, float64 (count,1), 1 in the middle."""
     t = np.linspace(0, 1, count)[:, None]
     share = np.sin(np.pi * t) ** 0.6
     return share + (1 - share) * np.where(t < 0.5, first, last)
@@ -155,7 +155,7 @@ def _taper(count: int, first: float, last: float) -> Points:
 
 @lru_cache(maxsize=101)
 def _spot(percent: int) -> Image.Image:
-    """An opacity -> a mask that falls smoothly from it to 0 at the rim."""
+    """Map an opacity to a mask that falls smoothly to 0 at the rim."""
     axis = (np.arange(96) + 0.5) / 48 - 1
     squared = np.minimum(axis[None] ** 2 + axis[:, None] ** 2, 1)
     return Image.fromarray((2.55 * percent * (1 - squared) ** 2).astype(np.uint8))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A sketch -> its shoulders and what is worn on them: shirts, a hood, a suit with a necktie."""
+"""A sketch -> its shoulders and clothes: shirts, a hood, a suit with a necktie."""
 
 import math
 
@@ -19,12 +19,12 @@ def _style(face: Face) -> str:
 
 
 def neckline(face: Face) -> float:
-    """A face -> the y down to which its neck is bare."""
+    """Map a face to the y down to which its neck is bare."""
     return _NECKLINES[_style(face)]
 
 
 def _cloth(face: Face) -> Colour:
-    """A face -> the colour of its clothes: of the jacket where it wears a suit."""
+    """Map a face to the colour of its clothes; with a suit, the colour of the jacket."""
     if _style(face) == "suit":
         return tint(face.clothes_hue, 0.3 * face.clothes_light - 0.8)
     return tint(face.clothes_hue, 1.2 * face.clothes_light - 0.65)
@@ -49,7 +49,7 @@ def torso(sketch: Sketch) -> None:
 
 
 def collar(sketch: Sketch) -> None:
-    """Draw what lies on the neck: a collar or a hood, and the necktie."""
+    """Draw the collar or hood, and the necktie."""
     style, cloth, body = _style(sketch.face), _cloth(sketch.face), sketch.on_body()
     if style in ("tee", "striped"):
         line = curve([(-0.42, 1.10), (-0.30, 1.26), (0, 1.335), (0.30, 1.26), (0.42, 1.10)], False)

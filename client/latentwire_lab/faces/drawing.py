@@ -5,37 +5,36 @@ from latentwire_codec.images.geometry import Pixels
 from latentwire_lab.faces import clothes, features, hair, head, worn
 from latentwire_lab.faces.backdrop import air, backdrop
 from latentwire_lab.faces.face import Face
-from latentwire_lab.faces.hats import hat
 from latentwire_lab.faces.sketch import Sketch
 
 REVISION = 1
-"""Raised whenever the same description gives another picture, or the same numbers another description."""
+"""It goes up when the same description gives another picture, or the same numbers another description."""
 
 MIN_SIZE, MAX_SIZE = 32, 512
 
 # From back to front.
 _PARTS = (
     backdrop, clothes.torso, hair.back, head.neck, clothes.collar, head.ears, head.skin, features.eyes, features.nose,
-    features.mouth, features.beard, hair.front, features.brows, hat, worn.glasses, worn.earrings, air,
+    features.mouth, features.beard, hair.front, features.brows, worn.hat, worn.glasses, worn.earrings, air,
 )  # fmt: skip
 
 
 def check_size(size: int) -> None:
-    """A size in pixels -> nothing.
+    """Refuse a size in pixels at which no face can be drawn.
 
     Raises:
-        ValueError: no face can be drawn at it.
+        ValueError: the size is out of range.
     """
     if not MIN_SIZE <= size <= MAX_SIZE:
         raise ValueError(f"size is {size}; it must be {MIN_SIZE}..{MAX_SIZE} px")
 
 
 def draw(face: Face, size: int) -> Pixels:
-    """A face -> its picture.
+    """Map a face to its picture.
 
     Args:
-        face: what is drawn.
-        size: of each side in pixels, 32..512.
+        face: the face to draw.
+        size: side of the picture in pixels, 32..512.
 
     Returns:
         uint8 (size,size,3) RGB.

@@ -5,8 +5,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
+from latentwire_core.draws import Draws
 from latentwire_lab.faces.attributes import ATTRIBUTES, random_attributes
-from latentwire_train.data.crops import Draws
 
 T = TypeVar("T")
 
@@ -15,21 +15,20 @@ _INDEX = {attribute.name: k for k, attribute in enumerate(ATTRIBUTES)}
 
 
 def _between(low: float, high: float) -> Any:
-    """A range -> a field whose number is drawn evenly from it."""
+    """Map a range to a field whose number is drawn evenly from the range."""
     return field(metadata={"range": (low, high)})
 
 
 @dataclass(frozen=True)
 class Face:
-    """All that a picture of a face depends on, beside its size.
+    """The description of a face: with a size it decides every pixel of the picture.
 
-    `attributes` is the truth that labels state. The fields from `yaw` on say nothing about it: pose, colours, shapes,
-    light and surroundings are drawn independently of every attribute. Heads are roughly aligned, as CelebA's are.
-    Lengths are in half heights of the head, angles in radians, and what has no unit runs from 0 to 1. A `kind` selects
-    from a few equally likely ones.
+    The labels state `attributes`. The fields from `yaw` on are independent of the attributes: pose, colours, shapes,
+    light and surroundings. Heads are roughly aligned, as CelebA's are. Lengths are in half heights of the head, angles
+    in radians, and numbers without a unit run from 0 to 1. A `kind` selects from a few equally likely shapes.
 
     Attributes:
-        attributes: the names of the attributes that it has.
+        attributes: the names of the face's attributes.
         strengths: 0..1 for each of `ATTRIBUTES`: where its level lies within the range of its class.
     """
 
@@ -69,7 +68,7 @@ class Face:
     hair_volume: float = _between(0, 1)
     hair_part: float = _between(-0.42, 0.42)
     hairline: float = _between(-0.05, 0.05)
-    hair_dye: float = _between(0, 1)  # of hair that has none of the named colours
+    hair_dye: float = _between(0, 1)  # for hair without a named colour
     beard_cut: float = _between(0, 1)
 
     hat_kind: float = _between(0, 1)
@@ -91,14 +90,14 @@ class Face:
     backdrop_contrast: float = _between(-0.12, 0.12)  # of its second hue
     backdrop_light: float = _between(0, 1)
     backdrop_angle: float = _between(-3.14159, 3.14159)
-    light_x: float = _between(-1, 1)  # where it comes from
+    light_x: float = _between(-1, 1)  # the side of the light
     light_warmth: float = _between(-1, 1)
 
     def __contains__(self, name: object) -> bool:
         return name in self.attributes
 
     def level(self, name: str) -> float:
-        """An attribute's name -> its level in this face; `ATTRIBUTES` says in what unit.
+        """Map an attribute's name to its level in this face; `ATTRIBUTES` states the unit.
 
         Raises:
             KeyError: there is no such attribute.
@@ -107,7 +106,7 @@ class Face:
         return ATTRIBUTES[index].level(name in self.attributes, self.strengths[index])
 
     def given(self, add: Collection[str] = (), remove: Collection[str] = ()) -> "Face":
-        """Names to add and to remove -> the same face but for these; couplings are the caller's to keep.
+        """Return the face with attributes added and removed; the caller keeps the couplings.
 
         Raises:
             KeyError: there is no such attribute.
@@ -119,16 +118,16 @@ class Face:
 
 
 def pick(options: Sequence[T], kind: float) -> T:
-    """Things to choose from and a kind, 0..1 -> one of them."""
+    """Choose one of the options by a kind, 0..1."""
     return options[min(int(kind * len(options)), len(options) - 1)]
 
 
 def random_face(seed: int, n: int) -> Face:
-    """A seed and a number -> a face, the same in every process and version of numpy.
+    """Map a seed and a number to a face, the same in every process and version of numpy.
 
     Args:
-        seed: of the set, 0 <= seed < 2**64.
-        n: of the face in the set, 0 <= n < 2**64.
+        seed: seed of the set, 0 <= seed < 2**64.
+        n: number of the face in the set, 0 <= n < 2**64.
 
     Raises:
         ValueError: a number is out of range.

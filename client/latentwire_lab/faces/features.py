@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A sketch -> what is in its face: eyes, brows, nose, mouth, beard."""
+"""A sketch -> the features of its face: eyes, brows, nose, mouth, beard."""
 
 import numpy as np
 
@@ -15,7 +15,7 @@ _THROAT, _TONGUE = (92, 28, 36), (206, 96, 100)
 
 
 def eye_place(face: Face, side: int) -> tuple[float, float]:
-    """A face and -1 or 1 -> the middle of its left or right eye."""
+    """Map a face and -1 or 1 to the middle of its left or right eye."""
     return side * (_EYE_X + face.eye_gap), _EYE_Y
 
 
@@ -48,7 +48,7 @@ def eyes(sketch: Sketch) -> None:
 
 
 def brows(sketch: Sketch) -> None:
-    """Draw both brows, over the hair as well, so that they are always seen."""
+    """Draw both brows, over the hair too, so that they are always visible."""
     face = sketch.face
     thick, arch, slant = face.level("Bushy_Eyebrows"), face.brow_arch, face.brow_slant
     line = [(-0.21, 0.02 + slant), (-0.02, -0.7 * arch), (0.12, -arch), (0.25, 0.03 - slant)]
@@ -100,7 +100,7 @@ def mouth(sketch: Sketch) -> None:
     left, right = (-wide, corner + face.lopsided), (wide, corner - face.lopsided)
 
     def lip(height: float, dip: float, fullness: float) -> Points:
-        """From the left corner to the right, `height` and `dip` lower in the middle, full or thin beside it."""
+        """Return a line from corner to corner, `height` and `dip` lower in the middle, full or thin beside it."""
         beside, tilt = height + (corner - height) * (1 - fullness), 0.6 * face.lopsided
         return curve([left, (-0.58 * wide, beside + tilt), (-0.2 * wide, height), (0, height + dip),
                       (0.2 * wide, height), (0.58 * wide, beside - tilt), right], closed=False)  # fmt: skip
@@ -128,7 +128,7 @@ def mouth(sketch: Sketch) -> None:
 
 
 def beard(sketch: Sketch) -> None:
-    """Draw what grows below the nose and on the chin."""
+    """Draw mustache and goatee."""
     face = sketch.face
     cut, smile = face.beard_cut, face.level("Smiling")
     if "Goatee" in face:

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """A seed and a number of faces -> a folder in CelebA's layout, pictures and labels, as `scan_celeba` reads it.
 
-    ROOT/DRAWN.txt                  says that the faces are drawn, and from which numbers
+    ROOT/DRAWN.txt                  says that the faces are drawn, and with which options
     ROOT/img_align_celeba/000001.png ...
     ROOT/list_eval_partition.txt    of ten faces in a row eight for training, one for validation, one for the test
-    ROOT/list_attr_celeba.txt       written last: where it is, all pictures are
+    ROOT/list_attr_celeba.txt       written last: with it, all pictures are there
 
-Stopped at any time and called again it goes on. A face's picture, labels and part depend on the seed and its number
-alone, so that a larger count adds faces and changes none.
+A stopped call goes on when it is repeated. A face's picture, labels and part depend on the seed and its number alone,
+so a larger count adds faces and changes no face.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 from latentwire_codec.images.files import write_image
@@ -18,8 +19,11 @@ from latentwire_core.formats import ImageFormat
 from latentwire_lab.faces.attributes import ATTRIBUTES, NAMES
 from latentwire_lab.faces.drawing import REVISION, check_size, draw
 from latentwire_lab.faces.face import random_face
-from latentwire_train.data.folder import DataError, Progress
-from latentwire_train.data.labels import IMAGES
+from latentwire_train.data.celeba import IMAGES
+from latentwire_train.data.folder import DataError
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total) in pictures."""
 
 NOTE, PARTITION, LABELS = "DRAWN.txt", "list_eval_partition.txt", "list_attr_celeba.txt"
 MAX_COUNT = 999_999  # file names have six digits
@@ -35,19 +39,19 @@ def write_folder(
     image_format: ImageFormat = ImageFormat.PNG,
     progress: Progress | None = None,
 ) -> int:
-    """Draw faces 0 to `count` - 1 of a seed into a folder; how many of them were not there yet.
+    """Draw faces 0 to `count` - 1 of a seed into a folder; return the number of faces that were not there yet.
 
     Args:
         root: the folder; made if need be.
-        count: 1..999999.
-        size: of each side in pixels, 32..512.
-        seed: 0 <= seed < 2**64.
+        count: number of faces, 1..999999.
+        size: side of a picture in pixels, 32..512.
+        seed: seed of the faces, 0 <= seed < 2**64.
         image_format: PNG or JPEG.
-        progress: called after each picture, those included that were there.
+        progress: called after each picture, new or not.
 
     Raises:
-        DataError: `root` holds anything else than such faces, was drawn with other options, or holds more than `count`.
-        ValueError: a number or the format is none of the above.
+        DataError: `root` holds other files, faces of other options, or more than `count` faces.
+        ValueError: a number or the format is out of range.
         OSError: a file cannot be written.
     """
     if not 1 <= count <= MAX_COUNT:
@@ -60,11 +64,11 @@ def write_folder(
     note = _note(size, seed, image_format)
     images = root / IMAGES
     _check(root, note, names)
-    # The note comes first: without it the folder would pass for somebody else's.
+    # The note comes first: a folder without it is not ours.
     root.mkdir(parents=True, exist_ok=True)
     write_whole(root / NOTE, note.encode())
     images.mkdir(exist_ok=True)
-    # From here until the end there are no labels: half of them would pass for all.
+    # There are no labels until the end: half of the labels would look like all.
     for name in (LABELS, PARTITION):
         (root / name).unlink(missing_ok=True)
     drawn = 0

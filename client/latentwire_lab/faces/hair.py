@@ -25,7 +25,7 @@ def _volume(face: Face) -> float:
 
 
 def _waved(points: Points, face: Face) -> Points:
-    """Points of an outline -> the same, swung to and fro where hair is wavy."""
+    """Map points of an outline to points that swing to and fro where hair is wavy."""
     height = 0.085 * face.level("Wavy_Hair")
     swing = height * np.sin(2 * np.pi * points[:, 1] / _WAVE) * np.clip(np.abs(points[:, 0]) * 2 - 0.6, 0, 1)
     return points + np.stack([np.sign(points[:, 0]) * swing, np.zeros_like(swing)], axis=1)
@@ -82,7 +82,7 @@ def front(sketch: Sketch) -> None:
 
 
 def _frame(face: Face, side: int) -> tuple[Points, Points]:
-    """A face and -1 or 1 -> the outer and the inner contour of that half of the hair, from the parting to the ear."""
+    """Map a face and a side, -1 or 1, to the outer and inner contour of the hair there, from the parting to the ear."""
     wide, volume = half_width(face), _volume(face)
     part = 0.0 if _curly(face) else face.hair_part * side
     top, rim = -0.70 + face.hairline, -1.05 - 0.75 * volume

@@ -15,17 +15,17 @@ EAR_DEPTH = -0.22
 
 
 def half_width(face: Face) -> float:
-    """A face -> the half width of its head."""
+    """Map a face to the half width of its head."""
     return face.head_width * (0.84 - 0.12 * face.level("Oval_Face"))
 
 
 def chin(face: Face) -> float:
-    """A face -> the y of its chin, which drops with the lower lip."""
+    """Map a face to the y of its chin, which drops with the lower lip."""
     return 0.95 + 0.1 * face.level("Oval_Face") + face.chin + 0.55 * face.level("Mouth_Slightly_Open")
 
 
 def outline(sketch: Sketch) -> Points:
-    """A sketch -> the contour of the face, from the top of the forehead to the chin, in pixels."""
+    """Map a sketch to the contour of the face, from the top of the forehead to the chin, in pixels."""
     face = sketch.face
     oval, wide, low = face.level("Oval_Face"), half_width(face), chin(face)
     half = [

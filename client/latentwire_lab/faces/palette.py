@@ -27,42 +27,42 @@ _IRIS = ((62, 40, 28), (96, 64, 38), (112, 112, 56), (72, 116, 88), (74, 122, 16
 
 
 def mix(first: Colour, second: Colour, share: float) -> Colour:
-    """Two colours -> the one that has `share` of the second."""
+    """Mix two colours, with `share` of the second."""
     red, green, blue = (round(a + (b - a) * share) for a, b in zip(first, second, strict=True))
     return red, green, blue
 
 
 def ramp(colours: tuple[Colour, ...], place: float) -> Colour:
-    """Colours on a line and a place on it, 0..1 -> the colour there."""
+    """Map colours on a line and a place on it, 0..1, to the colour there."""
     at = min(max(place, 0.0), 1.0) * (len(colours) - 1)
     below = min(int(at), len(colours) - 2)
     return mix(colours[below], colours[below + 1], at - below)
 
 
 def hsv(hue: float, saturation: float, value: float) -> Colour:
-    """Hue (any real, 1 is once round), saturation and value, 0..1 -> a colour."""
+    """Map hue (any real number, 1 is once round), saturation and value, 0..1, to a colour."""
     red, green, blue = (round(255 * channel) for channel in colorsys.hsv_to_rgb(hue % 1, saturation, value))
     return red, green, blue
 
 
 def tint(place: float, light: float) -> Colour:
-    """A place on a ring of colours (any real, 1 is once round), and -1 (dark) to 1 (white) -> a colour."""
+    """Map a place on a ring of colours (any real number, 1 is once round) and -1 (dark) to 1 (white) to a colour."""
     colour = ramp((*_RING, _RING[0]), place % 1)
     return mix(colour, (252, 248, 240), light) if light > 0 else mix(colour, (28, 26, 48), -light)
 
 
 def darker(colour: Colour, share: float) -> Colour:
-    """A colour -> the same in shadow, which is a little cooler and more saturated."""
+    """Return a colour in shadow, a little cooler and more saturated."""
     return mix(colour, (round(colour[0] * 0.35), round(colour[1] * 0.2), round(colour[2] * 0.28)), share)
 
 
 def lighter(colour: Colour, share: float) -> Colour:
-    """A colour -> the same in the light."""
+    """Return a colour in the light."""
     return mix(colour, (255, 246, 230), share)
 
 
 def brightness(colour: Colour) -> float:
-    """A colour -> 0..255 (Rec. 601)."""
+    """Map a colour to its brightness, 0..255 (Rec. 601)."""
     return float(np.dot(colour, (0.299, 0.587, 0.114)))
 
 
@@ -71,12 +71,12 @@ class Palette:
     """The colours that several parts of a face share.
 
     Attributes:
-        skin: in even light.
-        shadow: skin in shadow.
-        hair: of the head.
-        beard: of brows and beard, always apart from the skin.
-        lips: with or without lipstick.
-        iris: of the eyes.
+        skin: the skin in even light.
+        shadow: the skin in shadow.
+        hair: the hair of the head.
+        beard: brows and beard, always different from the skin.
+        lips: the lips, with or without lipstick.
+        iris: the iris of the eyes.
     """
 
     skin: Colour
@@ -88,7 +88,7 @@ class Palette:
 
     @classmethod
     def of(cls, face: Face) -> "Palette":
-        """A face -> its colours."""
+        """Map a face to its colours."""
         skin = ramp(_SKIN, face.level("Pale_Skin"))
         skin = mix(skin, mix((214, 190, 140), (236, 150, 140), face.skin_red), 0.08)
         hair = pick(_DYES, face.hair_dye)

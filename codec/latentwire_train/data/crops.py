@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pixels of any size and a few random numbers -> the square of pixels that a network sees.
 
-    RandomCrop   a square from anywhere, part of the time a larger one scaled down, mirrored half of the time
-    CentreCrop   the middle, unscaled: what is measured
-    Cover        the whole image, scaled until it just covers the square: small faces and digits
-
-Each takes its numbers from `Draws`, a function of (seed, purpose, n) alone.
+RandomCrop   a square from anywhere; some squares are larger and scaled down, some are mirrored
+CentreCrop   the middle, unscaled: used to measure
+Cover        the whole image, scaled until it just covers the square: for small faces and digits
 """
 
 import math
@@ -17,43 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from latentwire_codec.images.geometry import Pixels, resize_to_cover
+from latentwire_core.draws import Draws
 from latentwire_core.errors import ImageError
-
-_SEED_LIMIT = 1 << 64
-
-
-class Draws:
-    """(seed, purpose, n) -> a sequence of random numbers, the same in every process and version.
-
-    Philox4x64-10 with the key (seed, purpose) and the counter starting at n * 2**128; only its raw words are used,
-    because numpy promises those for all time, and its distributions only within one version.
-
-    Args:
-        seed: of the run, 0 <= seed < 2**64.
-        purpose: keeps sequences of one seed apart, 0 <= purpose < 2**64.
-        n: the number of the sequence, 0 <= n < 2**64.
-
-    Raises:
-        ValueError: a number is out of range.
-    """
-
-    def __init__(self, seed: int, purpose: int, n: int) -> None:
-        for name, value in (("seed", seed), ("purpose", purpose), ("n", n)):
-            if not 0 <= value < _SEED_LIMIT:
-                raise ValueError(f"{name} is {value}; it must be >= 0 and below 2**64")
-        self._bits = np.random.Philox(key=seed | purpose << 64, counter=n << 128)
-
-    def words(self, count: int) -> npt.NDArray[np.uint64]:
-        """A count -> the next `count` 64-bit words."""
-        return self._bits.random_raw(count)
-
-    def uniform(self) -> float:
-        """Nothing -> the next number in [0, 1), with 53 bits."""
-        return (int(self._bits.random_raw()) >> 11) / 2**53
 
 
 class Framing(Protocol):
-    """Pixels -> a square of `size` pixels."""
+    """Maps pixels to a square of `size` pixels."""
 
     @property
     def size(self) -> int:
@@ -61,7 +28,7 @@ class Framing(Protocol):
 
     @property
     def min_side(self) -> int:
-        """What the image's shorter side must have at least, in pixels."""
+        """The least length of the image's shorter side, in pixels."""
 
     def __call__(self, pixels: Pixels, draws: Draws) -> Pixels:
         """Map uint8 (H,W,3) to uint8 (size,size,3), C-contiguous.
@@ -72,14 +39,14 @@ class Framing(Protocol):
 
 
 def area_shrink(pixels: Pixels, height: int, width: int) -> Pixels:
-    """Pixels -> fewer pixels, each the mean of the area that it covers, rounded.
+    """Map pixels to fewer pixels, each the rounded mean of the area that it covers.
 
-    Pillow's BOX averages whole pixels only, which at a scale of 1.3 takes now one and now two of them.
+    Pillow's BOX averages whole pixels only: at a scale of 1.3 it averages one pixel here and two there.
 
     Args:
         pixels: uint8 (H,W,3).
-        height: 1..H, of the result.
-        width: 1..W, of the result.
+        height: height of the result, 1..H.
+        width: width of the result, 1..W.
 
     Returns:
         uint8 (height,width,3), C-contiguous.
@@ -107,7 +74,7 @@ def area_shrink(pixels: Pixels, height: int, width: int) -> Pixels:
 
 @lru_cache(maxsize=512)
 def _overlaps(old: int, new: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Two lengths, new <= old -> for each new pixel the old ones under it and their shares; both (k, new)."""
+    """Map two lengths, new <= old, to the old pixels under each new one and their shares; both arrays (k, new)."""
     count = -(-old // new) + 1
     # In units of 1 / (old * new) of the whole length all edges are integers: no rounding.
     pixel = np.arange(new, dtype=np.int64)[None]
@@ -118,14 +85,14 @@ def _overlaps(old: int, new: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np
 
 @dataclass(frozen=True)
 class RandomCrop:
-    """Pixels -> a random square of them, which is `size` pixels wide after scaling.
+    """Maps pixels to a random square of them, `size` pixels wide after scaling.
 
     Attributes:
-        size: of the result, in pixels.
-        scaled_share: of the crops are taken from a larger square and scaled down (area filter); the rest is unscaled.
-            An image that leaves no room for it gives an unscaled crop.
-        max_scale: how many times wider than `size` the larger square is at most; its width is log-uniform.
-        mirror_share: of the crops are mirrored, left to right.
+        size: side of the result, in pixels.
+        scaled_share: share of crops that are cut from a larger square and scaled down (area filter). The other crops
+            are unscaled, and so is a crop of an image without room for a larger square.
+        max_scale: largest ratio of the larger square's width to `size`; the width is log-uniform.
+        mirror_share: share of crops that are mirrored, left to right.
 
     Raises:
         ValueError: a number is out of range.
@@ -145,11 +112,11 @@ class RandomCrop:
 
     @property
     def min_side(self) -> int:
-        """The crop's own side: nothing is scaled up."""
+        """The crop's own side: no image is scaled up."""
         return self.size
 
     def place(self, height: int, width: int, draws: Draws) -> tuple[int, int, int, bool]:
-        """An image's size in pixels -> the square's top, left and side, and whether it is mirrored."""
+        """Map an image's size in pixels to the square's top, left and side, and whether to mirror it."""
         # Always five numbers in this order, so that one choice never shifts another.
         scaled, zoom, down, right, mirrored = (draws.uniform() for _ in range(5))
         largest = min(height, width, int(self.size * self.max_scale))
@@ -174,10 +141,10 @@ class RandomCrop:
 
 @dataclass(frozen=True)
 class CentreCrop:
-    """Pixels -> the square in their middle, unscaled.
+    """Maps pixels to the square in their middle, unscaled.
 
     Attributes:
-        size: of the square, in pixels.
+        size: side of the square, in pixels.
     """
 
     size: int
@@ -197,52 +164,36 @@ class CentreCrop:
             ImageError: a side is below `size`.
         """
         _check_room(pixels, self.size)
-        return np.ascontiguousarray(_middle(pixels, self.size))
+        top, left = ((length - self.size) // 2 for length in pixels.shape[:2])
+        return np.ascontiguousarray(pixels[top : top + self.size, left : left + self.size])
 
 
 @dataclass(frozen=True)
 class Cover:
-    """Pixels -> the whole image (or the square in its middle), scaled up or down (Lanczos) to cover `size` x `size`.
+    """Maps pixels to the whole image, scaled up or down (Lanczos) to cover `size` x `size`, its longer side cropped.
 
     Attributes:
-        size: of the result, in pixels.
-        centre: the side of the square in the middle to take first, in pixels, such as 148 of CelebA's 178x218;
-            None for all of the image.
-        mirror_share: of the results are mirrored, left to right; 0 for digits.
+        size: side of the result, in pixels.
+        mirror_share: share of results that are mirrored, left to right; 0 for digits.
     """
 
     size: int
-    centre: int | None = None
     mirror_share: float = 0.0
 
     def __post_init__(self) -> None:
         _check_size(self.size)
         _check_share("mirror_share", self.mirror_share)
-        if self.centre is not None and self.centre < 1:
-            raise ValueError(f"centre is {self.centre}; it must be >= 1, or None")
 
     @property
     def min_side(self) -> int:
-        """What `centre` needs."""
-        return self.centre or 1
+        """Any image will do."""
+        return 1
 
     def __call__(self, pixels: Pixels, draws: Draws) -> Pixels:
-        """Map uint8 (H,W,3) to uint8 (size,size,3).
-
-        Raises:
-            ImageError: a side is below `centre`.
-        """
-        if self.centre is not None:
-            _check_room(pixels, self.centre)
-            pixels = _middle(pixels, self.centre)
+        """Map uint8 (H,W,3) to uint8 (size,size,3)."""
         square = resize_to_cover(pixels, self.size, self.size)
         mirrored = self.mirror_share > 0 and draws.uniform() < self.mirror_share
         return np.ascontiguousarray(square[:, ::-1] if mirrored else square)
-
-
-def _middle(pixels: Pixels, side: int) -> Pixels:
-    top, left = ((length - side) // 2 for length in pixels.shape[:2])
-    return pixels[top : top + side, left : left + side]
 
 
 def _check_room(pixels: Pixels, side: int) -> None:

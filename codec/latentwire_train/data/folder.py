@@ -1,19 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A folder of images -> the usable ones with their sizes, and the problems by name.
+"""A folder of images -> the usable images with their sizes, and the problems by name.
 
-    scan_folder ──┐
-    scan_celeba ──┤ (labels.py)                       ┌─> SampleStream (stream.py): endless shuffled training samples
-    scan_idx    ──┼─────────────> ImageSource ────────┤
-    open_pack   ──┘ (idx.py, pack.py)   └ ImageCache  └─> View, LabelledView (views.py): every image once, in order
+    scan_folder ──┐                                  ┌─> SampleStream (stream.py): endless shuffled training samples
+    scan_celeba ──┼─ source.py ──> ImageSource ──────┤
+    scan_idx    ──┘                  └ ImageCache    └─> View (views.py): every image once, in order
 
-Scanning reads headers only and never stops at one bad file: what cannot be used becomes a `Problem` with the file's
-name, and only a set of which nothing is left is refused. What a header does not tell (a truncated file, damaged
-pixels) is found while decoding; `loading.py` says what happens then.
+Scanning reads headers only and never stops at one bad file: a file that cannot be used becomes a `Problem` with its
+name, and a set is refused only if no image is left. A truncated file or damaged pixels are found while decoding;
+`loading.py` says what happens then.
 """
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -29,21 +28,18 @@ from latentwire_core.formats import IMAGE_SUFFIXES
 DATA_LIMITS = ImageLimits(max_side=32_768, max_pixels=80_000_000)
 """The largest image that is decoded for training."""
 
-Progress = Callable[[int, int], None]
-"""Called with (done, total) in files, at most once per file and with done = total at the end."""
-
 
 class DataError(CodecError):
-    """The data cannot be used for training: nothing usable, labels that do not match, or too much that is damaged."""
+    """The data cannot be used for training: no usable image, labels that do not match, or too many damaged images."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that was skipped.
+    """A file or row that was skipped.
 
     Attributes:
         name: the file's path relative to the data's root, or the label file and its line.
-        reason: what is wrong with it, with the value and the limit.
+        reason: the fault, with the value and the limit.
     """
 
     name: str
@@ -54,7 +50,7 @@ class Problem:
 
 
 def describe(problems: Sequence[Problem], limit: int = 5) -> str:
-    """Problems -> the first `limit` of them in one line, and how many more there are; empty for none."""
+    """Map problems to one line with the first `limit` of them and the number of the others; no problem to no text."""
     shown = "; ".join(str(problem) for problem in problems[:limit])
     return f"{shown}; and {len(problems) - limit} more" if len(problems) > limit else shown
 
@@ -65,10 +61,10 @@ class ImageSource(Protocol):
     def __len__(self) -> int: ...
 
     def name(self, index: int) -> str:
-        """An index -> what a message calls the image, unique within the source."""
+        """Map an index to the name of the image in messages, unique within the source."""
 
     def read(self, index: int) -> Pixels:
-        """An index -> uint8 (H,W,3) RGB.
+        """Map an index to uint8 (H,W,3) RGB.
 
         Raises:
             ImageError: the file is damaged.
@@ -82,8 +78,8 @@ class ImageItem:
 
     Attributes:
         path: relative to the root, with `/`.
-        width: in pixels, as stored (before the EXIF orientation is applied).
-        height: likewise.
+        width: stored width in pixels, before the EXIF orientation is applied.
+        height: stored height in pixels.
     """
 
     path: str
@@ -96,9 +92,9 @@ class ImageFolder:
     """The usable images of a folder, an `ImageSource`.
 
     Attributes:
-        root: what the paths are relative to.
-        items: in the order of their paths.
-        problems: what was skipped, by name.
+        root: the folder that the paths are relative to.
+        items: the images, in the order of their paths.
+        problems: the files that were skipped.
         limits: the largest image that `read` decodes.
     """
 
@@ -111,11 +107,11 @@ class ImageFolder:
         return len(self.items)
 
     def name(self, index: int) -> str:
-        """An index -> the path relative to the root."""
+        """Map an index to the path relative to the root."""
         return self.items[index].path
 
     def read(self, index: int) -> Pixels:
-        """An index -> uint8 (H,W,3) RGB, upright, opaque and in sRGB.
+        """Map an index to uint8 (H,W,3) RGB, upright, opaque and in sRGB.
 
         Raises:
             ImageError: the file is damaged, or larger than `limits`.
@@ -129,8 +125,8 @@ class Subset:
     """Some images of a source, an `ImageSource` itself.
 
     Attributes:
-        source: where they come from.
-        indices: into `source`; number k of the subset is `source`'s `indices[k]`.
+        source: all images.
+        indices: image k of the subset is image `indices[k]` of the source.
     """
 
     source: ImageSource
@@ -140,35 +136,28 @@ class Subset:
         return len(self.indices)
 
     def name(self, index: int) -> str:
-        """An index into the subset -> the source's name of it."""
+        """Map an index of the subset to the source's name of the image."""
         return self.source.name(self.indices[index])
 
     def read(self, index: int) -> Pixels:
-        """An index into the subset -> uint8 (H,W,3) RGB; raises what the source raises."""
+        """Map an index of the subset to uint8 (H,W,3) RGB; raise what the source raises."""
         return self.source.read(self.indices[index])
 
 
-def scan_folder(
-    root: Path,
-    *,
-    min_side: int = 1,
-    limits: ImageLimits = DATA_LIMITS,
-    progress: Progress | None = None,
-) -> ImageFolder:
-    """A folder, nested to any depth -> its usable images, their sizes taken from the headers.
+def scan_folder(root: Path, *, min_side: int = 1, limits: ImageLimits = DATA_LIMITS) -> ImageFolder:
+    """Map a folder, nested to any depth, to its usable images, with their sizes from the headers.
 
     Hidden files and folders (`.name`) and files without an image suffix are passed over in silence. Links are
-    followed, each folder once. Reported by name and skipped: an unreadable file or folder, a file that is no image,
-    a side below `min_side`, a size over `limits`.
+    followed, each folder once. Skipped and reported by name are unreadable files and folders, files that are no
+    image, images with a side below `min_side` and images over `limits`.
 
     Args:
         root: the folder.
-        min_side: what the shorter side must have at least, in pixels; the crop's side for training with crops.
+        min_side: the least length of an image's shorter side, in pixels; for crops, the side of the crop.
         limits: the largest image to accept.
-        progress: called while headers are read.
 
     Raises:
-        DataError: `root` is no folder, or no image in it can be used.
+        DataError: `root` is not a folder, or no image in it can be used.
         ValueError: `min_side` is below 1.
     """
     if min_side < 1:
@@ -177,8 +166,7 @@ def scan_folder(
         raise DataError(f"{root} is not a folder; give one that holds images")
     items: list[ImageItem] = []
     problems: list[Problem] = []
-    paths = sorted(_image_paths(root, problems))
-    for done, path in enumerate(paths, 1):
+    for path in sorted(_image_paths(root, problems)):
         try:
             width, height = _header_size(root / path)
         except UnidentifiedImageError:
@@ -191,23 +179,21 @@ def scan_folder(
                 items.append(ImageItem(path, width, height))
             else:
                 problems.append(Problem(path, reason))
-        if progress is not None:
-            progress(done, len(paths))
     if not items:
-        found = f"{len(problems)} problems: {describe(problems)}" if problems else "none was found"
+        found = f"{len(problems)} problems: {describe(problems)}" if problems else "it holds no image file"
         raise DataError(f"{root} has no usable image ({found}); give a folder with images of at least {min_side} px")
     return ImageFolder(root, tuple(items), tuple(problems), limits)
 
 
 def explain(error: Exception) -> str:
-    """An exception -> its text in one line, without the path that the caller names anyway."""
+    """Map an exception to its text in one line, without the path, which the caller names."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def _image_paths(root: Path, problems: list[Problem]) -> Iterator[str]:
-    """A folder -> the relative paths of what is named like an image; unreadable folders become problems."""
+    """Map a folder to the relative paths of files with an image suffix; add unreadable folders to the problems."""
 
     def unreadable(error: OSError) -> None:
         name = Path(error.filename).relative_to(root).as_posix()
@@ -229,7 +215,7 @@ def _image_paths(root: Path, problems: list[Problem]) -> Iterator[str]:
 
 
 def _header_size(path: Path) -> tuple[int, int]:
-    """An image file -> width and height by its header; no pixel is decoded."""
+    """Map an image file to the width and height in its header; no pixel is decoded."""
     with warnings.catch_warnings():
         # Pillow warns about large images, which `_refusal` judges, and about formats that did not match.
         warnings.simplefilter("ignore")
@@ -238,7 +224,7 @@ def _header_size(path: Path) -> tuple[int, int]:
 
 
 def _refusal(width: int, height: int, min_side: int, limits: ImageLimits) -> str | None:
-    """A size in pixels -> why it cannot be used, or None."""
+    """Map a size in pixels to the reason why it cannot be used, or None."""
     if min(width, height) < min_side:
         return f"is {width}x{height}; each side must be at least {min_side} px"
     if max(width, height) > limits.max_side:

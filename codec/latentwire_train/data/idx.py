@@ -5,8 +5,8 @@
     offset 4  each dimension as a big-endian 32-bit number
     then      the elements, the last dimension fastest
 
-Magic, dimensions and length are checked before anything is allocated for the elements. A file may be compressed by
-gzip, which is seen from its first bytes, not from its name. Specification: http://yann.lecun.com/exdb/mnist
+Magic, dimensions and length are checked before memory is allocated for the elements. A file may be compressed by
+gzip; its first bytes tell, not its name. Specification: http://yann.lecun.com/exdb/mnist
 """
 
 import gzip
@@ -29,7 +29,7 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _PIECE_BYTES = 1 << 20
 
 MAX_ELEMENTS = 1 << 32
-"""The largest file that is read; EMNIST, the largest set of this kind, has 640 million elements."""
+"""The most elements that are read; EMNIST, the largest set of this kind, has 640 million."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +39,8 @@ class IdxImages:
     Attributes:
         pixels: uint8 (N,H,W), 0 black to 255 white.
         labels: uint8 (N,), or None where there is no label file.
-        files: that were read: the images, then the labels.
-        problems: what is missing, by name.
+        files: the files that were read: the images, then the labels.
+        problems: the files that are missing.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -52,18 +52,18 @@ class IdxImages:
         return len(self.pixels)
 
     def name(self, index: int) -> str:
-        """An index -> the file's name and the index."""
+        """Map an index to the file's name and the index."""
         return f"{self.files[0].name}[{index}]"
 
     def read(self, index: int) -> Pixels:
-        """An index -> uint8 (H,W,3), grey in all three channels."""
+        """Map an index to uint8 (H,W,3), grey in all three channels."""
         return np.repeat(self.pixels[index][:, :, None], 3, axis=2)
 
     def attributes(self, class_names: Sequence[str] | None = None) -> tuple[tuple[str, ...], npt.NDArray[np.int8]]:
-        """Labels -> one attribute per class: its names (K,), and int8 (N,K) with 1 for the image's class, else -1.
+        """Return one attribute per class: the names (K,), and int8 (N,K) with 1 for the image's class, else -1.
 
         Args:
-            class_names: one for each class; None names them `class 0` up to the largest label.
+            class_names: a name for each class; None names them `class 0` up to the largest label.
 
         Raises:
             DataError: there are no labels, or a label has no name.
@@ -78,19 +78,19 @@ class IdxImages:
 
 
 def scan_idx(folder: Path, split: str = "train") -> IdxImages:
-    """A folder with MNIST's file names -> the images of a split, and their labels where they are there.
+    """Map a folder with MNIST's file names to the images of a split, and to their labels if there is a label file.
 
-    The names are `SPLIT-images-idx3-ubyte` and `SPLIT-labels-idx1-ubyte`, with `.idx` in place of `-idx` too, with
-    or without `.gz`; of a file in both forms the one without is read. A missing label file is reported; one that
-    does not match the images is refused.
+    The names are `SPLIT-images-idx3-ubyte` and `SPLIT-labels-idx1-ubyte`; `.idx` may stand for `-idx`, and `.gz` may
+    follow. A file without `.gz` goes before one with it. A missing label file is reported; labels that do not match
+    the images are refused.
 
     Args:
-        folder: where the files lie.
+        folder: the folder that holds the files.
         split: `train`, or `t10k` for the test set.
 
     Raises:
         DataError: there are no images; a file is damaged, of another type or longer or shorter than its header says; or
-            there are more or fewer labels than images.
+            the numbers of labels and images differ.
     """
     images_path = _find(folder, split, "images", 3)
     if images_path is None:
@@ -114,12 +114,12 @@ def scan_idx(folder: Path, split: str = "train") -> IdxImages:
 
 
 def read_idx(path: Path, *, dimensions: int, max_elements: int = MAX_ELEMENTS) -> npt.NDArray[np.uint8]:
-    """An IDX file of unsigned bytes, gzip or not -> uint8 with `dimensions` axes.
+    """Map an IDX file of unsigned bytes, gzip or not, to uint8 with `dimensions` axes.
 
     Args:
-        path: of the file.
-        dimensions: how many it must have.
-        max_elements: more are refused before anything is allocated.
+        path: the file.
+        dimensions: the number of axes that it must have.
+        max_elements: a file that announces more elements is refused before memory is allocated.
 
     Raises:
         DataError: it cannot be read, is damaged, holds another type or number of dimensions, is longer or shorter than
@@ -140,7 +140,7 @@ def read_idx(path: Path, *, dimensions: int, max_elements: int = MAX_ELEMENTS) -
 def _read(
     file: BinaryIO, size_bytes: int | None, name: str, dimensions: int, max_elements: int
 ) -> npt.NDArray[np.uint8]:
-    """An open file, and its size where that is known -> its elements."""
+    """Map an open file, and its size where the size is known, to its elements."""
     magic = file.read(4)
     if len(magic) < 4 or magic[:2] != b"\0\0":
         raise DataError(f"{name} starts with {magic.hex(' ') or 'nothing'}; an IDX file starts with 00 00")
@@ -162,8 +162,8 @@ def _read(
         raise DataError(
             f"{name} announces {said} = {announced} bytes and has {size_bytes - 4 - len(header)}; fetch it again"
         )
-    # One byte more than announced: it reaches the end of a gzip stream, where the checksum is verified. In pieces,
-    # because GzipFile.read(n) allocates n bytes first, and here n is what a header says, not what is there.
+    # One byte more than announced reaches the end of a gzip stream, where the checksum is verified. GzipFile.read(n)
+    # allocates n bytes first, and a header may announce any n: so the file is read in pieces.
     data = bytearray()
     while len(data) <= announced:
         piece = file.read(min(_PIECE_BYTES, announced + 1 - len(data)))

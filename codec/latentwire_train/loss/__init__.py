@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images, reconstructions and posteriors -> the numbers that training makes smaller."""
+"""Images, reconstructions and posteriors -> the terms of the loss."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images and their reconstructions -> the adversarial terms of the loss, from a discriminator that learns beside."""
+"""Images and their reconstructions -> the adversarial terms of the loss, from a discriminator that learns as well."""
 
 from typing import Any
 
@@ -20,11 +20,11 @@ BETAS = (0.5, 0.9)
 
 
 class Adversary:
-    """A PatchGAN discriminator and its optimizer. Weights of its terms are constant (as LiteVAE, arXiv 2405.14477).
+    """A PatchGAN discriminator and its optimizer; its terms have constant weights (as in LiteVAE, arXiv 2405.14477).
 
     Args:
-        loss: the weights and the discriminator's width.
-        schedule: weight decay.
+        loss: gives the weights of the terms and the discriminator's width.
+        schedule: gives the weight decay.
     """
 
     def __init__(self, loss: LossConfig, schedule: ScheduleConfig) -> None:
@@ -42,7 +42,7 @@ class Adversary:
         return self
 
     def judge(self, images: Tensor, prediction: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Map images and their reconstructions to what the network's loss grows by, and its parts by name."""
+        """Map images and their reconstructions to the adversarial part of the network's loss, and its terms by name."""
         self._own.requires_grad_(False)
         fake = self._own.features(prediction)
         adversarial = hinge_generator_loss(fake[-1])
@@ -69,10 +69,10 @@ class Adversary:
         return {"discriminator": loss.detach()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what `load_state_dict` takes."""
+        """Return the state for `load_state_dict`."""
         return {"discriminator": self._own.state_dict(), "optimizer": self._optimizer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state_dict` gave."""
+        """Take up the state from `state_dict`."""
         self._own.load_state_dict(state["discriminator"])
         self._optimizer.load_state_dict(state["optimizer"])

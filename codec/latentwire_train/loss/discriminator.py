@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images (B,3,H,W) in [-1,1] -> how real a network that is trained against the decoder finds them (PatchGAN).
+"""Images (B,3,H,W) in [-1,1] -> logits of a network that learns to tell images from reconstructions (PatchGAN).
 
 decoder:        ... + w * hinge_generator_loss(D(fake)) + v * feature_matching(D.features(real), D.features(fake))
 discriminator:  hinge_discriminator_loss(D(real), D(fake.detach()))
@@ -16,16 +16,16 @@ from latentwire_core.errors import TensorError
 
 
 class PatchDiscriminator(nn.Module):
-    """PatchGAN: images (B,3,H,W) in [-1,1] -> one logit per overlapping patch, (B,1,h,w); high means real.
+    """PatchGAN: maps images (B,3,H,W) in [-1,1] to one logit per overlapping patch, (B,1,h,w); high means real.
 
     Convolutions of 4x4: `layers` that halve the size, then two that do not; a patch is 70x70 pixels with 3 layers.
-    Group normalisation in the place of batch normalisation, so that a logit depends on its own image alone.
+    Group normalisation takes the place of batch normalisation, so that a logit depends on its own image alone.
 
     Args:
-        channels: of the images.
+        channels: channels of the images.
         width: channels after the first convolution; they double up to 8 times that.
         layers: number of halvings; each side must be at least 3 * 2^layers.
-        norm: group normalisation, or none.
+        norm: whether there is group normalisation.
 
     Source: Isola et al., Image-to-Image Translation with Conditional Adversarial Networks (arXiv 1611.07004).
     """

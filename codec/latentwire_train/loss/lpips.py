@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two images (B,3,H,W) in [-1,1] -> how alike a network finds them (LPIPS); its weights come from disk alone."""
+"""Two images (B,3,H,W) in [-1,1] -> their perceptual distance (LPIPS); its weights come from disk alone."""
 
 from collections import OrderedDict
 from itertools import pairwise
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from latentwire_core.errors import CheckpointError, TensorError
 
-# The first name is the one under which each file is published; the second is the same tensors without a pickle.
+# Each file's published name, and a name for the same tensors without a pickle.
 BACKBONE_FILES = ("vgg16-397923af.pth", "vgg16.safetensors")
 HEAD_FILES = ("vgg.pth", "lpips_vgg.safetensors")
 VGG16 = ((3, 64, 64), (64, 128, 128), (128, 256, 256, 256), (256, 512, 512, 512), (512, 512, 512, 512))
@@ -22,14 +22,14 @@ VGG_SHIFT, VGG_SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 
 
 class Lpips(nn.Module):
-    """LPIPS with VGG16: prediction and target (B,3,H,W) in [-1,1] -> their perceptual distance, a scalar >= 0.
+    """LPIPS with VGG16: maps prediction and target (B,3,H,W) in [-1,1] to their perceptual distance, a scalar >= 0.
 
     At five depths the features of both are divided by their norm over channels, and the squared difference is
     weighted per channel and averaged over positions; the depths are summed, then the mean over images is taken.
-    Each side must be at least 16. Gradients flow to the prediction only; nothing here is trained.
+    Each side must be at least 16. Gradients flow to the prediction only; no weight is trained.
 
-    Under autocast VGG16 runs in the lower precision (it is most of the cost), the distance in float32. It is built
-    with random weights: `lpips_from` loads the real ones.
+    Under autocast VGG16 runs in the lower precision (VGG16 is most of the cost), the distance in float32. It is built
+    with random weights: `lpips_from` loads the published weights.
 
     Source: Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric (arXiv 1801.03924),
     version 0.1 of its weights; Simonyan and Zisserman (arXiv 1409.1556), configuration D.
@@ -40,7 +40,7 @@ class Lpips(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        # One flat sequence, so that a layer's number is the one in the published names (`features.28.weight`).
+        # One flat sequence, so that the layers have the numbers of the published names (`features.28.weight`).
         features: OrderedDict[str, nn.Module] = OrderedDict()
         self.taps = []
         for depth, widths in enumerate(VGG16):

@@ -13,31 +13,25 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
-from latentwire_train.config import Kind, LossConfig
-from latentwire_train.loss.losses import (
-    ReconstructionLoss,
-    RunningMoments,
-    kl_divergence,
-    mse,
-    quantization_noise,
-    reparameterize,
-)
+from latentwire_train.config import AutoencoderKind, LossConfig
+from latentwire_train.loss.images import ReconstructionLoss, mse
+from latentwire_train.loss.latents import RunningMoments, kl_divergence, quantization_noise, reparameterize
 from latentwire_train.loss.lpips import lpips_from
 from latentwire_train.networks import Network
 
-# With a KL term that means something, latents are near N(0, I), and their moments settle in a hundred steps.
+# Under a KL term latents are near N(0, I), and their moments settle in a hundred steps.
 MOMENTS_DECAY = 0.99
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the loss of a batch is.
+    """The loss of a batch.
 
     Attributes:
         prediction: the reconstruction, float32 (B,3,H,W).
         total: a scalar to call `backward` on.
-        parts: unweighted and detached scalars: the reconstruction terms by name, `kl` in nats per image, `psnr` in dB
-            (of the unclamped reconstruction, its squared error averaged over the batch).
+        parts: unweighted and detached scalars: the reconstruction terms by name, `kl` in nats per image, and `psnr` in
+            dB, from the unclamped reconstruction's squared error, averaged over the batch.
     """
 
     prediction: Tensor
@@ -46,22 +40,27 @@ class Outcome:
 
 
 class Objective(nn.Module):
-    """Images -> the loss.
+    """Maps images to the loss.
 
     Args:
-        network: what is trained.
-        config: its loss.
-        kind: `ae` leaves out noise of the posterior and KL.
+        network: the network that is trained.
+        config: the terms of the loss.
+        kind: `ae` leaves out the posterior's noise and the KL.
         channels: C of the latents.
-        autocast: what the network computes in; None: float32.
+        autocast: dtype that the network computes in; None: float32.
 
     Raises:
-        DataError: LPIPS's weights cannot be read.
-        ValueError: no reconstruction term has a weight.
+        CheckpointError: LPIPS's weights cannot be read.
+        ConfigError: no reconstruction term has a weight.
     """
 
     def __init__(
-        self, network: Network, config: LossConfig, kind: Kind, channels: int, autocast: torch.dtype | None = None
+        self,
+        network: Network,
+        config: LossConfig,
+        kind: AutoencoderKind,
+        channels: int,
+        autocast: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.encoder, self.decoder = network.encoder, network.decoder
@@ -75,12 +74,12 @@ class Objective(nn.Module):
 
         Args:
             images: the batch.
-            noise: where epsilon and the quantization noise come from, on the images' device.
-            kl_weight: of nats per value of the image.
+            noise: the source of epsilon and of the quantization noise, on the images' device.
+            kl_weight: weight of the nats per value of the image.
         """
         with torch.autocast(images.device.type, dtype=self._autocast, enabled=self._autocast is not None):
             mean, logvar = self.encoder(images).float().chunk(2, dim=1)
-            z = mean if self._kind is Kind.AE else reparameterize(mean, logvar, noise)
+            z = mean if self._kind is AutoencoderKind.AE else reparameterize(mean, logvar, noise)
             if self._config.quantization_step:
                 if self.training:
                     self.moments.update(mean.detach())
@@ -88,7 +87,7 @@ class Objective(nn.Module):
                 z = self.moments.unwhiten(quantization_noise(whitened, self._config.quantization_step, noise))
             prediction = self.decoder(z).float()
         total, parts = self.reconstruction(prediction, images)
-        if self._kind is Kind.VAE:
+        if self._kind is AutoencoderKind.VAE:
             kl = kl_divergence(mean, logvar).mean()
             total = total + kl_weight * kl / images[0].numel()
             parts["kl"] = kl.detach()

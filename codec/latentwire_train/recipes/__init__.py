@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A recipe (a TOML file, here or anywhere) and overrides of it -> the configuration of a training run."""
+"""A recipe (a TOML file) and overrides of its values -> the configuration of a training run."""
 
-import dataclasses
+import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from enum import StrEnum
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from latentwire_train.config import ConfigError, TrainingConfig
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 RECIPES = Path(__file__).parent
 
@@ -20,14 +24,14 @@ def recipe_names() -> list[str]:
 
 
 def load_config(recipe: str, overrides: Sequence[str] = ()) -> TrainingConfig:
-    """Map a recipe and what shall differ from it to a configuration.
+    """Map a recipe and overrides of its values to a configuration.
 
     Args:
-        recipe: the name of a bundled one, or the path of a TOML file.
+        recipe: the name of a bundled recipe, or the path of a TOML file.
         overrides: such as `schedule.steps=500`; the value is TOML, or else text.
 
     Raises:
-        ConfigError: there is no such recipe, or something in it or in an override cannot be used; the message names it.
+        ConfigError: there is no such recipe, or a key or value of it or of an override cannot be used.
     """
     path = RECIPES / f"{recipe}.toml" if recipe in recipe_names() else Path(recipe).expanduser()
     try:
@@ -50,8 +54,26 @@ def config_from(tables: Mapping[str, Any]) -> TrainingConfig:
     Raises:
         ConfigError: a key is unknown or a value cannot be used.
     """
-    config: TrainingConfig = _build(TrainingConfig, tables, "")
-    return config
+    try:
+        # From JSON, because pydantic's strict mode takes no text for an enum from Python.
+        return TypeAdapter(TrainingConfig).validate_json(json.dumps(tables, default=str))
+    except ValidationError as error:
+        raise ConfigError(_refusal(error.errors()[0])) from error
+
+
+def _refusal(error: "ErrorDetails") -> str:
+    """Map pydantic's first error to a message that names section and key."""
+    path = [str(part) for part in error["loc"]]
+    where = ".".join(path)
+    if error["type"] == "unexpected_keyword_argument":
+        section: Any = TrainingConfig
+        for name in path[:-1]:
+            section = get_type_hints(section)[name]
+        known = ", ".join(sorted(field.name for field in fields(section)))
+        return f"{where} is not known; {'.'.join(path[:-1]) or 'a recipe'} has {known}"
+    if error["type"] == "missing":
+        return f"{where} is missing"
+    return f"{where} is {error['input']!r}; {error['msg'].replace('Input should be', 'it must be')}"
 
 
 def _override(tables: dict[str, Any], override: str) -> None:
@@ -69,44 +91,6 @@ def _override(tables: dict[str, Any], override: str) -> None:
         if not isinstance(table, dict):
             raise ConfigError(f"{override!r}: {key} is a value, not a table")
     table[keys[-1]] = value
-    # The two budgets exclude each other: who gives one on top of a recipe means it instead of the other.
+    # The two budgets exclude each other: an override of one takes the place of the recipe's other.
     if keys[0] == "schedule" and keys[-1] in ("steps", "minutes") and value:
         table["minutes" if keys[-1] == "steps" else "steps"] = 0
-
-
-def _build(cls: type[Any], values: Any, where: str) -> Any:
-    """Map a table to a dataclass, converting and checking each value by its annotation."""
-    if not isinstance(values, Mapping):
-        raise ConfigError(f"{where.rstrip('.') or 'the recipe'} is {values!r}; a table is needed")
-    hints = get_type_hints(cls)
-    known = {entry.name for entry in fields(cls)}
-    for key in values:
-        if key not in known:
-            raise ConfigError(
-                f"{where}{key} is not known; {where.rstrip('.') or 'a recipe'} has {', '.join(sorted(known))}"
-            )
-    converted = {key: _convert(hints[key], value, where + key) for key, value in values.items()}
-    try:
-        return cls(**converted)
-    except ValueError as error:
-        raise ConfigError(f"{where}{error}") from error
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return _build(hint, value, f"{where}.")  # type: ignore[arg-type]
-    if isinstance(hint, type) and issubclass(hint, StrEnum):
-        if value not in list(hint):
-            raise ConfigError(f"{where} is {value!r}; it must be one of {', '.join(hint)}")
-        return hint(value)
-    if get_origin(hint) is tuple:
-        items = get_args(hint)
-        if not isinstance(value, list | tuple) or len(value) != len(items):
-            raise ConfigError(f"{where} is {value!r}; a list of {len(items)} is needed")
-        return tuple(_convert(item, part, where) for item, part in zip(items, value, strict=True))
-    wanted: type[Any] = Mapping if get_origin(hint) is not None else hint
-    if wanted is float and type(value) is int:
-        return float(value)
-    if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
-        raise ConfigError(f"{where} is {value!r}; {'a table' if wanted is Mapping else wanted.__name__} is needed")
-    return value

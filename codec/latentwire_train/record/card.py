@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The facts of a training run -> the model card that lies beside its weights: Markdown with a YAML head."""
+"""The facts of a training run -> the model card beside its weights: Markdown with a YAML head."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from latentwire_train.config import Family, Framing, Kind, TrainingConfig
+from latentwire_train.config import Architecture, AutoencoderKind, FramingName, TrainingConfig
+from latentwire_train.record.export import LatentMoments
 
-# The last part of a figure's name -> what the card calls it, and how many digits follow the point.
+# The last part of a figure's name -> its name on the card, and the number of digits after the point.
 FIGURES = {
     "psnr": ("PSNR, dB", 2),
     "psnr_rounded": ("PSNR with latents rounded to the step of the noise in training, dB", 2),
@@ -20,24 +21,22 @@ FIGURES = {
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a card tells.
+    """The facts on a card.
 
     Attributes:
-        config: of the run.
-        steps: that these weights have seen.
-        minutes: of training up to them.
-        images: that were trained on.
-        held_out: images that were measured on.
-        skipped: files that could not be used.
-        data_name: of the data's folder or file.
+        config: the configuration of the run.
+        steps: number of steps that these weights have seen.
+        minutes: time of training up to these weights.
+        images: number of images to train on.
+        held_out: number of images to measure on.
+        skipped: number of files that could not be used.
+        data_name: name of the data's folder.
         data_digest: SHA-256 of the data's manifest, in hex.
-        parameters: of the network, numbers.
-        latent_shape: (C,h,w) of an image of `config.data.size`; (d,1,1) of a vector.
-        scaling_factor: as in config.json.
-        latents_mean: of the raw latents, C numbers.
-        latents_std: likewise.
-        figures: measured on the held-out images, by names such as `held_out/psnr`.
-        versions: of the software, by name.
+        parameters: number of the network's parameters.
+        latent_shape: (C,h,w) for an image of `config.data.size`; (d,1,1) for a vector.
+        latents: the moments of raw latents of training images.
+        figures: measurements on the held-out images, by names such as `held_out/psnr`.
+        versions: name -> version of the software.
     """
 
     config: TrainingConfig
@@ -50,9 +49,7 @@ class CardFacts:
     data_digest: str
     parameters: int
     latent_shape: tuple[int, ...]
-    scaling_factor: float
-    latents_mean: tuple[float, ...]
-    latents_std: tuple[float, ...]
+    latents: LatentMoments
     figures: Mapping[str, float]
     versions: Mapping[str, str]
 
@@ -71,8 +68,8 @@ def model_card(facts: CardFacts) -> str:
         _table(("", ""), _training(facts)),
         "## Latents",
         "Raw latents of training images, per channel. `scaling_factor` in `config.json` is 1 / the standard deviation "
-        f"of all of them: {facts.scaling_factor:.6g}.",
-        _latents(facts),
+        f"of all latents: {facts.latents.scaling_factor:.6g}.",
+        _latents(facts.latents),
         "## Limits",
         "\n".join(f"- {limit}" for limit in _limits(facts.config)),
     ]
@@ -80,16 +77,20 @@ def model_card(facts: CardFacts) -> str:
 
 
 def _head(config: TrainingConfig) -> str:
-    # Only diffusers' own class loads in a diffusers without latentwire.
-    library = "diffusers" if config.model.family is Family.AUTOENCODER_KL else "latentwire"
-    tags = ("latentwire", "vae" if config.model.kind is Kind.VAE else "autoencoder", config.model.family.value)
+    # Only one architecture is diffusers' own and diffusers' own class loads without latentwire.
+    library = "diffusers" if config.model.family is Architecture.AUTOENCODER_KL else "latentwire"
+    tags = (
+        "latentwire",
+        "vae" if config.model.kind is AutoencoderKind.VAE else "autoencoder",
+        config.model.family.value,
+    )
     return "\n".join(
         ("---", f"library_name: {library}", "tags:", *(f"- {tag}" for tag in tags), "# license: add yours", "---")
     )
 
 
 def _title(config: TrainingConfig) -> str:
-    kind = "variational autoencoder" if config.model.kind is Kind.VAE else "plain autoencoder"
+    kind = "variational autoencoder" if config.model.kind is AutoencoderKind.VAE else "plain autoencoder"
     return f"{config.model.latent_space or config.model.family.value}: a {kind} for images"
 
 
@@ -97,7 +98,7 @@ def _summary(facts: CardFacts) -> str:
     config = facts.config
     channels, height, width = facts.latent_shape
     size = config.data.size
-    if config.model.family is Family.VECTOR:
+    if config.model.family is Architecture.VECTOR:
         shape = f"RGB images of {size}x{size} px <-> a latent vector of {channels} numbers"
     else:
         shape = (
@@ -106,12 +107,12 @@ def _summary(facts: CardFacts) -> str:
         )
     space = config.model.latent_space
     named = f"Latent space `{space}`." if space else "Its latent space has no name."
-    return f"{shape}. Family `{config.model.family}`, {facts.parameters:,} parameters. {named}"
+    return f"{shape}. Architecture `{config.model.family}`, {facts.parameters:,} parameters. {named}"
 
 
-def _usage(family: Family) -> str:
+def _usage(family: Architecture) -> str:
     serving = "```sh\nlatentwire serve --model PATH   # the folder that this file lies in\n```"
-    if family is not Family.AUTOENCODER_KL:
+    if family is not Architecture.AUTOENCODER_KL:
         return serving
     loading = (
         "```python\nfrom diffusers import AutoencoderKL\n\n"
@@ -123,7 +124,7 @@ def _usage(family: Family) -> str:
 
 def _measured(facts: CardFacts) -> str:
     size = f"{facts.config.data.size}x{facts.config.data.size} px"
-    framing = "scaled and cut to" if facts.config.data.framing is Framing.COVER else "cut from the centre to"
+    framing = "scaled and cut to" if facts.config.data.framing is FramingName.COVER else "cut from the centre to"
     introduction = (
         f"Means over {facts.held_out:,} images that were held out from training, {framing} {size}: the posterior's "
         "mean, decoded with the weights that lie here (averaged over steps) and rounded to 8 bits."
@@ -140,17 +141,17 @@ def _training(facts: CardFacts) -> list[tuple[str, str]]:
     schedule, data, loss = config.schedule, config.data, config.loss
     budget = f"{schedule.steps:,} steps" if schedule.steps else f"{schedule.minutes:g} minutes"
     samples = f"{data.size}x{data.size} px"
-    if data.framing is Framing.CROP:
+    if data.framing is FramingName.CROP:
         samples = f"random crops of {samples}, {data.scaled_share:.0%} of them from up to {data.max_scale:g} times that"
     else:
         samples = f"whole images, scaled and cut to {samples}"
     terms = {name: weight for name, weight in config.as_dict()["loss"]["weights"].items() if weight}
-    if config.model.kind is Kind.AE:
+    if config.model.kind is AutoencoderKind.AE:
         terms.pop("kl", None)
     kl = "; kl in nats per value of the image" if "kl" in terms else ""
     if kl and loss.kl_warmup_steps:
         kl += f", its weight rising over {loss.kl_warmup_steps:,} steps"
-    noise = f"{loss.quantization_step:g} standard deviations wide" if loss.quantization_step else "none"
+    noise = f"{loss.quantization_step:g} standard deviations wide" if loss.quantization_step else "not used"
     return [
         ("data", f"{_code(facts.data_name)}: {facts.images:,} images, {facts.held_out:,} more held out"),
         ("data digest", f"{_code(facts.data_digest)} (SHA-256 of the manifest)"),
@@ -173,15 +174,15 @@ def _training(facts: CardFacts) -> list[tuple[str, str]]:
     ]
 
 
-def _latents(facts: CardFacts) -> str:
-    """Map the moments to a table; those of a long vector to their range, since no one reads 128 rows."""
-    moments = list(zip(facts.latents_mean, facts.latents_std, strict=True))
+def _latents(latents: LatentMoments) -> str:
+    """Map the moments to a table; the moments of a long vector to their range, since no one reads 128 rows."""
+    moments = list(zip(latents.mean, latents.std, strict=True))
     if len(moments) <= 32:
         rows = [(str(index), f"{mean:.4f}", f"{std:.4f}") for index, (mean, std) in enumerate(moments)]
         return _table(("channel", "mean", "standard deviation"), rows)
     rows = [
         (name, f"{min(numbers):.4f}", f"{max(numbers):.4f}")
-        for name, numbers in (("mean", facts.latents_mean), ("standard deviation", facts.latents_std))
+        for name, numbers in (("mean", latents.mean), ("standard deviation", latents.std))
     ]
     return _table((f"of {len(moments)} channels", "smallest", "largest"), rows)
 
@@ -191,11 +192,11 @@ def _limits(config: TrainingConfig) -> list[str]:
     weights = config.loss.weights
     if not (weights.lpips or config.loss.adversarial):
         limits.append("Trained without a perceptual or adversarial loss: fine texture comes out soft.")
-    if config.model.kind is Kind.AE:
+    if config.model.kind is AutoencoderKind.AE:
         limits.append("A plain autoencoder: nothing asks its latents to follow N(0, I), and random ones mean nothing.")
-    elif config.model.family is not Family.VECTOR:
+    elif config.model.family is not Architecture.VECTOR:
         limits.append("Spatial latents: decoding N(0, I) gives texture, not pictures.")
-    if config.model.family is Family.VECTOR:
+    if config.model.family is Architecture.VECTOR:
         limits.append(f"It takes images of {config.data.size}x{config.data.size} px only.")
     return limits
 
@@ -206,6 +207,6 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _code(text: str) -> str:
-    """Map a name from outside to code: nothing in it is markup."""
+    """Map a name from outside to code, so that it contains no markup."""
     readable = text.encode(errors="replace").decode()
     return f"`{' '.join(readable.split()).replace('`', chr(39))}`"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network and held-out images -> figures of its reconstructions, through the posterior's mode, and pictures."""
+"""A network and held-out images -> figures of the reconstructions from the posterior's mode, and some of them."""
 
 from dataclasses import dataclass
 
@@ -11,29 +11,26 @@ from latentwire_codec.images import pixels
 from latentwire_codec.metrics.scores import psnr
 from latentwire_codec.metrics.similarity import ms_ssim_loss
 from latentwire_train.data.views import View
-from latentwire_train.loss.losses import (
-    ReconstructionLoss,
-    RunningMoments,
-    kl_divergence,
-)
+from latentwire_train.loss.images import ReconstructionLoss
+from latentwire_train.loss.latents import RunningMoments, kl_divergence
 from latentwire_train.networks import Network
 
 SHOWN = 16
-"""Images in a picture."""
+"""The most images in a picture."""
 MS_SSIM_MIN_SIDE = 161
-"""Five scales fit; with fewer, figures of two sizes would not compare."""
+"""The smallest side for all five scales of MS-SSIM; with fewer scales, figures of two sizes would not compare."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured.
+    """A measurement on held-out images.
 
     Attributes:
         figures: `held_out/psnr` (dB, mean over images, rounded to uint8), `held_out/loss` (reconstruction and KL, as in
             training, without noise), `held_out/kl` (nats per image), `held_out/ms_ssim` where images are large enough
-            for its five scales, `held_out/psnr_rounded` (dB, latents rounded to the step that training's noise has).
-        originals: uint8 (B,3,H,W), the first of the held-out images.
-        reconstructions: of these.
+            for its five scales, `held_out/psnr_rounded` (dB, latents rounded to the step of the training's noise).
+        originals: uint8 (B,3,H,W), the first held-out images.
+        reconstructions: uint8 (B,3,H,W), their reconstructions.
     """
 
     figures: dict[str, float]
@@ -55,21 +52,19 @@ def evaluate(
     """Map a network in eval mode and a view of images to the evaluation.
 
     Args:
-        network: to measure.
-        view: of the held-out images.
+        network: the network, in eval mode.
+        view: the held-out images.
         reconstruction: the terms of the loss.
-        kl_weight: of nats per value of the image.
-        moments: of the latents, to round by; used with `quantization_step` above 0.
-        quantization_step: in standard deviations.
-        batch_size: images at once.
+        kl_weight: weight of the nats per value of the image.
+        moments: the moments of the latents; used with `quantization_step` above 0.
+        quantization_step: step to round latents to, in standard deviations; 0 rounds nothing.
+        batch_size: number of images that are read at once.
     """
     device = next(network.module.parameters()).device
     columns: dict[str, list[float]] = {}
     shown: list[tuple[Tensor, Tensor]] = []
     for batch in view.batches(batch_size):
-        for image in batch.pixels.split(1):
-            original = image.to(device)
-            x = original.float() / 127.5 - 1
+        for original, x in zip(batch.pixels.split(1), batch.images(device).split(1), strict=True):
             mean, logvar = network.encoder(x).float().chunk(2, dim=1)
             y = network.decoder(mean).float()
             kl = kl_divergence(mean, logvar).item()
@@ -86,7 +81,7 @@ def evaluate(
             for name, value in row.items():
                 columns.setdefault(name, []).append(value)
             if len(shown) < SHOWN:
-                shown.append((image, pixels.to_uint8(y).permute(0, 3, 1, 2).cpu()))
+                shown.append((original, pixels.to_uint8(y).permute(0, 3, 1, 2).cpu()))
     originals, reconstructions = (torch.cat(part) for part in zip(*shown, strict=True))
     figures = {f"held_out/{name}": float(np.mean(values)) for name, values in columns.items()}
     return Evaluation(figures, originals, reconstructions)
@@ -94,4 +89,4 @@ def evaluate(
 
 def _psnr(original: Tensor, decoded: Tensor) -> float:
     """Map uint8 (1,3,H,W) and float (1,3,H,W) to dB, at most 100, so that a mean can be taken."""
-    return min(100.0, psnr(original[0].permute(1, 2, 0).cpu().numpy(), pixels.to_uint8(decoded)[0].cpu().numpy()))
+    return min(100.0, psnr(original[0].permute(1, 2, 0).numpy(), pixels.to_uint8(decoded)[0].cpu().numpy()))

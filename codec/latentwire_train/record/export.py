@@ -5,7 +5,7 @@
     FOLDER/diffusion_pytorch_model.safetensors      the tensors, named as the class names them
     FOLDER/README.md                                the model card
 
-Nothing of diffusers is needed to write it.
+It is written without diffusers.
 """
 
 import json
@@ -24,12 +24,12 @@ from latentwire_train.networks import Network
 
 
 @dataclass(frozen=True)
-class LatentStatistics:
-    """How the latents of a data set are spread.
+class LatentMoments:
+    """Mean and spread of the latents of a data set.
 
     Attributes:
-        mean: of each channel.
-        std: of each channel.
+        mean: the mean of each channel.
+        std: the standard deviation of each channel.
         scaling_factor: 1 / the standard deviation of all latents together: scaled = raw * scaling_factor has
             variance 1 (Rombach et al., arXiv 2112.10752, appendix G).
     """
@@ -40,10 +40,10 @@ class LatentStatistics:
 
 
 @torch.no_grad()
-def measure_latents(encoder: nn.Module, batches: Iterable[Tensor]) -> LatentStatistics:
-    """Map batches of images (B,3,H,W) in [-1,1] to the statistics of samples of their posteriors.
+def measure_latents(encoder: nn.Module, batches: Iterable[Tensor]) -> LatentMoments:
+    """Map batches of images (B,3,H,W) in [-1,1] to the moments of samples of their posteriors.
 
-    The variance of a sample is that of the mean plus that of the posterior; both are counted, nothing is drawn.
+    The variance of a sample is the variance of the mean plus the variance of the posterior, so no sample is drawn.
 
     Raises:
         ValueError: there is no batch.
@@ -60,7 +60,7 @@ def measure_latents(encoder: nn.Module, batches: Iterable[Tensor]) -> LatentStat
     centre = total / count
     variance = squares / count - centre.square()
     pooled = squares.sum() / (count * len(squares)) - (total.sum() / (count * len(total))).square()
-    return LatentStatistics(
+    return LatentMoments(
         tuple(centre.tolist()), tuple(variance.clamp(min=0).sqrt().tolist()), 1 / max(1e-6, pooled.sqrt().item())
     )
 
@@ -70,18 +70,18 @@ def save_network(
 ) -> None:
     """Write a folder that `latentwire serve --model` and diffusers' `from_pretrained` load.
 
-    Each version of the folder is made beside it and takes its place by renaming, so that whoever reads it finds the one
-    before or this one whole (or, for the moment between two renames, none).
+    Each version of the folder is made beside it and takes its place by renaming. A reader finds the old version or the
+    new version whole; for the moment between two renames the folder is missing.
 
     Args:
-        folder: to write.
-        network: whose class and configuration are stored.
+        folder: the folder to write.
+        network: the network, for its class and configuration.
         weights: its tensors.
-        extra: entries of config.json besides, such as `scaling_factor`.
-        card: README.md.
+        extra: further entries of config.json, such as `scaling_factor`.
+        card: the text of README.md.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the folder cannot be written.
     """
     config = {"_class_name": network.class_name, **network.config, **extra}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}

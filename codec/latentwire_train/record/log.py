@@ -1,34 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The log of a training run, log.csv -> its rows.
+"""The figures of a training run <-> log.csv.
 
 The columns are `step`, `seconds` and one for each name that was recorded (`train/l1`, `held_out/psnr` ...); a cell is
-empty where nothing was measured.
+empty where a figure was not measured. A killed process leaves at most a torn last line, which the next one drops.
 """
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from latentwire_core.errors import CodecError
+from latentwire_core.files import write_whole
+from latentwire_train.data.folder import DataError
 
-LOG_FILE = "log.csv"
 KEYS = ("step", "seconds")
-
-
-class JournalError(CodecError):
-    """The log of a run cannot be read."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured at once.
+    """Figures that were measured at one step.
 
     Attributes:
-        step: steps that were done.
-        seconds: since the run began, without interruptions and without the steps they cost.
-        figures: by name.
+        step: the number of steps done.
+        seconds: time since the run began, without interruptions and without the steps that they cost.
+        figures: name -> value.
     """
 
     step: int
@@ -37,20 +34,19 @@ class Row:
 
 
 def read_log(path: Path) -> list[Row]:
-    """Map a log.csv to its rows, up to the first that is torn; no rows where there is no file.
+    """Map a log.csv to its rows, up to the first torn row; a missing file has no rows.
 
     Raises:
-        JournalError: it is no such log.
-        OSError: it cannot be read.
+        DataError: the file is not the log of a training run.
+        OSError: the file cannot be read.
     """
     if not path.exists():
         return []
     text = path.read_text(encoding="utf-8", errors="replace")
-    whole = text[: text.rfind("\n") + 1]
-    lines = csv.reader(io.StringIO(whole))
+    lines = csv.reader(io.StringIO(text[: text.rfind("\n") + 1]))
     header = next(lines, [])
     if tuple(header[:2]) != KEYS:
-        raise JournalError(f"{path} is not the log of a training run; move it away, or choose another folder")
+        raise DataError(f"{path} is not the log of a training run; move it away, or choose another folder")
     rows = []
     for cells in lines:
         try:
@@ -61,19 +57,49 @@ def read_log(path: Path) -> list[Row]:
     return rows
 
 
-def header_line(names: Sequence[str]) -> str:
-    """Map the names of figures to the first line of a log."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow([*KEYS, *names])
-    return text.getvalue()
+class Log:
+    """A log.csv that grows.
 
+    Args:
+        path: the file; its folder must exist.
+        resume_step: the step that the run goes on from; rows of later steps are dropped. 0 begins an empty log.
 
-def lines(rows: Iterable[Row], names: Sequence[str]) -> str:
-    """Map rows to the lines of a log with the columns `names`."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    for row in rows:
+    Raises:
+        DataError: the file is not the log of a training run.
+        OSError: the file cannot be read or written.
+    """
+
+    def __init__(self, path: Path, resume_step: int = 0) -> None:
+        self._path = path
+        rows = [row for row in read_log(path) if 0 < resume_step >= row.step]
+        self._names = list(dict.fromkeys(name for row in rows for name in row.figures))
+        self._write(rows)
+        self._began = time.monotonic() - (rows[-1].seconds if rows else 0.0)
+
+    def append(self, step: int, figures: Mapping[str, float]) -> None:
+        """Add a row; a new name gets a column, for which the file is written anew."""
+        row = Row(step, round(time.monotonic() - self._began, 3), dict(figures))
+        new = [name for name in figures if name not in self._names]
+        if new:
+            rows = [*read_log(self._path), row]
+            self._names += new
+            self._write(rows)
+        else:
+            with self._path.open("a", encoding="utf-8", newline="") as file:
+                file.write(self._lines([row]))
+
+    def _write(self, rows: Iterable[Row]) -> None:
+        write_whole(self._path, (_csv([[*KEYS, *self._names]]) + self._lines(rows)).encode())
+
+    def _lines(self, rows: Iterable[Row]) -> str:
         # repr gives the shortest digits that are read back as the same number.
-        cells = [repr(float(row.figures[name])) if name in row.figures else "" for name in names]
-        writer.writerow([row.step, row.seconds, *cells])
+        return _csv(
+            [row.step, row.seconds, *(repr(float(row.figures[n])) if n in row.figures else "" for n in self._names)]
+            for row in rows
+        )
+
+
+def _csv(lines: Iterable[Iterable[object]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
     return text.getvalue()

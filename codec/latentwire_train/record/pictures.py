@@ -1,41 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images uint8 (B,3,H,W) -> PNG files that show many of them side by side."""
+"""Images uint8 (B,3,H,W) -> one picture, uint8 (h,w,3), that shows many of them side by side."""
 
-import io
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
 
+from latentwire_codec.images.geometry import Pixels
 from latentwire_core.errors import TensorError
-from latentwire_core.files import write_whole
-
-Pixels = npt.NDArray[np.uint8]
 
 COLUMNS = 8
 MAX_WIDTH = 2100
-"""Of a picture, pixels: with larger images it has fewer columns."""
+"""The largest width of a picture, pixels; with larger images it has fewer columns."""
 MIN_SIDE, MAX_SIDE = 96, 512
-"""Smaller images are enlarged, each pixel to a square of them; larger ones are scaled down."""
+"""Smaller images are enlarged by repeating pixels; larger images are scaled down."""
 MARGIN = 6
 PAPER = 208  # neither the white nor the black that images may end with
 
 
-def reconstruction_grid(originals: Tensor, reconstructions: Tensor, path: Path) -> None:
-    """Write pairs of images as a PNG file, eight to a row: each original above its reconstruction.
+def reconstruction_grid(originals: Tensor, reconstructions: Tensor) -> Pixels:
+    """Map pairs of images to a picture with eight pairs to a row, each original above its reconstruction.
 
     Args:
         originals: uint8 (B,3,H,W), B >= 1.
-        reconstructions: of the same shape.
-        path: of the file, written whole or not at all.
+        reconstructions: the same shape.
 
     Raises:
-        TensorError: the shapes or dtypes are not as stated.
-        OSError: the file cannot be written.
+        TensorError: a shape or dtype is not as stated.
     """
     if originals.shape != reconstructions.shape:
         raise TensorError(
@@ -45,26 +38,23 @@ def reconstruction_grid(originals: Tensor, reconstructions: Tensor, path: Path) 
     upper, lower = _tiles(originals), _tiles(reconstructions)
     # A pair is one tile: the line between the two is thinner than the margin around them.
     line = np.full((MARGIN // 3, *upper[0].shape[1:]), PAPER, np.uint8)
-    pairs = [np.concatenate([above, line, below]) for above, below in zip(upper, lower, strict=True)]
-    _write(pairs, path)
+    return _arranged([np.concatenate([above, line, below]) for above, below in zip(upper, lower, strict=True)])
 
 
-def sample_grid(images: Tensor, path: Path) -> None:
-    """Write images as a PNG file, eight to a row.
+def sample_grid(images: Tensor) -> Pixels:
+    """Map images to a picture with eight images to a row.
 
     Args:
         images: uint8 (B,3,H,W), B >= 1.
-        path: of the file, written whole or not at all.
 
     Raises:
         TensorError: the shape or dtype is not as stated.
-        OSError: the file cannot be written.
     """
-    _write(_tiles(images), path)
+    return _arranged(_tiles(images))
 
 
 def _tiles(images: Tensor) -> list[Pixels]:
-    """Map images to arrays (h,w,3) of a size at which one sees something."""
+    """Map images to arrays (h,w,3), large enough to see and small enough to show."""
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or images.numel() == 0:
         raise TensorError(
             f"images are {images.dtype} of shape {tuple(images.shape)}; a picture needs uint8 (B,3,H,W), B >= 1"
@@ -82,7 +72,7 @@ def _tiles(images: Tensor) -> list[Pixels]:
     return tiles
 
 
-def _write(tiles: Sequence[Pixels], path: Path) -> None:
+def _arranged(tiles: Sequence[Pixels]) -> Pixels:
     height, width = tiles[0].shape[:2]
     columns = max(1, min(COLUMNS, len(tiles), (MAX_WIDTH - MARGIN) // (width + MARGIN)))
     rows = -(-len(tiles) // columns)
@@ -91,6 +81,4 @@ def _write(tiles: Sequence[Pixels], path: Path) -> None:
         row, column = divmod(index, columns)
         top, left = MARGIN + row * (height + MARGIN), MARGIN + column * (width + MARGIN)
         canvas[top : top + height, left : left + width] = tile
-    file = io.BytesIO()
-    Image.fromarray(canvas).save(file, "PNG")
-    write_whole(path, file.getvalue())
+    return canvas

@@ -1,71 +1,88 @@
 # SPDX-License-Identifier: Apache-2.0
 """Figures and weights of a training run -> its folder.
 
-    RUN/run.json        the configuration, the data's digest, versions: what the run is
-        log.csv         every figure, and the same as events in tensorboard/
+    RUN/run.json        the configuration, the data's digest, versions
+        log.csv         every figure; tensorboard/ has the same figures as events
         curves.png      the figures drawn
+        skipped.txt     the files that cannot be used, and why
         pictures/       held-out images and their reconstructions; prior samples of a vector VAE
         best/  last/    the averaged weights in diffusers' format, each with its model card
-        state.pt        what going on needs
+        state.pt        what an interrupted run needs to go on
 
-Whatever is written takes the place of what was there whole or not at all.
+A file is replaced whole or not at all.
 """
 
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
 
-from latentwire_codec.images import pixels
+from latentwire_codec.images.files import write_image
+from latentwire_codec.images.geometry import Pixels
+from latentwire_codec.images.pixels import to_uint8
 from latentwire_codec.runtime.placement import DTYPES
-from latentwire_train.config import Family, TrainingConfig
-from latentwire_train.data.folder import ImageSource, Problem, Subset
+from latentwire_core.files import write_whole
+from latentwire_core.formats import ImageFormat
+from latentwire_train.config import Architecture, TrainingConfig
+from latentwire_train.data.folder import Problem, Subset
 from latentwire_train.data.source import TrainingData, measuring_framing
 from latentwire_train.data.views import View
 from latentwire_train.devices import draw_on
 from latentwire_train.networks import Network
 from latentwire_train.record.card import CardFacts, model_card
+from latentwire_train.record.curves import draw_curves
 from latentwire_train.record.evaluation import SHOWN, Evaluation
 from latentwire_train.record.export import measure_latents, save_network
-from latentwire_train.record.journal import Journal
+from latentwire_train.record.log import Log, read_log
 from latentwire_train.record.pictures import reconstruction_grid, sample_grid
 
+LOG_FILE = "log.csv"
 MEASURED_IMAGES = 256
-"""Training images whose latents give the scaling factor."""
+"""The most training images whose latents give the scaling factor."""
 
 
 class Record:
-    """The folder of a run, at work.
+    """Writes the folder of a run.
 
     Args:
-        folder: of the run.
-        config: of the run.
-        data: its images.
-        resume_step: steps that are done already; what was recorded of later ones is dropped.
+        folder: the folder of the run; it must exist.
+        config: the configuration of the run.
+        data: the images.
+        resume_step: number of steps that are done already; records of later steps are dropped.
+
+    Raises:
+        DataError: the folder's log.csv is not the log of a training run.
+        OSError: the folder cannot be written.
     """
 
     def __init__(self, folder: Path, config: TrainingConfig, data: TrainingData, resume_step: int) -> None:
         self.held_out = View(data.held_out, measuring_framing(config.data))
-        # The stream names damaged images already.
-        self._measured = View(
-            _first(data.train, MEASURED_IMAGES), measuring_framing(config.data), report=lambda problem: None
-        )
+        first = Subset(data.train, tuple(range(min(MEASURED_IMAGES, len(data.train)))))
+        # The stream reports damaged images already.
+        self._measured = View(first, measuring_framing(config.data), report=lambda problem: None)
         self._folder, self._config, self._data = folder, config, data
-        self._journal = Journal(folder, resume_step)
+        self._log = Log(folder / LOG_FILE, resume_step)
+        # TensorBoard hides events of steps from `purge_step` on.
+        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1 if resume_step else 0)
         self._problems = list(data.problems)
-        self._journal.skipped(self._problems)
+        self._write_problems()
 
     def problem(self, problem: Problem) -> None:
-        """Add a file that turned out to be damaged to those that were skipped."""
+        """Add a file that turned out to be damaged to the skipped files."""
         self._problems.append(problem)
-        self._journal.skipped(self._problems)
+        self._write_problems()
 
     def figures(self, step: int, figures: Mapping[str, float]) -> None:
-        """Log what was measured in training."""
-        self._journal.record(step, figures)
+        """Record figures of a step."""
+        self._log.append(step, figures)
+        for name, value in figures.items():
+            self._events.add_scalar(name, value, step)
+        # Without it a killed run would have gaps in its events where its log has rows.
+        self._events.flush()
 
     def evaluation(
         self,
@@ -76,19 +93,15 @@ class Record:
         evaluation: Evaluation,
         is_best: bool,
     ) -> None:
-        """Log an evaluation, draw its pictures and save the weights that were evaluated."""
-        self._journal.record(step, evaluation.figures)
-        pictures = self._folder / "pictures"
-        pictures.mkdir(exist_ok=True)
-        path = pictures / f"reconstructions-{step:07d}.png"
-        reconstruction_grid(evaluation.originals, evaluation.reconstructions, path)
-        self._journal.picture(step, "reconstructions", path)
-        if self._config.model.family is Family.VECTOR:
-            path = pictures / f"samples-{step:07d}.png"
-            sample_grid(_prior_samples(network, latent_shape), path)
-            self._journal.picture(step, "samples", path)
-        self._journal.draw_curves()
-        statistics = measure_latents(network.encoder, self._measured_batches(network))
+        """Record an evaluation, draw pictures and curves, and save the weights that were evaluated."""
+        self._picture(step, "reconstructions", reconstruction_grid(evaluation.originals, evaluation.reconstructions))
+        if self._config.model.family is Architecture.VECTOR:
+            self._picture(step, "samples", sample_grid(_prior_samples(network, latent_shape)))
+        self.figures(step, evaluation.figures)
+        if (curves := draw_curves(read_log(self._folder / LOG_FILE))) is not None:
+            write_whole(self._folder / "curves.png", curves)
+        device = next(network.module.parameters()).device
+        latents = measure_latents(network.encoder, (batch.images(device) for batch in self._measured.batches(16)))
         card = model_card(
             CardFacts(
                 config=self._config,
@@ -101,14 +114,12 @@ class Record:
                 data_digest=self._data.digest,
                 parameters=network.parameters,
                 latent_shape=latent_shape,
-                scaling_factor=statistics.scaling_factor,
-                latents_mean=statistics.mean,
-                latents_std=statistics.std,
+                latents=latents,
                 figures=evaluation.figures,
                 versions={"python": platform.python_version(), "torch": str(torch.__version__)},
             )
         )
-        extra: dict[str, Any] = {"scaling_factor": statistics.scaling_factor, "sample_size": self._config.data.size}
+        extra: dict[str, Any] = {"scaling_factor": latents.scaling_factor, "sample_size": self._config.data.size}
         if self._config.model.latent_space:
             extra["latent_space"] = self._config.model.latent_space
         dtype = DTYPES[self._config.run.saved_precision]
@@ -117,17 +128,17 @@ class Record:
             save_network(self._folder / name, network, weights, extra, card)
 
     def close(self) -> None:
-        """Write what is left."""
-        self._journal.close()
+        """Finish the file of events."""
+        self._events.close()
 
-    def _measured_batches(self, network: Network) -> Iterator[Tensor]:
-        device = next(network.module.parameters()).device
-        for batch in self._measured.batches(16):
-            yield batch.pixels.to(device).float().div_(127.5).sub_(1)
+    def _picture(self, step: int, name: str, pixels: Pixels) -> None:
+        write_whole(self._folder / "pictures" / f"{name}-{step:07d}.png", write_image(pixels, ImageFormat.PNG))
+        self._events.add_image(name, pixels, step, dataformats="HWC")
 
-
-def _first(source: ImageSource, count: int) -> ImageSource:
-    return Subset(source, tuple(range(min(count, len(source)))))
+    def _write_problems(self) -> None:
+        if self._problems:
+            text = "".join(f"{' '.join(str(problem).split())}\n" for problem in self._problems)
+            write_whole(self._folder / "skipped.txt", text.encode(errors="surrogateescape"))
 
 
 @torch.no_grad()
@@ -135,4 +146,4 @@ def _prior_samples(network: Network, latent_shape: tuple[int, int, int]) -> Tens
     """Return uint8 images (SHOWN,3,H,W) decoded from N(0, I), from the same latents every time."""
     device = next(network.module.parameters()).device
     z = torch.randn((SHOWN, *latent_shape), generator=draw_on(device, 0), device=device)
-    return pixels.to_uint8(network.decoder(z).float()).permute(0, 3, 1, 2).cpu()
+    return to_uint8(network.decoder(z).float()).permute(0, 3, 1, 2).cpu()

@@ -28,7 +28,8 @@ from latentwire_codec.networks.vector_vae import (
     lowest_frequencies,
 )
 from latentwire_core.errors import TensorError
-from latentwire_train.loss.losses import kl_divergence, mse, reparameterize
+from latentwire_train.loss.images import mse
+from latentwire_train.loss.latents import kl_divergence, reparameterize
 
 SMALL: dict[str, Any] = {"image_size": 32, "latent_dim": 6, "width": 4}
 

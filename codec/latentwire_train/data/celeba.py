@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A folder in CelebA's layout -> its images with their attributes, and what does not match, by name.
+"""A folder in CelebA's layout -> its images with their attributes, and the rows and files that do not match.
 
     ROOT/img_align_celeba/000001.jpg ...
     ROOT/list_attr_celeba.txt              or .csv; in ROOT/Anno/ too
@@ -9,10 +9,10 @@ The text form has a line with the number of rows, a line with the names, then ro
 has one header `image_id,Smiling,...` and rows `000001.jpg,-1,1,...`. The partition says 0 (train), 1 (validation) or 2
 (test) for each file, in the same two forms, the text form without count and names.
 
-Refused: a label file that cannot be read, a count that is no number, a header without names or with a name twice, a
-first row whose length differs from the header's, no image with a label. Reported and skipped: any other damaged row, a
-row without a file, a file without a row, two rows of one file that contradict each other. Reported only: a count that
-differs from the number of rows, a row that is there twice, an image without a partition.
+A folder is refused for a label file that cannot be read, a count that is not a number, a header without names or with
+a name twice, a first row whose length differs from the header's, and where no image has a label. Skipped and reported
+are all other damaged rows, rows without a file, files without a row, and two rows of one file that contradict each
+other. Only reported are a count that differs from the number of rows, a repeated row, and an image without a partition.
 """
 
 import csv
@@ -23,18 +23,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from latentwire_codec.images.files import ImageLimits
 from latentwire_codec.images.geometry import Pixels
-from latentwire_train.data.folder import (
-    DATA_LIMITS,
-    DataError,
-    ImageFolder,
-    Problem,
-    Progress,
-    describe,
-    explain,
-    scan_folder,
-)
+from latentwire_train.data.folder import DataError, ImageFolder, Problem, describe, explain, scan_folder
 
 IMAGES = "img_align_celeba"
 PARTITIONS = {"train": 0, "validation": 1, "test": 2}
@@ -49,7 +39,7 @@ class AttributeTable:
 
     Attributes:
         attributes: the names of the A attributes.
-        values: of each file name: A numbers, 1 where it has the attribute and -1 where not.
+        values: file name -> A numbers, 1 for an attribute that the image has and -1 for one that it has not.
         problems: rows that were skipped, and a count that does not match.
     """
 
@@ -63,11 +53,11 @@ class LabelledFolder:
     """Images with attributes, an `ImageSource`.
 
     Attributes:
-        images: those with a row.
+        images: the images with a row.
         attributes: the names of the A attributes.
         values: int8 (N,A), 1 or -1.
-        partition: int8 (N,): 0, 1, 2, or -1 where the file has none for an image; None without a partition file.
-        problems: all that was skipped, of files and of labels.
+        partition: int8 (N,): 0, 1, 2, or -1 for an image without a row; None without a partition file.
+        problems: the files and rows that were skipped.
     """
 
     images: ImageFolder
@@ -80,15 +70,15 @@ class LabelledFolder:
         return len(self.images)
 
     def name(self, index: int) -> str:
-        """An index -> the path relative to the folder of images."""
+        """Map an index to the path relative to the folder of images."""
         return self.images.name(index)
 
     def read(self, index: int) -> Pixels:
-        """An index -> uint8 (H,W,3) RGB; raises what `ImageFolder.read` raises."""
+        """Map an index to uint8 (H,W,3) RGB; raise what `ImageFolder.read` raises."""
         return self.images.read(index)
 
     def indices(self, partition: str) -> list[int]:
-        """`train`, `validation` or `test` -> the indices of its images; those without a partition are in none.
+        """Map `train`, `validation` or `test` to the indices of its images; an image without a partition has no part.
 
         Raises:
             DataError: there is no partition file.
@@ -101,24 +91,16 @@ class LabelledFolder:
         return [int(index) for index in np.flatnonzero(self.partition == PARTITIONS[partition])]
 
 
-def scan_celeba(
-    root: Path,
-    *,
-    min_side: int = 1,
-    limits: ImageLimits = DATA_LIMITS,
-    progress: Progress | None = None,
-) -> LabelledFolder:
-    """A folder in CelebA's layout -> its images that have labels.
+def scan_celeba(root: Path, *, min_side: int = 1) -> LabelledFolder:
+    """Map a folder in CelebA's layout to its images that have labels.
 
     Args:
         root: the folder above `img_align_celeba`.
-        min_side: as of `scan_folder`.
-        limits: as of `scan_folder`.
-        progress: called while headers are read.
+        min_side: the least length of an image's shorter side, in pixels.
 
     Raises:
-        DataError: the folder of images or the label file is missing, the latter is there in two forms, or what the
-            module's text says is refused.
+        DataError: the folder of images or the label file is missing, the label file is there in two forms, or the
+            folder is refused for a reason in the module's text.
     """
     folder = root / IMAGES
     if not folder.is_dir():
@@ -131,7 +113,7 @@ def scan_celeba(
             f"{root} has no list_attr_celeba.txt or .csv; put it there, or train on {folder} without labels"
         )
     table = read_attributes(table_path)
-    images = scan_folder(folder, min_side=min_side, limits=limits, progress=progress)
+    images = scan_folder(folder, min_side=min_side)
     problems = [*table.problems, *images.problems]
 
     present = {item.path for item in images.items}
@@ -159,7 +141,7 @@ def scan_celeba(
 
 
 def read_attributes(path: Path) -> AttributeTable:
-    """A label file, `.txt` or `.csv` -> its attributes; see the module's text for what is refused and what reported.
+    """Map a label file, `.txt` or `.csv`, to its attributes; the module's text says what is refused or reported.
 
     Raises:
         DataError: the file is refused; the message names the line.
@@ -204,12 +186,12 @@ def read_attributes(path: Path) -> AttributeTable:
     for name in contradicted:
         del values[name]
     if not values:
-        raise DataError(f"{path.name} has no usable row ({describe(problems, 3) or 'none was found'})")
+        raise DataError(f"{path.name} has no usable row ({describe(problems, 3) or 'it has no rows'})")
     return AttributeTable(names, values, tuple(problems))
 
 
 def read_partition(path: Path) -> tuple[dict[str, int], list[Problem]]:
-    """A partition file, `.txt` or `.csv` -> 0, 1 or 2 of each file name, and the rows that were skipped.
+    """Map a partition file, `.txt` or `.csv`, to 0, 1 or 2 for each file name, and the rows that were skipped.
 
     Raises:
         DataError: the file cannot be read, or is a `.csv` without the columns `image_id` and `partition`.
@@ -239,7 +221,7 @@ def read_partition(path: Path) -> tuple[dict[str, int], list[Problem]]:
 
 
 def _text_rows(path: Path, lines: list[str]) -> tuple[tuple[str, ...], Iterator[_Row], int]:
-    """The lines of a text file -> the header's names, the rows, and the number of rows that is announced."""
+    """Map the lines of a text file to the header's names, the rows, and the announced number of rows."""
     count = lines[0].strip() if lines else ""
     if not (count.isascii() and count.isdigit()):
         raise DataError(
@@ -252,7 +234,7 @@ def _text_rows(path: Path, lines: list[str]) -> tuple[tuple[str, ...], Iterator[
 
 
 def _csv_rows(path: Path, lines: list[str]) -> tuple[tuple[str, ...], Iterator[_Row], None]:
-    """The lines of a CSV file -> the header's names after `image_id`, and the rows."""
+    """Map the lines of a CSV file to the header's names after `image_id`, and the rows."""
     try:
         table = list(csv.reader(lines, strict=True))
     except csv.Error as error:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from latentwire_train.data.celeba import read_attributes, read_partition, scan_celeba
 from latentwire_train.data.folder import DataError, Problem
-from latentwire_train.data.labels import read_attributes, read_partition, scan_celeba
 
 TEXT = "3\nSmiling Eyeglasses \n000001.jpg -1  1\n000002.jpg  1 -1\n000003.jpg  1  1\n"
 CSV = "image_id,Smiling,Eyeglasses\n000001.jpg,-1,1\n000002.jpg,1,-1\n000003.jpg,1,1\n"
@@ -111,7 +111,7 @@ def test_what_is_missing_or_there_twice_is_refused(root: Path, tmp_path_factory:
         ("a.csv", "image_id\n000001.jpg\n", ": the header names no attribute"),
         ("a.csv", CSV.replace(",Smiling", ""), ":2: 000001.jpg has 2 values for the 1 attributes of the header"),
         ("a.csv", CSV.replace("-1", '"1', 1), " is not CSV: "),
-        ("a.csv", "image_id,Smiling\n", " has no usable row (none was found)"),
+        ("a.csv", "image_id,Smiling\n", " has no usable row (it has no rows)"),
     ],
 )
 def test_each_label_file_that_cannot_be_trusted_is_refused_by_name_and_line(

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Models and photographs -> the files that the `.lat` coder needs: a command for developers.
+
+python -m latentwire_train.dev units MODEL FOLDER
+python -m latentwire_train.dev tables FOLDER TABLES.safetensors --model MODEL [--model MODEL ...]
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from latentwire_codec.load import load_autoencoder
+from latentwire_core.errors import CodecError
+from latentwire_core.files import write_whole
+from latentwire_train.data.folder import scan_folder
+from latentwire_train.rate_fitting import prior_for, units_of
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit status: 0 for success, 1 for a refusal."""
+    parser = argparse.ArgumentParser(prog="python -m latentwire_train.dev", description="Fit what `.lat` needs.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    units = commands.add_parser("units", help="measure a model's latent_units; write config.json and print them")
+    units.add_argument("model", type=Path, help="the model's folder")
+    units.add_argument("folder", type=Path, help="photographs")
+    units.add_argument("--images", type=int, default=24, help="number of images, spread over the folder (default 24)")
+    tables = commands.add_parser("tables", help="fit the common tables that code latents to those of some models")
+    tables.add_argument("folder", type=Path, help="photographs")
+    tables.add_argument("out_file", type=Path)
+    tables.add_argument("--model", action="append", required=True, help="a bundled name or a folder; repeatable")
+    tables.add_argument("--images", type=int, default=96, help="number of images, spread over the folder (default 96)")
+    options = parser.parse_args(arguments)
+    try:
+        paths = _some(options.folder, options.images)
+        if options.command == "units":
+            print(json.dumps(_measure_units(options.model, paths)))
+        else:
+            models = [load_autoencoder(model, dtype="float32") for model in options.model]
+            write_whole(options.out_file, prior_for(models, paths).to_bytes())
+    except (CodecError, ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _some(folder: Path, count: int) -> list[Path]:
+    """Return the paths of `count` images of a folder, evenly spaced; all paths where there are fewer."""
+    if count < 1:
+        raise ValueError(f"--images is {count}; it must be >= 1")
+    source = scan_folder(folder)
+    return [source.root / source.items[index].path for index in range(0, len(source), -(-len(source) // count))]
+
+
+def _measure_units(model: Path, paths: Sequence[Path]) -> tuple[float, ...]:
+    units = units_of(load_autoencoder(str(model), dtype="float32"), paths)
+    file = model / "config.json"
+    write_whole(file, (json.dumps(json.loads(file.read_text()) | {"latent_units": units}, indent=2) + "\n").encode())
+    return units
+
+
+if __name__ == "__main__":
+    sys.exit(main())

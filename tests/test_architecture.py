@@ -72,6 +72,11 @@ def test_the_command_line_answers_without_loading_a_model_package(option: str) -
     assert not packages & MODEL_PACKAGES
 
 
+@pytest.mark.parametrize("conftest", ["tests.conftest", "tests.codec.conftest"])
+def test_what_tests_share_loads_no_model_package(conftest: str) -> None:
+    assert not imported_by("-c", f"import {conftest}") & MODEL_PACKAGES
+
+
 @pytest.mark.parametrize("module", ["latentwire_codec", "latentwire_codec.images.files"])
 def test_reading_images_loads_no_torch(module: str) -> None:
     packages = imported_by("-c", f"import {module}")

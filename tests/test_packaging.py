@@ -121,7 +121,7 @@ def test_every_requirement_has_a_tested_version() -> None:
     required = [
         *project["dependencies"],
         *(line for extra in project["optional-dependencies"].values() for line in extra),
-        *pyproject["dependency-groups"]["dev"],
+        *(line for group in pyproject["dependency-groups"].values() for line in group if isinstance(line, str)),
     ]
     pinned = {canonical(pin) for pin in (ROOT / "constraints.txt").read_text().splitlines()}
     assert {canonical(line) for line in required} - pinned == {"latentwire"}

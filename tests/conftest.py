@@ -180,7 +180,7 @@ def serving(*flags: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
                 try:
-                    process.wait(30)
+                    process.wait()
                 finally:
                     process.kill()
 

@@ -28,6 +28,8 @@ PACKAGES = {
 MAX_LINES = 400
 MAX_MODULES = 14
 LIBRARY_FACE = "latentwire_client"
+# What the command needs and the client's library does not.
+COMMAND_PACKAGES = {"latentwire_cli", "latentwire_lab", "rich", "typer"}
 # What a machine that only talks to a server has no use for, and should not wait for.
 MODEL_PACKAGES = {
     "diffusers",
@@ -38,8 +40,6 @@ MODEL_PACKAGES = {
     "torch",
     "transformers",
 }
-# What the command needs and the client's library does not.
-COMMAND_PACKAGES = {"latentwire_cli", "latentwire_lab", "rich", "typer"}
 
 
 def imported_by(*arguments: str) -> set[str]:
@@ -49,7 +49,6 @@ def imported_by(*arguments: str) -> set[str]:
         capture_output=True,
         text=True,
         cwd=ROOT,
-        timeout=120,
         check=False,
     )
     # Each import is a line `import time: <self> | <cumulative> | <module>`.

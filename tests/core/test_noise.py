@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from latentwire_core.errors import TensorError
-from latentwire_core.noise import MAX_SEED, check_seed, seeded_noise
+from latentwire_core.noise import check_seed, seeded_noise
 
-WORD = 2**64 - 1
+WORD = MAX_SEED = 2**64 - 1
 
 
 def philox(counter: int, key: tuple[int, int]) -> list[int]:
@@ -54,3 +54,15 @@ def test_the_smallest_and_the_largest_seed_are_taken(seed: int) -> None:
 def test_a_seed_beside_them_is_refused_by_its_name(seed: int) -> None:
     with pytest.raises(TensorError, match=rf"^seeds\[3\] is {seed}; it must be in 0\.\.2\^64-1$"):
         check_seed(seed, "seeds[3]")
+
+
+def test_a_word_of_zeros_gives_the_largest_number_and_no_infinity(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Zeros:
+        def __init__(self, key: object) -> None: ...
+
+        def random_raw(self, count: int) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
+            return np.zeros(count, np.uint64)
+
+    monkeypatch.setattr(np.random, "Philox", Zeros)
+    # u = 2^-53 and v = 0.
+    np.testing.assert_allclose(seeded_noise(0, (1, 1, 2))[0, 0], [math.sqrt(2 * 53 * math.log(2)), 0.0], rtol=1e-6)

@@ -82,6 +82,10 @@ def test_one_number_stands_for_each_channel() -> None:
     assert spread([1.0, 2.0], 2) == [1.0, 2.0]
 
 
+def test_latents_are_not_shifted_where_nothing_says_so() -> None:
+    assert Scaling((2.0,)) == Scaling((2.0,), (0.0,))
+
+
 def test_factors_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         Scaling((1.0,)).scale = (2.0,)  # type: ignore[misc]

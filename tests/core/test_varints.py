@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from latentwire_core.varints import check_varints, from_varints, to_varint, to_varints
+from latentwire_core.varints import GROUPS, check_varints, from_varints, to_varint, to_varints
 
 LARGEST = 2**28 - 1
 
@@ -21,6 +21,11 @@ KNOWN = {
 def test_a_number_has_its_bytes(number: int, octets: str) -> None:
     assert to_varint(number).hex() == octets
     assert to_varints(np.array([number])).hex() == octets
+
+
+def test_the_longest_number_of_an_array_has_as_many_bytes_as_are_allowed() -> None:
+    assert len(to_varint(LARGEST)) == GROUPS
+    assert len(to_varint(LARGEST + 1)) == GROUPS + 1
 
 
 def test_a_single_number_may_be_longer_than_those_of_an_array() -> None:

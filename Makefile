@@ -44,8 +44,10 @@ coverage: install
 mutation: install
 	$(BIN)/python -m tests.mutation
 
+# Property tests with many examples, then damaged payloads for ten minutes.
 fuzz: install
 	HYPOTHESIS_PROFILE=nightly $(PYTEST) $(ON_ALL_CORES) tests/core tests/codec/lat tests/codec/images tests/client
+	$(BIN)/python -m tests.fuzz.lat --minutes 10
 
 docs: install
 	$(BIN)/mkdocs build --strict

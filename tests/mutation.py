@@ -37,6 +37,13 @@ TARGETS = {
     "codec/latentwire_core/scaling.py": ["tests/core/test_scaling_of_configs.py"],
     "codec/latentwire_core/varints.py": ["tests/core/test_varints.py", "tests/core/test_bitstream.py"],
     "codec/latentwire_codec/images/geometry.py": ["tests/codec/images/test_geometry.py"],
+    "codec/latentwire_codec/lat/coder.py": ["tests/codec/lat/test_coder.py"],
+    "codec/latentwire_codec/lat/quantizer.py": ["tests/codec/lat/test_quantizer.py"],
+    "codec/latentwire_codec/runtime/posterior.py": ["tests/codec/runtime/test_posterior.py"],
+    "client/latentwire_client/_outbox.py": ["tests/client/test_outbox.py"],
+    "server/latentwire_server/engine/batching.py": ["tests/server/engine/test_batching.py"],
+    "server/latentwire_server/engine/lane.py": ["tests/server/engine/test_lane.py"],
+    "server/latentwire_server/engine/shares.py": ["tests/server/engine/test_shares.py"],
 }
 # Survivors that change nothing that can be seen -> why.
 EQUIVALENT = {

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from latentwire_proto import __version__
+from tests.mutation import TARGETS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE_ROOTS = ("client", "codec", "proto", "server")
@@ -134,6 +135,10 @@ def test_the_contracts_of_imports_have_one_exception() -> None:
     exceptions = [line for contract in contracts for line in contract.get("ignore_imports", [])]
     assert exceptions
     assert {line.partition(" -> ")[0].removesuffix(".*") for line in exceptions} == {"latentwire_client.diffusers"}
+
+
+def test_the_modules_of_the_mutation_run_and_their_tests_are_there() -> None:
+    assert not [path for module, tests in TARGETS.items() for path in (module, *tests) if not (ROOT / path).is_file()]
 
 
 def prose(path: Path) -> Iterator[str]:

@@ -100,6 +100,9 @@ def changed(node: ast.AST) -> Iterator[ast.AST]:
             yield new
         case ast.UnaryOp(op=ast.Not() | ast.USub(), operand=operand):
             yield operand
+        case ast.Call(func=ast.Name(id="min" | "max"), args=[first, second], keywords=[]):
+            yield first
+            yield second
         case ast.IfExp(test=ast.Name() | ast.Call() | ast.Attribute()):
             new.test = ast.UnaryOp(ast.Not(), new.test)
             yield new

@@ -3,8 +3,10 @@
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from latentwire_core.identity import same_space, space_in_words, weights_digest
@@ -51,9 +53,9 @@ def test_a_space_is_named_in_messages() -> None:
 
 
 def test_a_digest_is_that_of_names_dtypes_shapes_and_elements_in_order() -> None:
-    tensors = {"b": np.array([[1.5, -2.0]], np.float32), "a": np.array(7, np.int64)}
+    tensors: dict[str, npt.NDArray[Any]] = {"b": np.array([[1.5, -2.0]], np.float32), "a": np.array(7, np.int64)}
 
-    def read(tensor: "np.ndarray[tuple[int, ...], np.dtype[np.generic]]") -> tuple[str, tuple[int, ...], memoryview]:
+    def read(tensor: npt.NDArray[Any]) -> tuple[str, tuple[int, ...], memoryview]:
         return tensor.dtype.name, tensor.shape, memoryview(tensor.tobytes())
 
     expected = hashlib.sha256(

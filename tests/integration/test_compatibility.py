@@ -54,11 +54,11 @@ print(json.dumps({"code": latentwire_client.__file__, "found": found}))
 """
 
 
-def succeed(*command: object, **options: Any) -> bytes:
+def succeed(*command: object, **options: Any) -> str:
     """Run a command and return its standard output; the test fails where it fails."""
-    result = subprocess.run([str(part) for part in command], capture_output=True, check=False, **options)
-    assert result.returncode == 0, (result.stdout[-2000:] + result.stderr[-2000:]).decode()
-    return result.stdout
+    result = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, **options)
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
+    return str(result.stdout)
 
 
 def install(source: Path, folder: Path) -> Path:

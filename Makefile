@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROTO := latentwire_proto/v1/latent_codec.proto
 
-.PHONY: demo install test test-slow lint lint-unit types arrows proto proto-drift clean
+.PHONY: demo install check format test test-slow unit coverage mutation fuzz docs lint lint-unit lint-workflows types arrows \
+	proto proto-drift clean
 
 demo: install
 	$(BIN)/python -m benchmarks.demo
@@ -17,18 +18,48 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all]' --group dev
 	touch $@
 
+# What to run before each commit; it takes less than a minute on two cores.
+check: lint types arrows unit
+
 # A process for each core, and in it one thread for a model: more of them only wait for each other. A test that hangs may
 # hang in what it leaves behind, too: its process ends, and with it the run, which names it.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --timeout-method thread --max-worker-restart 0
+ON_ALL_CORES := --numprocesses logical --maxprocesses 8
+
 test: lint types arrows proto-drift
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile \
-		--timeout-method thread --max-worker-restart 0
+	$(PYTEST) $(ON_ALL_CORES) --dist loadfile
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
 
-lint: install lint-unit
+# The tests that need no torch, no server process and no wheel.
+unit: install
+	HYPOTHESIS_PROFILE=$${HYPOTHESIS_PROFILE:-dev} $(PYTEST) --unit --quiet -r fE $(ON_ALL_CORES) --dist worksteal
+
+# All tests, with the lines that they reach; the floor stands in pyproject.toml.
+coverage: install
+	$(PYTEST) $(ON_ALL_CORES) --dist loadfile --cov --cov-report term:skip-covered --cov-report html:coverage-output
+
+# Change one operator or number at a time and run the nearest tests: pyproject.toml names the modules and the tests.
+mutation: install
+	$(BIN)/python -m tests.mutation
+
+# Property tests with many examples, then damaged payloads for ten minutes.
+fuzz: install
+	HYPOTHESIS_PROFILE=nightly $(PYTEST) $(ON_ALL_CORES) tests/core tests/codec/lat tests/codec/images tests/client
+	$(BIN)/python -m tests.fuzz.lat --minutes 10
+
+docs: install
+	$(BIN)/mkdocs build --strict
+
+format: install
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+lint: install lint-unit lint-workflows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/typos
 	$(BIN)/protolint lint proto
 	$(BIN)/hadolint Dockerfile
 
@@ -40,6 +71,14 @@ lint-unit:
 		set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
 		sed 's|^ExecStart=[^ ]*|ExecStart=/bin/true|' deploy/latentwire.service > "$$folder/latentwire.service"; \
 		systemd-analyze verify --recursive-errors=one "$$folder/latentwire.service"; \
+	fi
+
+# actionlint is no Python package: it is run where it is installed.
+lint-workflows:
+	@if ! command -v actionlint >/dev/null; then \
+		echo 'SKIPPED: .github/workflows was not linted: there is no actionlint here'; \
+	else \
+		actionlint; \
 	fi
 
 types: install
@@ -56,4 +95,4 @@ proto-drift: install
 	$(BIN)/python proto/generate.py --check
 
 clean:
-	rm -rf $(VENV) build dist demo-output .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build dist site demo-output coverage-output .coverage .mypy_cache .ruff_cache .pytest_cache

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tests of several folders share: photographs that packages ship, small models, a server."""
+"""What tests of several folders share: photographs that packages ship, small models, a server.
+
+Importing this file loads no torch: a fixture that needs torch, diffusers or the server imports them itself.
+"""
 
 import gc
 import logging
@@ -10,21 +13,54 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-import torch
-from diffusers import AutoencoderKL
-from skimage import data
+from hypothesis import settings
 
-from latentwire_cli import main
-from latentwire_server.app import Server, background
-from latentwire_server.config import ModelSource, ServerConfig
+if TYPE_CHECKING:
+    from latentwire_server.app import Server
 
 Pixels = npt.NDArray[np.uint8]
 Run = Callable[..., tuple[int, str, str]]
+
+# HYPOTHESIS_PROFILE names one. A test that sets its own number of examples keeps it.
+settings.register_profile("dev", deadline=None, max_examples=20)
+settings.register_profile("ci", deadline=None, max_examples=100, print_blob=True)
+settings.register_profile("nightly", deadline=None, max_examples=2000, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+# What a unit test does without, and the tests that are none: they start servers, measure, or install a wheel.
+HEAVY = ("torch", "diffusers")
+NOT_UNITS = ("integration", "benchmarks", "fuzz", "test_packaging.py", "train/test_workers.py")
+
+
+class _LeaveOut:
+    """An import hook that skips the test, or the module of tests, that imports a heavy package."""
+
+    def find_spec(self, name: str, path: object = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name.partition(".")[0] in HEAVY:
+            pytest.skip(f"a unit test does without {name}", allow_module_level=True)
+        return None
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--unit", action="store_true", help="run what needs no torch, no server process and no wheel")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--unit"):
+        sys.meta_path.insert(0, _LeaveOut())
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    left_out = config.getoption("--unit") and collection_path in [Path(__file__).parent / name for name in NOT_UNITS]
+    return True if left_out else None
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +82,7 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
     """Run the command: the status, standard output, standard error."""
+    from latentwire_cli import main
 
     def run(*arguments: str) -> tuple[int, str, str]:
         status = main(arguments)
@@ -80,6 +117,8 @@ def files(folder: str) -> set[str]:
 @pytest.fixture(scope="session")
 def astronaut() -> Pixels:
     """A photograph, uint8 (512,512,3)."""
+    from skimage import data
+
     photograph: Pixels = data.astronaut()
     return photograph
 
@@ -87,6 +126,9 @@ def astronaut() -> Pixels:
 @pytest.fixture(scope="session")
 def tiny_kl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small AutoencoderKL with random weights, f = 4, C = 4, saved by diffusers."""
+    import torch
+    from diffusers import AutoencoderKL
+
     torch.manual_seed(0)
     model = AutoencoderKL(
         down_block_types=["DownEncoderBlock2D"] * 3,
@@ -103,15 +145,18 @@ def tiny_kl(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(tiny_kl: Path) -> Iterator[Server]:
+def server(tiny_kl: Path) -> Iterator["Server"]:
     """A server in this process with the bundled model and, as `tiny`, the small AutoencoderKL."""
+    from latentwire_server.app import background
+    from latentwire_server.config import ModelSource, ServerConfig
+
     models = (ModelSource("f8c4", "f8c4"), ModelSource("tiny", str(tiny_kl)))
     with background(ServerConfig(models=models, port=0, metrics_port=0)) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
-def target(server: Server) -> str:
+def target(server: "Server") -> str:
     """The address of the shared server."""
     return f"127.0.0.1:{server.port}"
 
@@ -135,7 +180,7 @@ def serving(*flags: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
                 try:
-                    process.wait(30)
+                    process.wait()
                 finally:
                     process.kill()
 

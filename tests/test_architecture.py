@@ -1,15 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the source tree promises as a whole: light imports, whole folders, short modules, one version."""
 
+import ast
+import io
 import re
 import subprocess
 import sys
 import sysconfig
+import tokenize
+import tomllib
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from latentwire_proto import __version__
+from tests.mutation import TARGETS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE_ROOTS = ("client", "codec", "proto", "server")
@@ -20,7 +27,10 @@ PACKAGES = {
     "server": ("latentwire_server",),
 }
 MAX_LINES = 400
+MAX_MODULES = 14
 LIBRARY_FACE = "latentwire_client"
+# What the command needs and the client's library does not.
+COMMAND_PACKAGES = {"latentwire_cli", "latentwire_lab", "rich", "typer"}
 # What a machine that only talks to a server has no use for, and should not wait for.
 MODEL_PACKAGES = {
     "diffusers",
@@ -40,7 +50,6 @@ def imported_by(*arguments: str) -> set[str]:
         capture_output=True,
         text=True,
         cwd=ROOT,
-        timeout=120,
         check=False,
     )
     # Each import is a line `import time: <self> | <cumulative> | <module>`.
@@ -62,7 +71,7 @@ def sources(*suffixes: str) -> list[Path]:
 def test_importing_the_client_loads_no_model_package() -> None:
     packages = imported_by("-c", f"import {LIBRARY_FACE}")
     assert LIBRARY_FACE in packages
-    assert not packages & MODEL_PACKAGES
+    assert not packages & (MODEL_PACKAGES | COMMAND_PACKAGES)
 
 
 @pytest.mark.parametrize("option", ["--help", "--version"])
@@ -70,6 +79,11 @@ def test_the_command_line_answers_without_loading_a_model_package(option: str) -
     packages = imported_by(str(Path(sysconfig.get_path("scripts")) / "latentwire"), option)
     assert LIBRARY_FACE in packages
     assert not packages & MODEL_PACKAGES
+
+
+@pytest.mark.parametrize("conftest", ["tests.conftest", "tests.codec.conftest"])
+def test_what_tests_share_loads_no_model_package(conftest: str) -> None:
+    assert not imported_by("-c", f"import {conftest}") & MODEL_PACKAGES
 
 
 @pytest.mark.parametrize("module", ["latentwire_codec", "latentwire_codec.images.files"])
@@ -104,6 +118,59 @@ def test_every_module_is_short_enough_to_be_read_at_once() -> None:
     assert not {path: lines for path, lines in lengths.items() if lines > MAX_LINES}
 
 
+def test_no_folder_holds_more_modules_than_one_can_keep_in_mind() -> None:
+    modules = Counter(
+        str(path.parent.relative_to(ROOT))
+        for path in sources(".py")
+        if not path.is_relative_to(ROOT / "tests") and path.name != "__init__.py"
+    )
+    assert modules
+    assert not {folder: count for folder, count in modules.items() if count > MAX_MODULES}
+
+
+def test_the_contracts_of_imports_have_one_exception() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    exceptions = [line for contract in contracts for line in contract.get("ignore_imports", [])]
+    assert exceptions
+    assert {line.partition(" -> ")[0].removesuffix(".*") for line in exceptions} == {"latentwire_client.diffusers"}
+
+
+def test_the_modules_of_the_mutation_run_and_their_tests_are_there() -> None:
+    assert not [path for module, tests in TARGETS.items() for path in (module, *tests) if not (ROOT / path).is_file()]
+
+
+def prose(path: Path) -> Iterator[str]:
+    """Yield the docstrings and the comments of a file; lines of one comment are one."""
+    text = path.read_text(encoding="utf-8")
+    for node in ast.walk(ast.parse(text)):
+        # A string on its own documents what stands before it.
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield node.value.value.strip()
+    block, line_before = "", -1
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            words = token.string.lstrip("# ")
+            if token.start[0] == line_before + 1 and block:
+                block += f" {words}"
+            else:
+                yield block
+                block = words
+            line_before = token.start[0]
+    yield block
+
+
+def test_no_docstring_or_comment_begins_with_of_or_maps_to_nothing() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}: {words.partition(chr(10))[0]}"
+        for path in sources(".py")
+        for words in prose(path)
+        if words.startswith("Of ") or re.search(r" -> (nothing|none)\b", words)
+    ]
+    assert not wrong
+
+
 def test_every_source_file_begins_with_its_licence() -> None:
     marks = {".py": "# ", ".proto": "// "}
     missing = [
@@ -116,4 +183,12 @@ def test_every_source_file_begins_with_its_licence() -> None:
 
 def test_the_changelog_has_an_entry_for_this_version() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert re.search(rf"^## \[{re.escape(__version__)}\] - \d{{4}}-\d\d-\d\d$", changelog, re.M)
+    assert re.search(rf"^## \[{re.escape(__version__)}\] - \d{{4}}-\d\d-\d\d$", changelog, re.MULTILINE)
+
+
+def test_the_citation_is_of_this_version() -> None:
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    version, date = re.search(r"^version: (\S+)\ndate-released: (\S+)$", citation, re.MULTILINE).groups()  # type: ignore[union-attr]
+    assert version == __version__
+    assert f"## [{version}] - {date}\n" in changelog

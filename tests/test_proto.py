@@ -19,7 +19,6 @@ def run(*command: object) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         cwd=ROOT,
-        timeout=120,
         check=False,
     )
 

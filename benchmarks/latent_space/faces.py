@@ -44,9 +44,7 @@ def draw_data(data: Dataset, path: Path) -> None:
 def draw_reconstructions(models: Mapping[str, Model], data: Dataset, path: Path) -> None:
     """Draw test images and each model's reconstructions."""
     originals = data.test[:COLUMNS]
-    rows = [originals]
-    for model in models.values():
-        rows.append(model.reconstruct(originals))
+    rows = [originals, *(model.reconstruct(originals) for model in models.values())]
     figure = new_figure(0.86 * len(rows))
     show_rows(figure, rows, ["original", *models])
     save_figure(figure, path)

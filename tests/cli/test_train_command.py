@@ -127,7 +127,7 @@ def test_the_bundled_recipes_are_listed_each_with_a_sentence(capsys: pytest.Capt
 def test_the_missing_extra_is_named(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(local, "find_spec", lambda name: name not in ("tensorboard",) or None)
+    monkeypatch.setattr(local, "find_spec", lambda name: name != "tensorboard" or None)
     assert main(arguments) == 2
     assert capsys.readouterr().err == "error: this needs the train extra: pip install 'latentwire[train]'\n"
 

@@ -244,7 +244,7 @@ def test_stopping_leaves_no_thread_behind() -> None:
         next(stream)
         stream.close()
     for thread in set(threading.enumerate()) - before:
-        thread.join(10)
+        thread.join()
         assert not thread.is_alive()
 
 

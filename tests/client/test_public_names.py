@@ -75,4 +75,4 @@ def test_importing_the_client_and_its_fake_server_loads_no_torch() -> None:
     script = (
         "import sys, latentwire_client.testing; sys.exit('torch' in sys.modules or 'latentwire_codec' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", script], timeout=60, check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

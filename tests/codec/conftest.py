@@ -6,15 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from diffusers import AutoencoderKL
-
-from latentwire_codec.networks.pipeline_vae import AutoencoderLatentVAE, AutoencoderVectorVAE
 
 
 @pytest.fixture
 def build_kl() -> Callable[..., Any]:
     """Build an AutoencoderKL with f = 2, C = 4 and attention; keywords change its configuration."""
+    import torch
+    from diffusers import AutoencoderKL
 
     def build(**config: Any) -> Any:
         torch.manual_seed(7)
@@ -43,6 +41,10 @@ def tiny_kl_folder(build_kl: Callable[..., Any], tmp_path: Path) -> Path:
 @pytest.fixture
 def tiny_latent_vae() -> Any:
     """Build an AutoencoderLatentVAE whose residuals are not zero."""
+    import torch
+
+    from latentwire_codec.networks.pipeline_vae import AutoencoderLatentVAE
+
     torch.manual_seed(7)
     vae = AutoencoderLatentVAE(widths=(4, 6, 8), encoder_depths=(1, 1), decoder_depths=(1, 1, 1), latent_space="tiny@1")
     for parameter in vae.parameters():
@@ -53,6 +55,10 @@ def tiny_latent_vae() -> Any:
 @pytest.fixture
 def tiny_vector_vae() -> Any:
     """Build an AutoencoderVectorVAE for 32x32 whose residuals are not zero."""
+    import torch
+
+    from latentwire_codec.networks.pipeline_vae import AutoencoderVectorVAE
+
     torch.manual_seed(7)
     vae = AutoencoderVectorVAE(image_size=32, latent_dim=6, width=4, latent_space="tiny-vector@1", scaling_factor=0.5)
     for parameter in vae.parameters():

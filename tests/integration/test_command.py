@@ -296,7 +296,7 @@ def test_a_model_that_is_not_there_is_one_line(run: Run, photos: Path, model: st
 
 
 def serve(*flags: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([PROGRAM, "serve", *flags], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([PROGRAM, "serve", *flags], capture_output=True, text=True, check=False)
 
 
 def test_a_second_server_on_the_same_port_fails_with_a_clear_line(address: str) -> None:

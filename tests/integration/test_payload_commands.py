@@ -178,7 +178,7 @@ for wanted in (["--quality", "low"], ["--bpp", "1"], ["--psnr", "5"]):
     assert main(["compress", "photos/face.png", "-o", "lat", "--model", "tiny", "--overwrite", *wanted]) == 0
 assert main(["decompress", "lat", "-o", "lat", "--model", "tiny"]) == 0
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
@@ -288,7 +288,7 @@ def test_inspect_loads_no_torch() -> None:
         "import sys; from latentwire_cli import main; status = main(['inspect', 'bare.lat']); "
         "sys.exit(status or any(name in sys.modules for name in ('torch', 'diffusers')))"
     )
-    assert subprocess.run([sys.executable, "-c", script], timeout=60, check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
 def test_inspect_leaves_out_the_channels_where_the_coder_is_not_installed(

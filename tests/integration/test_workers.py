@@ -4,9 +4,8 @@
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import requests
 from latentwire_client import Client
 from latentwire_proto.v1 import latent_codec_pb2 as pb
 from latentwire_proto.v1.latent_codec_pb2_grpc import LatentCodecServiceStub
+from tests.waiting import until
 
 COMMAND = [str(Path(sys.executable).with_name("latentwire")), "serve", "--workers", "2", "--port", "0"]
 
@@ -58,13 +58,6 @@ def started(tiny_kl: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             process.kill()  # the workers end with it
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def ask(target: str) -> None:
     """Ask over a connection of its own."""
     with grpc.insecure_channel(target, [("grpc.use_local_subchannel_pool", 1)]) as channel:
@@ -77,7 +70,7 @@ def test_two_workers_share_the_ports_and_the_ready_line_tells_where_the_metrics_
     assert len(set(metrics)) == 2
     for _ in range(24):  # connections are spread at random: all to one once in 8 million runs
         ask(started.target)
-        assert requests.get(f"http://{http}/health", timeout=60).json() == {"status": "ok"}
+        assert requests.get(f"http://{http}/health").json() == {"status": "ok"}
     for address in metrics:
         with urllib.request.urlopen(f"http://{address}/metrics") as page:
             assert 'latentwire_requests_total{code="OK",method="GetServerInfo"}' in page.read().decode()
@@ -96,8 +89,8 @@ def test_when_a_worker_is_killed_the_other_answers_and_a_signal_lets_it_finish_w
         # As a service manager does, which signals every process that it knows of.
         other.send_signal(signal.SIGTERM)
         started.process.send_signal(signal.SIGTERM)
-        assert accepted.result(60).values.shape == (1, 4, 256, 256)
-    assert started.process.wait(60) == 0
+        assert accepted.result().values.shape == (1, 4, 256, 256)
+    assert started.process.wait() == 0
     assert not other.is_running()
     assert started.process.stdout is not None
     assert started.process.stdout.read() == ""
@@ -109,7 +102,7 @@ def test_when_a_worker_is_killed_the_other_answers_and_a_signal_lets_it_finish_w
 
 def test_what_keeps_the_workers_from_starting_is_one_line_and_the_status_2(tmp_path: Path) -> None:
     command = [*COMMAND, "--model", str(tmp_path / "nothing")]
-    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    ended = subprocess.run(command, check=False, capture_output=True, text=True)
     assert (ended.returncode, ended.stdout) == (2, "")
     errors = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1

@@ -43,7 +43,7 @@ def test_the_page_names_what_is_there() -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
     assert len(links) >= 2
     assert not [link for link in links if not (page.parent / link).exists()]
-    assert set(re.findall(r"^\| `(\w+)` \|", text, re.M)) == {
+    assert set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == {
         *(error.__name__ for error in BitstreamError.__subclasses__()),
         *(each.name for each in dataclasses.fields(Tables)),
     }

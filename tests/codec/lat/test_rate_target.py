@@ -98,4 +98,4 @@ def test_it_needs_no_torch_and_no_coder() -> None:
         "import sys, latentwire_codec.lat.rate_target; "
         "sys.exit(any(name in sys.modules for name in ('torch', 'numpy', 'constriction')))"
     )
-    assert subprocess.run([sys.executable, "-c", script], timeout=60, check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

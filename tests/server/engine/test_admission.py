@@ -47,7 +47,7 @@ class Guests:
     async def close(self) -> list[BaseException | None]:
         for leave in self._leave.values():
             leave.set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(280):
             results = await asyncio.gather(*self._leave, return_exceptions=True)
         assert self.admission.held == 0
         assert not self.inside.total()

@@ -20,6 +20,7 @@ from latentwire_server.errors import ServerError
 from latentwire_server.process import workers
 from latentwire_server.process.ports import Ports, check_free, reserve
 from latentwire_server.process.workers import Assignment, Worker, run_workers
+from tests.waiting import until, until_async
 
 # Stands in for the worker's `main`: `answer` is told to the parent, and `end` returns when that closes the pipe.
 STAND_IN = """
@@ -56,12 +57,6 @@ def worker(config: ServerConfig | None = None) -> Worker:
     return Worker(Assignment(number=0, workers=1, config=config or ServerConfig(), log_format="text"))
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
 async def test_a_worker_says_where_it_listens_and_ends_when_it_is_asked_to(stand_in: Callable[[str], Path]) -> None:
     stand_in("answer(Ports(config.port, 0, ())); end(); raise SystemExit(7)")
     one = worker(ServerConfig(port=4321))
@@ -96,7 +91,7 @@ async def test_a_worker_that_dies_is_started_again_on_the_same_ports_after_pause
     one = worker(ServerConfig(metrics_port=0))
     await one.start()
     keeping = asyncio.create_task(one.keep())
-    await until(lambda: len(starts.read_text().splitlines()) == 4)
+    await until_async(lambda: len(starts.read_text().splitlines()) == 4)
     one.stop()
     assert await keeping == 0
     assert starts.read_text().splitlines() == ["auto 50051 0", *["auto 50051 4242"] * 3]
@@ -113,7 +108,7 @@ async def test_a_worker_that_is_to_end_while_it_starts_ends(stand_in: Callable[[
     starts = stand_in("end()")
     one = worker()
     starting = asyncio.create_task(one.start())
-    await until(starts.exists)
+    await until_async(starts.exists)
     one.stop()
     with pytest.raises(ServerError, match="ended with status 0"):
         await starting
@@ -176,7 +171,7 @@ def test_a_port_that_is_taken_is_told_before_any_worker_starts(stand_in: Callabl
 def test_a_reserved_port_takes_no_connection_and_can_be_shared_and_by_no_other_server() -> None:
     with reserve("127.0.0.1", 0) as reserved:
         port = reserved.getsockname()[1]
-        with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), timeout=60):
+        with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
             pass
         listeners = [socket.create_server(("127.0.0.1", port), reuse_port=True) for _ in range(2)]
         with pytest.raises(ServerError, match="cannot listen on"):
@@ -209,7 +204,7 @@ def test_when_the_parent_is_killed_its_workers_end(stand_in: Callable[[str], Pat
     with parent() as process:
         process.kill()
     ended = [tmp_path / f"ended {number}" for number in range(2)]
-    asyncio.run(until(lambda: all(path.exists() for path in ended)))
+    until(lambda: all(path.exists() for path in ended))
 
 
 def test_a_second_signal_kills_the_workers(stand_in: Callable[[str], Path], tmp_path: Path) -> None:
@@ -217,7 +212,7 @@ def test_a_second_signal_kills_the_workers(stand_in: Callable[[str], Path], tmp_
     with parent() as process:
         children = psutil.Process(process.pid).children()
         process.send_signal(signal.SIGTERM)
-        asyncio.run(until((tmp_path / "asked").exists))
+        until((tmp_path / "asked").exists)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 128 + signal.SIGTERM
-    assert psutil.wait_procs(children, timeout=60)[1] == []
+        assert process.wait() == 128 + signal.SIGTERM
+    assert psutil.wait_procs(children)[1] == []

@@ -97,7 +97,6 @@ def run(script: str, **environment: str) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

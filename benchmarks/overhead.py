@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the server adds to the model, request by request, and how many small requests it answers, beside another checkout.
+"""What the server adds to the model, and how many small requests it answers, beside another checkout.
 
     python -m benchmarks.overhead [--against CHECKOUT] [--rounds 9] [--out FILE.json]
 
@@ -18,12 +18,12 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 import grpc.aio
 import numpy as np
@@ -126,7 +126,7 @@ def in_process_ms(model: Path, rounds: int) -> dict[str, float]:
     autoencoder = load_autoencoder(str(model), device="cpu")
     image = torch.from_numpy(photograph(LARGE, LARGE)).unsqueeze(0)
     latents = autoencoder.encode(pixels.to_float(image)).mode()
-    work = {
+    work: dict[str, Callable[[], object]] = {
         "encode": lambda: autoencoder.encode(pixels.to_float(image)).mode().half(),
         "decode": lambda: autoencoder.decode(latents, pixels.to_uint8),
     }
@@ -175,7 +175,7 @@ class _Channels:
 
 async def _overhead_ms(channel: grpc.aio.Channel, call: Call) -> float:
     send = _sender(channel, call)
-    overheads = []
+    overheads: list[int] = []
     for _ in range(REQUESTS):
         started_ns = time.perf_counter_ns()
         response = await send(call.request)
@@ -196,9 +196,10 @@ async def _rate(channel: grpc.aio.Channel, call: Call) -> float:
     return MANY / (time.perf_counter() - started)
 
 
-def _sender(channel: grpc.aio.Channel, call: Call) -> Any:
+def _sender(channel: grpc.aio.Channel, call: Call) -> Callable[[bytes], Awaitable[Any]]:
     path = f"/latentwire.v1.LatentCodecService/{call.method}"
-    return channel.unary_unary(path, response_deserializer=call.response.FromString)
+    sender: Any = channel.unary_unary(path, response_deserializer=call.response.FromString)
+    return cast(Callable[[bytes], Awaitable[Any]], sender)
 
 
 def _encode_raw(side: int) -> Call:

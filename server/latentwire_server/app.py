@@ -24,7 +24,7 @@ from latentwire_server.doors.grpc.interceptors import SERVICE, RequestIntercepto
 from latentwire_server.doors.grpc.service import LatentCodecService
 from latentwire_server.doors.http.hf_remote import RemoteVaeGateway
 from latentwire_server.doors.http.server import HttpServer
-from latentwire_server.doors.oip.service import OpenInferenceService
+from latentwire_server.doors.oip import service as oip
 from latentwire_server.engine.engine import Engine
 from latentwire_server.errors import ServerError
 from latentwire_server.process.lifecycle import Lifecycle, ask_by_signal
@@ -60,7 +60,13 @@ class Server:
         if config.http_port is not None:
             gateway = RemoteVaeGateway(self._engine, config, self._lifecycle, self.metrics)
             self._http = HttpServer(gateway.application(), config, shares_port=shares_port)
-        self._interceptor = RequestInterceptor(self._lifecycle, self.metrics, config.token)
+        self._interceptor = RequestInterceptor(
+            self._lifecycle,
+            self.metrics,
+            config.token,
+            services=(SERVICE, oip.SERVICE),
+            probes=oip.PROBES,
+        )
         self._grpc = grpc.aio.server(
             interceptors=[self._interceptor],
             options=[
@@ -86,7 +92,7 @@ class Server:
         service = LatentCodecService(self._engine, self.config, self._lifecycle, self.metrics)
         add_LatentCodecServiceServicer_to_server(service, self._grpc)
         if self.config.oip:
-            gateway = OpenInferenceService(self._engine, self.config, self._lifecycle, self.metrics)
+            gateway = oip.OpenInferenceService(self._engine, self.config, self._lifecycle, self.metrics)
             self._grpc.add_generic_rpc_handlers((gateway.handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         reflection.enable_server_reflection(

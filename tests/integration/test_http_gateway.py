@@ -369,7 +369,7 @@ def test_what_leads_nowhere_and_health_have_an_id_too_and_the_first_a_line_in_th
 def test_a_fault_of_the_server_is_told_by_its_request_id_alone(
     gateway: Server, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway._engine, "_run_on_device", lambda *_: 1 / 0)
+    monkeypatch.setattr("latentwire_server.engine.engine.compute", lambda *_: 1 / 0)
     with pytest.raises(RuntimeError, match=r"internal error.*'code': 'INTERNAL'") as caught:
         remote_decode(url, noise(1, 4, 2, 2), do_scaling=False)
     assert "division" not in str(caught.value)
@@ -454,7 +454,7 @@ async def test_a_full_queue_says_when_to_try_again_and_who_goes_leaves_the_queue
         await asyncio.to_thread(
             first.request, "POST", "/encode?shape=1&shape=3&shape=8&shape=8&dtype=uint8", bytes(192)
         )
-        while not server._engine._admission.held:
+        while not server._engine.places.held:
             await asyncio.sleep(0.01)
         answer = await asyncio.to_thread(
             requests.post, f"{url}/decode", BODY, params=LATENTS, headers=BINARY, timeout=60
@@ -462,7 +462,7 @@ async def test_a_full_queue_says_when_to_try_again_and_who_goes_leaves_the_queue
         assert answer.status_code == 429
         assert int(answer.headers["retry-after"]) >= 1
         assert answer.json()["code"] == "RESOURCE_EXHAUSTED"
-    while server._engine._admission.held:
+    while server._engine.places.held:
         await asyncio.sleep(0.01)
     hold.set()
     assert (await asyncio.to_thread(remote_encode, url, torch.zeros(1, 3, 8, 8))).shape == (1, 4, 2, 2)
@@ -504,7 +504,7 @@ async def test_it_is_unavailable_until_the_models_are_warm_and_when_it_stops_fin
     assert (await asyncio.to_thread(requests.get, f"{url}/health", timeout=60)).json() == {"status": "ok"}
     server._engine._batcher._run = run_later
     accepted = asyncio.create_task(asyncio.to_thread(remote_encode, url, torch.zeros(1, 3, 8, 8)))
-    while not server._engine._admission.held:
+    while not server._engine.places.held:
         await asyncio.sleep(0.01)
     stopping = asyncio.create_task(server.stop())
     while not server._lifecycle.draining.is_set():

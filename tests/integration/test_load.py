@@ -186,12 +186,12 @@ def test_a_request_whose_client_gives_up_leaves_the_queue(tiny_kl: Path) -> None
                 await asyncio.gather(*requests, return_exceptions=True)
                 started = time.monotonic()
                 await client.encode(image(8))  # nothing of the 31 is in its way
-                assert server._engine._admission.held == 0 or time.monotonic() - started < 60
+                assert server._engine.places.held == 0 or time.monotonic() - started < 60
 
         asyncio.run(give_up())
         deadline = time.monotonic() + 30
-        while server._engine._admission.held and time.monotonic() < deadline:
+        while server._engine.places.held and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert server._engine._admission.held == 0
+        assert server._engine.places.held == 0
         assert len(server._engine._batcher) == 0
     gc.collect()

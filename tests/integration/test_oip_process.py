@@ -97,10 +97,10 @@ async def test_a_request_that_its_client_gave_up_leaves_the_queue_and_counts_as_
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         call = method(channel, "ModelInfer")(**pixels(40, 64, 64, 3))
-        while not server._engine._admission.held:
+        while not server._engine.places.held:
             await asyncio.sleep(0)
         call.cancel()
-        while server._engine._admission.held:
+        while server._engine.places.held:
             await asyncio.sleep(0)
         work = server.metrics.statistics.of("tiny", "encode")
         assert (work.success.count, work.fail.count) == (0, 1)

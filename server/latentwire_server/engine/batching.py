@@ -42,7 +42,8 @@ class Batcher(Generic[P, R]):
     """A queue in front of one device.
 
     Args:
-        run: (key, payloads) -> one result or exception for each payload; called again while it runs by `let_in` only.
+        run: (key, payloads) -> one result or exception for each payload. While it runs, only `run_smaller_batch` calls
+            it again.
         limits: the size of a batch.
     """
 
@@ -117,7 +118,7 @@ class Batcher(Generic[P, R]):
         await self._carry_out(batch, self._lanes.index(lane))
 
     @property
-    def wants_in(self) -> bool:
+    def has_smaller_batch(self) -> bool:
         """Whether another batch would run in a pause of the one at work; any thread may ask."""
         _, lanes = self._at_work
         return any(self._lanes[:lanes])
@@ -131,7 +132,7 @@ class Batcher(Generic[P, R]):
         batch, lanes = self._at_work
         return self._ended or (lanes > 0 and all(entry.future.done() for entry in batch))
 
-    async def let_in(self) -> None:
+    async def run_smaller_batch(self) -> None:
         """Run one batch with less work than the one at work, if one is ready: for a pause of that."""
         _, lanes = self._at_work
         for number, lane in enumerate(self._lanes[:lanes]):

@@ -4,7 +4,7 @@
 import logging
 import sys
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from wsgiref.simple_server import WSGIServer
 
@@ -103,10 +103,6 @@ class Metrics:
     def ended(self, method: str, code: str) -> None:
         """Count an RPC, or an item of a stream, that ended with a status code's name."""
         self._requests.labels(method, code).inc()
-
-    def conversion(self, model: str, operation: str) -> AbstractContextManager[None]:
-        """Count a request that fails while it is made into a job."""
-        return self.statistics.of(model, operation).conversion()
 
     def job(self, model: str, operation: str) -> AbstractAsyncContextManager[None]:
         """Count a job by how it ends, and how long it took."""

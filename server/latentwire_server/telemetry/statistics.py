@@ -7,8 +7,8 @@ what cannot be made into a job, the protocol's own service tells it.
 
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 
@@ -72,16 +72,6 @@ class Work:
             self.fail.add(time.monotonic_ns() - started_ns)
             raise
         self.success.add(time.monotonic_ns() - started_ns)
-
-    @contextmanager
-    def conversion(self) -> Iterator[None]:
-        """Count a request that fails while the context makes a job of it; from there on `job` counts it."""
-        started_ns = time.monotonic_ns()
-        try:
-            yield
-        except BaseException:  # cancelled ones too
-            self.fail.add(time.monotonic_ns() - started_ns)
-            raise
 
     def answered(self, images: int, stages: Stages) -> None:
         """Count what an answered job took."""

@@ -44,11 +44,12 @@ def of(tensor: Tensor, **parameters: object) -> Query:
 def decode(
     tensor: Tensor, accept: str = BINARY, spec: AutoencoderSpec = SPEC, **parameters: object
 ) -> tuple[DecodeJob, Reply]:
-    return hf_dialect.to_decode_job(of(tensor, **parameters), accept, raw(tensor), "tiny", spec)
+    query = of(tensor, **parameters)
+    return hf_dialect.to_decode_job(query, accept, raw(tensor), spec), hf_dialect.to_reply(query, accept)
 
 
 def encode(tensor: Tensor, **parameters: object) -> EncodeJob:
-    return hf_dialect.to_encode_job(of(tensor, **parameters), raw(tensor), "tiny")
+    return hf_dialect.to_encode_job(of(tensor, **parameters), raw(tensor))
 
 
 def latents(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -234,7 +235,7 @@ def test_latents_that_nothing_makes_are_refused_with_the_likely_causes(
 )
 def test_a_wrong_parameter_is_refused_by_name(text: str, field: str, problem: str) -> None:
     with pytest.raises(InvalidRequest, match=problem) as caught:
-        hf_dialect.to_decode_job(Query(text), "", bytearray(8), "tiny", SPEC)
+        hf_dialect.to_decode_job(Query(text), "", bytearray(8), SPEC)
     assert caught.value.field == field
 
 
@@ -246,8 +247,8 @@ def test_several_latents_do_not_fit_into_one_image_file() -> None:
 
 
 def test_an_image_is_a_file_where_no_shape_is_sent_and_the_answer_float16() -> None:
-    job = hf_dialect.to_encode_job(Query(""), bytearray(b"a file"), "tiny")
-    assert (job.image, job.model, job.dtype, job.kind) == (b"a file", "tiny", torch.float16, LatentKind.MODE)
+    job = hf_dialect.to_encode_job(Query(""), bytearray(b"a file"))
+    assert (job.image, job.dtype, job.kind) == (b"a file", torch.float16, LatentKind.MODE)
     assert not job.scaled
 
 
@@ -297,6 +298,32 @@ def test_a_sample_has_a_seed_for_each_image() -> None:
     assert (job.kind, job.seeds) == (LatentKind.SAMPLE, (7, 8))
     with pytest.raises(InvalidRequest, match="sample=true"):
         encode(torch.zeros(2, 3, 4, 4), seed=7)
+
+
+def test_what_a_job_refuses_is_told_by_the_parameter() -> None:
+    for seeds, problem in (([7], "1 seeds for 2 images"), ([7, 2**64], "it must be in 0..2")):
+        with pytest.raises(InvalidRequest, match=problem) as caught:
+            encode(torch.zeros(2, 3, 4, 4), sample="true", seed=seeds)
+        assert hf_dialect.FIELDS[caught.value.field] == "seed"
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "images"),
+    [
+        ((), {}, 1),
+        ((3, 4, 2, 2), {}, 3),
+        ((4, 2, 2), {}, 1),
+        ((4, 2, 2), {"height": 16, "width": 16}, 1),
+        ((3, 6, 16), {"height": 32, "width": 48}, 3),
+        ((2**40, 4, 2, 2), {}, 1),
+        ((0, 4, 2, 2), {}, 1),
+    ],
+)
+def test_images_are_counted_by_what_the_query_announces(
+    shape: tuple[int, ...], size: dict[str, int], images: int
+) -> None:
+    query = Query(urlencode({"shape": list(shape), **size}, doseq=True))
+    assert hf_dialect.count_images(query, bytearray(64), SPEC) == images
 
 
 def test_latents_sent_as_an_image_are_refused_with_where_to_send_them() -> None:

@@ -359,7 +359,7 @@ class PausingDevice(Device):
     async def run(self, key: Hashable, payloads: list[str]) -> Sequence[str | Exception]:
         if not payloads[0].startswith("large"):
             self.story += payloads
-            assert not self.batcher.wants_in
+            assert not self.batcher.has_smaller_batch
             return await super().run(key, payloads)
         for strip in range(self.strips):
             self.story.append(f"{payloads[0]}/{strip}")
@@ -367,8 +367,8 @@ class PausingDevice(Device):
             await self.gate.wait()
             if self.batcher.is_abandoned:
                 raise ValueError("abandoned")
-            if strip < self.strips - 1 and self.batcher.wants_in:
-                await self.batcher.let_in()
+            if strip < self.strips - 1 and self.batcher.has_smaller_batch:
+                await self.batcher.run_smaller_batch()
         return [payload.upper() for payload in payloads]
 
 

@@ -7,7 +7,7 @@ The dialect of `diffusers.utils.remote_utils` 0.42. A tensor is its raw bytes, l
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -19,8 +19,8 @@ from latentwire_codec.runtime.spec import AutoencoderSpec
 from latentwire_core.formats import ImageFormat
 from latentwire_core.kinds import LatentKind
 from latentwire_server.doors.http.query import Query
-from latentwire_server.engine.coding import MAX_MAGNITUDE
 from latentwire_server.engine.jobs import DecodeJob, DecodeResult, EncodeJob, EncodeResult, FileOutput
+from latentwire_server.engine.preparing import MAX_MAGNITUDE
 from latentwire_server.errors import InvalidRequest
 
 BINARY = "tensor/binary"
@@ -70,24 +70,43 @@ def check_content_type(content_type: str) -> None:
         raise InvalidRequest("content-type", f"{BASE64} is not served here; send the raw bytes as {BINARY}")
 
 
-def to_decode_job(
-    query: Query, accept: str, body: bytearray, model: str, spec: AutoencoderSpec
-) -> tuple[DecodeJob, Reply]:
-    """Map a request to a job and to how its images shall travel.
+# Attribute of a job -> the parameter, or the part of the request, that sets it.
+FIELDS = {
+    "seeds": "seed",
+    "scaled": "scaling_factor",
+    "image_file": "body",
+    "image_tensor": "body",
+    "image_tensor.shape": "shape",
+    "latents.dtype": "dtype",
+}
 
-    Latents are divided by `scaling_factor`, then `shift_factor` is added, where they are sent. With `do_scaling` and no
-    `scaling_factor` the model's own stand for what is not. Float images have the dtype of the latents.
+
+def count_images(query: Query, body: bytearray, spec: AutoencoderSpec) -> int:
+    """Return the number of images, or of latents, that a request announces by its `shape`, at least 1.
+
+    A number that the body's bytes cannot hold counts as 1: the request is refused when its body is read.
+    """
+    shape = query.wholes("shape")
+    images = shape[0] if len(shape) == 4 or _is_packed(shape, query, spec) else 1
+    return images if 1 <= images <= len(body) else 1
+
+
+def to_decode_job(query: Query, accept: str, body: bytearray, spec: AutoencoderSpec) -> DecodeJob:
+    """Map a request to a job.
+
+    Latents are divided by `scaling_factor`, then `shift_factor` is added, where the request has them. With `do_scaling`
+    and no `scaling_factor` the model's own factors stand for those that are missing. Float images have the dtype of the
+    latents.
 
     Args:
-        query: its parameters.
-        accept: its header of that name; empty where it has none.
+        query: the parameters of the request.
+        accept: the header `Accept`; empty where the request has none.
         body: the latents; their memory becomes the job's.
-        model: a served name.
-        spec: of that model.
+        spec: what the model is.
 
     Raises:
-        InvalidRequest: a parameter is missing or of an unknown value, or the bytes are not such latents.
-        TensorError: the latents are of a shape that the model does not take.
+        InvalidRequest: a parameter is missing or has an unknown value, or the bytes are not such latents.
+        TensorError: the model does not take latents of this shape.
     """
     reply = to_reply(query, accept)
     values = _to_tensor(query, body, FLOATS)
@@ -111,18 +130,9 @@ def to_decode_job(
         f"likely a wrong scaling_factor, shift_factor or do_scaling, an overflow in float16, or {FREED}",
     )
     floats = values.dtype if reply in (Reply.FLOATS, Reply.FRAMES) else torch.uint8
-    job = DecodeJob(
-        model=model,
-        latents=latents,
-        scaled=scaled,
-        image_size=None,
-        latent_space="",
-        weights_digest="",
-        output=FileOutput(FILES[reply], None) if reply in FILES else floats,
-        scale=scale,
-        shift=shift,
+    return DecodeJob(
+        latents, FileOutput(FILES[reply]) if reply in FILES else floats, scaled=scaled, scale=scale, shift=shift
     )
-    return job, reply
 
 
 def to_reply(query: Query, accept: str) -> Reply:
@@ -152,21 +162,20 @@ def from_decode_result(result: DecodeResult, reply: Reply) -> Answer:
     return _from_tensor(pixels.to_unit(result.images) if reply is Reply.FRAMES else result.images)
 
 
-def to_encode_job(query: Query, body: bytearray, model: str) -> EncodeJob:
+def to_encode_job(query: Query, body: bytearray) -> EncodeJob:
     """Map a request to a job.
 
     With `shape` the body is a tensor: float (B,3,H,W) in [-1,1] or uint8 (B,3,H,W) in 0..255, one image also without
     its B; else it is an image file. The answer is the posterior's mode or, with `sample=true` and a `seed` for each
-    image, a sample; raw, or `(raw - shift_factor) * scaling_factor` where one of them is sent; in the dtype of a float
-    image, else float16.
+    image, a sample; raw, or `(raw - shift_factor) * scaling_factor` where the request has one of them; in the dtype of
+    a float image, else float16.
 
     Args:
-        query: the request's parameters.
+        query: the parameters of the request.
         body: the image; a tensor's memory becomes the job's.
-        model: a served name.
 
     Raises:
-        InvalidRequest: a parameter is missing or of an unknown value, or the bytes are not such an image.
+        InvalidRequest: a parameter is missing or has an unknown value, or the bytes are not such an image.
     """
     scaled, scale, shift = _given_scaling(query)
     kind = LatentKind.SAMPLE if query.flag("sample") else LatentKind.MODE
@@ -175,9 +184,7 @@ def to_encode_job(query: Query, body: bytearray, model: str) -> EncodeJob:
     image = _to_images(_to_tensor(query, body, IMAGE_DTYPES)) if "shape" in query else bytes(body)
     floats = isinstance(image, Tensor) and image.is_floating_point()
     return EncodeJob(
-        model=model,
-        image=image,
-        target_size=None,
+        image,
         kind=kind,
         scaled=scaled,
         dtype=image.dtype if isinstance(image, Tensor) and floats else torch.float16,
@@ -208,9 +215,8 @@ def _to_four_axes(values: Tensor, query: Query, spec: AutoencoderSpec) -> Tensor
     if values.ndim != 3:
         return values  # (B,C,h,w), or nothing that the model takes
     channels, side = spec.latent_channels, 2 * spec.downsample_factor
-    height, width = query.whole("height") or 0, query.whole("width") or 0
-    rows, columns = height // side, width // side
-    if values.shape[1:] == (rows * columns, 4 * channels):
+    height, width, rows, columns = _tokens(query, spec)
+    if _is_packed(values.shape, query, spec):
         # A token is a 2x2 patch: its channels, then its rows, then its columns.
         patches = values.view(-1, rows, columns, channels, 2, 2)
         return patches.permute(0, 3, 1, 4, 2, 5).reshape(-1, channels, 2 * rows, 2 * columns)
@@ -221,6 +227,18 @@ def _to_four_axes(values: Tensor, query: Query, spec: AutoencoderSpec) -> Tensor
         f"latents have the shape {tuple(values.shape)}, with height {height} and width {width} in the query; three "
         f"axes are ({channels}, h, w) or packed, (B, (height // {side}) * (width // {side}), {4 * channels})",
     )
+
+
+def _is_packed(shape: Sequence[int], query: Query, spec: AutoencoderSpec) -> bool:
+    _, _, rows, columns = _tokens(query, spec)
+    return len(shape) == 3 and tuple(shape[1:]) == (rows * columns, 4 * spec.latent_channels)
+
+
+def _tokens(query: Query, spec: AutoencoderSpec) -> tuple[int, int, int, int]:
+    """Return the height and width of the query, in pixels, and the rows and columns of packed latents."""
+    height, width = query.whole("height") or 0, query.whole("width") or 0
+    side = 2 * spec.downsample_factor
+    return height, width, height // side, width // side
 
 
 def _to_images(values: Tensor) -> Tensor:

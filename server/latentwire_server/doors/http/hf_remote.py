@@ -28,13 +28,15 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from latentwire_codec.runtime.spec import AutoencoderSpec
 from latentwire_proto import __version__
 from latentwire_server.config import ServerConfig
 from latentwire_server.doors.access import REQUEST_ID, check_token, choose_request_id
+from latentwire_server.doors.corridor import Corridor, Passage
 from latentwire_server.doors.http import hf_dialect
 from latentwire_server.doors.http.query import Query
 from latentwire_server.engine.engine import Engine
-from latentwire_server.engine.jobs import Caller
+from latentwire_server.engine.jobs import Caller, DecodeResult, EncodeJob, EncodeResult
 from latentwire_server.errors import (
     HTTP_STATUSES,
     NotServing,
@@ -70,6 +72,7 @@ class RemoteVaeGateway:
         self._config = config
         self._lifecycle = lifecycle
         self._metrics = metrics
+        self._corridor = Corridor(engine, metrics)
 
     def application(self) -> Starlette:
         """Return the routes as an ASGI application.
@@ -144,29 +147,40 @@ class RemoteVaeGateway:
         return response
 
     async def _decode(self, model: str, request: Request) -> Response:
-        headers, query = request.headers, _query(request)
-        body = await self._body(request)
+        query, body = _query(request), await self._body(request)
+        accept, content_type = (request.headers.get(name, "") for name in ("accept", "content-type"))
+
+        def images() -> int:
+            hf_dialect.check_content_type(content_type)
+            return hf_dialect.count_images(query, body, self._spec(model))
+
+        def to_answer(result: DecodeResult) -> Response:
+            return _respond(hf_dialect.from_decode_result(result, hf_dialect.to_reply(query, accept)))
+
+        passage = Passage(
+            model=model,
+            images=images,
+            to_job=lambda loaded: hf_dialect.to_decode_job(query, accept, body, loaded.spec),
+            to_answer=to_answer,
+            fields=hf_dialect.FIELDS,
+        )
         with self._lifecycle.request():
-            name = self._engine.model_name(model)
-            spec = self._engine.models[name].spec
-            with self._metrics.conversion(name, "decode"):
-                hf_dialect.check_content_type(headers.get("content-type", ""))
-                # Tensors are checked and copied in a thread: up to the size of a message each.
-                job, reply = await self._engine.aside(
-                    partial(hf_dialect.to_decode_job, query, headers.get("accept", ""), body, name, spec)
-                )
-            result = await _while_connected(request, self._engine.decode(job, _caller(request)))
-            return await self._engine.aside(partial(_respond, partial(hf_dialect.from_decode_result, result, reply)))
+            return await _while_connected(request, self._corridor.decode(passage, _caller(request)))
 
     async def _encode(self, model: str, request: Request) -> Response:
-        query = _query(request)
-        body = await self._body(request)
+        query, body = _query(request), await self._body(request)
+        passage: Passage[EncodeJob, EncodeResult, Response] = Passage(
+            model=model,
+            images=lambda: hf_dialect.count_images(query, body, self._spec(model)),
+            to_job=lambda loaded: hf_dialect.to_encode_job(query, body),
+            to_answer=lambda result: _respond(hf_dialect.from_encode_result(result)),
+            fields=hf_dialect.FIELDS,
+        )
         with self._lifecycle.request():
-            name = self._engine.model_name(model)
-            with self._metrics.conversion(name, "encode"):
-                job = await self._engine.aside(partial(hf_dialect.to_encode_job, query, body, name))
-            result = await _while_connected(request, self._engine.encode(job, _caller(request)))
-            return await self._engine.aside(partial(_respond, partial(hf_dialect.from_encode_result, result)))
+            return await _while_connected(request, self._corridor.encode(passage, _caller(request)))
+
+    def _spec(self, model: str) -> AutoencoderSpec:
+        return self._engine.models[self._engine.model_name(model)].spec
 
     async def _body(self, request: Request) -> bytearray:
         """Read the body; refuse a larger one than a message before it is in memory, and any when the server drains."""
@@ -290,8 +304,7 @@ def _authorization(request: Request) -> str:
     return f"Bearer {password}"
 
 
-def _respond(make: Callable[[], hf_dialect.Answer]) -> Response:
-    answer = make()
+def _respond(answer: hf_dialect.Answer) -> Response:
     return Response(answer.body, headers=answer.headers, media_type=answer.media_type)
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from latentwire_server.engine.cores import use_cores
+from latentwire_server.engine.device import use_cores
 
 
 def in_a_new_thread(work: Callable[[], int]) -> int:

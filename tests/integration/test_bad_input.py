@@ -138,7 +138,7 @@ DECODE = {
     "no latents": (pb.DecodeRequest(), INVALID, ["latents"]),
     "latents too short": (pb.DecodeRequest(latents=latents(cut=4)), INVALID, ["1020", "1024"]),
     "latents of uint8": (pb.DecodeRequest(latents=latents(pixels(1, 4, 8, 8), dtype="DTYPE_UINT8")), INVALID,
-                         ["DTYPE_UINT8", "float"]),
+                         ["uint8", "float"]),
     "latents of other channels": (pb.DecodeRequest(latents=latents(floats(1, 16, 8, 8))), INVALID,
                                   ["(1, 16, 8, 8)", "(B, 4, h, w)"]),
     "latents with NaN": (pb.DecodeRequest(latents=latents(floats(1, 4, 8, 8, fill=np.nan))), INVALID,

@@ -307,7 +307,7 @@ BAD: dict[str, tuple[str, str, dict[str, Any], dict[str, str], bytes, int, list[
     "latents to encode": ("POST", "/encode", LATENTS, {}, BODY, 400, ["(1, 4, 2, 2)", "/decode"]),
     "odd side": ("POST", "/encode", {"shape": [1, 3, 2, 2], "dtype": "uint8"}, {}, b"x" * 12, 400, ["multiple of 4"]),
     "image with NaN": ("POST", "/encode", {**LATENTS, "shape": [1, 3, 4, 4]}, {}, NAN * 3, 400, ["nan", "contiguous"]),
-    "no seed": ("POST", "/encode?sample=true", {**LATENTS, "shape": [1, 3, 4, 4]}, {}, BODY * 3, 400, ["0 seeds"]),
+    "no seed": ("POST", "/encode?sample=true", {**LATENTS, "shape": [1, 3, 4, 4]}, {}, BODY * 3, 400, ["no seed"]),
     "batch": ("POST", "/decode", {**LATENTS, "shape": [8, 4, 1, 1]}, BINARY, BODY * 2, 413, ["8 images", "max-batch"]),
     "body": ("POST", "/decode", LATENTS, BINARY, bytes(2**20 + 1), 413, ["1048577 bytes", "1048576", "--max-message"]),
     "answer": (

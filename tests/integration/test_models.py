@@ -218,7 +218,7 @@ def test_a_model_whose_file_is_gone_is_unavailable_until_it_is_back_and_the_othe
         assert str(folders["green"]) not in str(caught.value)
         client.encode(IMAGE, model="blue")
         config.write_text(text)
-        while server._engine.models["green"].stay is not None:
+        while server._engine.models["green"].residency is not None:
             time.sleep(0.01)
         client.encode(IMAGE, model="green")
         assert loaded(client) == ["green"]

@@ -119,10 +119,10 @@ def left_behind(server: Server, use: Callable[[Server], None], *, times: int) ->
 
 
 def wait_until_idle(server: Server) -> None:
-    stay = server._engine.models["tiny"].stay
-    assert stay is not None
+    residency = server._engine.models["tiny"].residency
+    assert residency is not None
     deadline = time.monotonic() + 60
-    while server._engine.places.held or stay.holders:
+    while server._engine.places.held or residency.holders:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     answered(server)  # what ends with the event loop's next turn has ended by then

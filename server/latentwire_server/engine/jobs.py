@@ -120,8 +120,13 @@ class EncodeJob:
     def _check_seeds(self) -> None:
         if self.kind is not LatentKind.SAMPLE:
             if self.seeds:
-                raise InvalidRequest("seeds", f"seeds are for a sample, not for {self.kind}; leave them out")
+                raise InvalidRequest(
+                    "seeds",
+                    f"seeds are for a sample, not for {self.kind}; the first seed is {self.seeds[0]}: leave seeds out",
+                )
             return
+        if not self.seeds:
+            raise InvalidRequest("seeds", f"there is no seed; a sample of {self.images} images needs one for each")
         if len(self.seeds) != self.images:
             raise InvalidRequest("seeds", f"{len(self.seeds)} seeds for {self.images} images; give one for each")
         try:

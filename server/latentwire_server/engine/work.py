@@ -22,7 +22,7 @@ from latentwire_codec.lat.optimise import Refinement
 from latentwire_codec.runtime.autoencoder import Autoencoder
 from latentwire_server.config import ServerConfig
 from latentwire_server.engine import finishing, preparing
-from latentwire_server.engine.batching import Batcher, Outcome
+from latentwire_server.engine.batching import BatchedResult, Batcher
 from latentwire_server.engine.jobs import Caller, DecodeJob, DecodeResult, EncodeJob, EncodeResult, Execution, sides
 from latentwire_server.engine.models import ModelStore
 from latentwire_server.engine.preparing import MissingMemory
@@ -68,7 +68,7 @@ class Run:
     """What became of the images of one job."""
 
     enqueued_ns: int
-    outcomes: list[Outcome[Computed]]
+    outcomes: list[BatchedResult[Computed]]
 
     @property
     def results(self) -> list[Computed]:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentwire_server.engine import jobs
-from latentwire_server.engine.batching import LANE_LIMITS, Batcher, Outcome
+from latentwire_server.engine.batching import LANE_LIMITS, BatchedResult, Batcher
 from latentwire_server.engine.jobs import Caller
 from latentwire_server.engine.lane import BatchLimits
 from latentwire_server.errors import DeadlineExceeded
@@ -61,7 +61,7 @@ class Queue:
         pixels: int = 1,
         client: str = "client",
         deadline: float | None = None,
-    ) -> "asyncio.Task[Outcome[str]]":
+    ) -> "asyncio.Task[BatchedResult[str]]":
         caller = Caller(client, deadline)
         return asyncio.create_task(self.batcher.submit(payload, key=key, pixels=pixels, caller=caller))
 
@@ -294,9 +294,9 @@ async def test_a_bad_result_reaches_its_own_entry_only(device: Device) -> None:
         tasks = [queue.put(name) for name in ("a", "bad", "c")]
         results = await asyncio.gather(*tasks, return_exceptions=True)
     first, bad, last = results
-    assert isinstance(first, Outcome)
+    assert isinstance(first, BatchedResult)
     assert isinstance(bad, ValueError)
-    assert isinstance(last, Outcome)
+    assert isinstance(last, BatchedResult)
     assert (first.result, str(bad), last.result) == ("A", "bad", "C")
 
 
@@ -517,7 +517,7 @@ def test_whatever_comes_every_entry_ends_once_and_limits_hold(
 ) -> None:
     async def scenario() -> None:
         device = Device()
-        tasks: list[asyncio.Task[Outcome[str]]] = []
+        tasks: list[asyncio.Task[BatchedResult[str]]] = []
         cancelled: list[int] = []
         size_of = {"x": 1, "y": 3}
         async with serving(device, images=images, pixels=pixels) as queue:
@@ -530,7 +530,7 @@ def test_whatever_comes_every_entry_ends_once_and_limits_hold(
                     cancelled.append(index)
             results = await asyncio.gather(*tasks, return_exceptions=True)
         for index, result in enumerate(results):
-            if isinstance(result, Outcome):
+            if isinstance(result, BatchedResult):
                 assert result.result == f"{index}"
             else:
                 assert isinstance(result, asyncio.CancelledError)

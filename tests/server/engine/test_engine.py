@@ -64,10 +64,10 @@ class Running:
 
     @property
     def model(self) -> Autoencoder:
-        stay = self.engine.models["tiny"].stay
-        assert stay is not None
-        assert stay.weights is not None
-        return stay.weights
+        residency = self.engine.models["tiny"].residency
+        assert residency is not None
+        assert residency.weights is not None
+        return residency.weights
 
     def metric(self, name: str, **labels: str) -> float:
         return self._metrics.registry.get_sample_value(name, labels) or 0.0
@@ -576,8 +576,8 @@ async def test_a_batch_keeps_the_model_in_memory_though_its_job_was_cancelled(
     tiny: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running(tiny) as engine:
-        stay = engine.engine.models["tiny"].stay
-        assert stay is not None
+        residency = engine.engine.models["tiny"].residency
+        assert residency is not None
         begun, go_on = threading.Event(), threading.Event()
 
         def slow(*given: Any) -> Any:
@@ -590,10 +590,10 @@ async def test_a_batch_keeps_the_model_in_memory_though_its_job_was_cancelled(
         assert await asyncio.to_thread(begun.wait, 60)
         job.cancel()
         await asyncio.gather(job, return_exceptions=True)
-        assert stay.holders == 1
+        assert residency.holders == 1
         go_on.set()
-        await stay.idle.wait()
-        assert stay.holders == 0
+        await residency.idle.wait()
+        assert residency.holders == 0
 
 
 async def test_small_files_of_large_images_are_read_only_as_memory_is_there_for_them(
@@ -710,12 +710,12 @@ async def test_small_jobs_are_answered_while_latents_are_refined(tiny: str, monk
 
 async def test_a_refinement_that_nobody_waits_for_ends(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with refining(tiny, monkeypatch) as (engine, job):
-        stay = engine.engine.models["tiny"].stay
-        assert stay is not None
+        residency = engine.engine.models["tiny"].residency
+        assert residency is not None
         job.cancel()
         await asyncio.gather(job, return_exceptions=True)
-        await stay.idle.wait()
-        assert stay.holders == 0
+        await residency.idle.wait()
+        assert residency.holders == 0
 
 
 async def test_an_engine_that_closes_ends_the_refinement_at_work(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:

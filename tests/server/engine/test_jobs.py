@@ -42,8 +42,8 @@ FILE = b"file"
             "seeds",
             "seeds are for a sample, not for moments",
         ),
-        (lambda: EncodeJob(PIXELS, kind=SAMPLE), "seeds", "0 seeds for 2 images; give one for each"),
-        (lambda: EncodeJob(PIXELS, kind=SAMPLE, seeds=(1,)), "seeds", "1 seeds for 2 images"),
+        (lambda: EncodeJob(PIXELS, kind=SAMPLE), "seeds", "there is no seed; a sample of 2 images needs one for each"),
+        (lambda: EncodeJob(PIXELS, kind=SAMPLE, seeds=(1,)), "seeds", "1 seeds for 2 images; give one for each"),
         (lambda: EncodeJob((FILE,) * 3, kind=SAMPLE, seeds=(1,)), "seeds", "1 seeds for 3 images"),
         (lambda: EncodeJob(FILE, kind=SAMPLE, seeds=(-1,)), "seeds", "seed is -1; it must be in 0..2^64-1"),
         (

@@ -346,7 +346,7 @@ async def test_a_load_that_failed_stands_for_a_while_and_is_tried_again_after_it
     await disk.use("a")
     disk.broken.clear()
     async with asyncio.timeout(30):
-        while disk.store["b"].stay is not None:
+        while disk.store["b"].residency is not None:
             await asyncio.sleep(0.01)
     await disk.use("b")
     assert disk.loaded == ["b"]

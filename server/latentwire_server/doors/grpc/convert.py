@@ -28,7 +28,7 @@ T = TypeVar("T")
 FLOATS = {number: cast(torch.dtype, getattr(torch, name)) for name, number in names.FLOATS.items()}
 DTYPES = {**FLOATS, pb.DTYPE_UINT8: torch.uint8}
 TO_DTYPE = {dtype: number for number, dtype in DTYPES.items()}
-# numpy has no bfloat16; its bits travel as 16-bit words. All are little-endian on the wire.
+# numpy has no bfloat16: its bits travel as 16-bit words. All dtypes are little-endian on the wire.
 WORDS: dict[int, np.dtype[Any]] = {
     pb.DTYPE_FLOAT32: np.dtype("<f4"),
     pb.DTYPE_FLOAT16: np.dtype("<f2"),
@@ -175,7 +175,7 @@ def from_decode_result(result: DecodeResult) -> pb.DecodeResponse:
 
 
 def from_limits(config: ServerConfig) -> pb.Limits:
-    """Map the configuration to what the server advertises."""
+    """Map the configuration to the limits that the server advertises."""
     return pb.Limits(
         max_message_bytes=config.max_message_bytes,
         max_image_side=config.image_limits.max_side,
@@ -234,7 +234,7 @@ def _to_images(message: pb.ImageTensor, field: str) -> Tensor:
 
 
 def _to_tensor(message: pb.Tensor, field: str) -> Tensor:
-    """Map a message to a tensor of its own memory: one copy out of the message's bytes."""
+    """Map a message to a tensor with memory of its own, a copy of the message's bytes."""
     dtype = _known(message.dtype, DTYPES, f"{field}.dtype", pb.DType)
     words = WORDS[message.dtype]
     if len(message.shape) != 4:
@@ -279,7 +279,7 @@ def _to_size(message: Message, name: str) -> tuple[int, int] | None:
 
 
 def _known(value: int, table: Mapping[N, T], field: str, names: EnumTypeWrapper) -> T:
-    """Look an enum's number up, or refuse it with the names that would do."""
+    """Look an enum's number up in a table, or refuse it with the names that are accepted."""
     if value not in table:
         accepted = ", ".join(names.Name(number) for number in table)
         name = names.Name(value) if value in names.values() else value

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What diffusers' remote VAE functions say over HTTP: query, headers and body -> jobs; results -> bodies and headers.
+"""Requests of diffusers' remote VAE functions -> jobs; results -> bodies and headers.
 
 The dialect of `diffusers.utils.remote_utils` 0.42. A tensor is its raw bytes, little-endian and in C order; `shape` and
 `dtype` stand in the query of a request and in the headers of an answer. Parameters that are not named here are ignored.
@@ -27,14 +27,14 @@ BINARY = "tensor/binary"
 BASE64 = "tensor/base64"
 FLOATS = {"float16": torch.float16, "float32": torch.float32, "bfloat16": torch.bfloat16}
 IMAGE_DTYPES = {**FLOATS, "uint8": torch.uint8}
-# Scaled latents have a standard deviation near 1, and the noise that a diffusion begins with one below 20; what lies
-# this far out was made by neither.
+# Scaled latents have a standard deviation near 1, and the noise that a diffusion begins with one below 20. Neither has
+# numbers of this magnitude.
 MAX_SCALED_MAGNITUDE = 256.0
 FREED = "memory that diffusers' client freed before sending it (pass a tensor made by .cpu().contiguous())"
 
 
 class Reply(Enum):
-    """How decoded images travel; a file holds one."""
+    """How decoded images travel; a file holds one image."""
 
     JPEG = "image/jpeg"
     PNG = "image/png"
@@ -49,7 +49,7 @@ FILES = {Reply.JPEG: ImageFormat.JPEG, Reply.PNG: ImageFormat.PNG}
 
 @dataclass(frozen=True)
 class Answer:
-    """The body of an answer and what its headers say of it."""
+    """The body of an answer, its media type and its headers."""
 
     body: bytes
     media_type: str
@@ -57,15 +57,19 @@ class Answer:
 
 
 def to_operation(content_type: str) -> str:
-    """Map the type of a body to what is done with it: tensors are decoded, all else is encoded.
+    """Map the type of a body to an operation: tensors are decoded, all else is encoded.
 
-    An image's tensor has no type in this dialect, as its file has none.
+    In this dialect neither an image file nor an image's tensor has a type.
     """
     return "decode" if _media_types(content_type)[0] in (BINARY, BASE64) else "encode"
 
 
 def check_content_type(content_type: str) -> None:
-    """Refuse the form that clients no longer send; raises InvalidRequest."""
+    """Refuse the form that clients no longer send.
+
+    Raises:
+        InvalidRequest: the body is Base64.
+    """
     if _media_types(content_type)[0] == BASE64:
         raise InvalidRequest("content-type", f"{BASE64} is not served here; send the raw bytes as {BINARY}")
 
@@ -136,7 +140,7 @@ def to_decode_job(query: Query, accept: str, body: bytearray, spec: AutoencoderS
 
 
 def to_reply(query: Query, accept: str) -> Reply:
-    """Map the wanted form of the images: an image type in `Accept` decides, then `output_type`.
+    """Map a request to the form of its images: an image type in `Accept` decides, then `output_type`.
 
     Raises:
         InvalidRequest: a video is asked for, or a value is unknown.
@@ -150,7 +154,7 @@ def to_reply(query: Query, accept: str) -> Reply:
         if reply.value in accepted:
             return reply
     if output_type == "pil":
-        # A client that has a processor asks for what video models answer: frames, not yet files.
+        # A client with a processor of its own asks for frames, as video models give them, and not for files.
         return Reply.FRAMES if BINARY in accepted else file
     return Reply.PIXELS if query.flag("partial_postprocess") else Reply.FLOATS
 
@@ -200,7 +204,7 @@ def from_encode_result(result: EncodeResult) -> Answer:
 
 
 def _given_scaling(query: Query) -> tuple[bool, float | None, float | None]:
-    """Return whether the query has factors, and what they are; 1 and 0 stand for one that it has not."""
+    """Return whether the query has a factor, and both factors; a missing scale is 1, a missing shift 0."""
     scale, shift = query.number("scaling_factor"), query.number("shift_factor")
     if scale == 0.0:
         raise InvalidRequest("scaling_factor", "scaling_factor is 0; nothing can be divided by it")
@@ -213,7 +217,7 @@ def _to_four_axes(values: Tensor, query: Query, spec: AutoencoderSpec) -> Tensor
     Packed latents need `height` and `width` of the image in the query, in pixels.
     """
     if values.ndim != 3:
-        return values  # (B,C,h,w), or nothing that the model takes
+        return values  # (B,C,h,w), or a shape that the model refuses
     channels, side = spec.latent_channels, 2 * spec.downsample_factor
     height, width, rows, columns = _tokens(query, spec)
     if _is_packed(values.shape, query, spec):
@@ -242,7 +246,7 @@ def _tokens(query: Query, spec: AutoencoderSpec) -> tuple[int, int, int, int]:
 
 
 def _to_images(values: Tensor) -> Tensor:
-    """Map float or uint8 images (B,3,H,W) or (3,H,W) to what a job takes."""
+    """Map float or uint8 images (B,3,H,W) or (3,H,W) to the layout of a job."""
     images = values.unsqueeze(0) if values.ndim == 3 else values
     if images.ndim != 4 or images.shape[1] != 3:
         raise InvalidRequest(
@@ -257,7 +261,7 @@ def _to_images(values: Tensor) -> Tensor:
 
 
 def _to_tensor(query: Query, body: bytearray, dtypes: Mapping[str, torch.dtype]) -> Tensor:
-    """Map a body to a tensor in its memory."""
+    """Map a body to a tensor that shares its memory."""
     dtype, shape = query.known("dtype", dtypes), query.wholes("shape")
     if not shape or min(shape) < 1:
         raise InvalidRequest("shape", f"shape is {shape}; send the tensor's, each side at least 1")

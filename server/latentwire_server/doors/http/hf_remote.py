@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An HTTP face for diffusers' remote VAE functions: requests -> the engine's jobs -> responses; errors as JSON.
+"""The HTTP door for diffusers' remote VAE functions: requests -> responses, and errors as JSON.
 
     POST /  /predict  /MODEL                latents of Content-Type tensor/binary are decoded, all else is encoded
     POST /decode  /encode  /MODEL/decode  /MODEL/encode
     GET  /          the models and their limits
     GET  /health    200 while requests are let in, else 503
 
-Without MODEL it is the first one. Only configured names are paths, and no path is redirected: redirected, a POST would
-come back as a GET.
+Without MODEL the first model answers. Only configured names are paths. No path is redirected: a client would repeat a
+redirected POST as a GET.
 """
 
-import asyncio
 import base64
 import logging
 import math
@@ -19,7 +18,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
-from typing import TypeVar
 
 import grpc
 from starlette.applications import Starlette
@@ -34,6 +32,7 @@ from latentwire_server.config import ServerConfig
 from latentwire_server.doors.access import REQUEST_ID, check_token, choose_request_id
 from latentwire_server.doors.corridor import Corridor, Passage
 from latentwire_server.doors.http import hf_dialect
+from latentwire_server.doors.http.connection import unless, while_connected
 from latentwire_server.doors.http.query import Query
 from latentwire_server.engine.engine import Engine
 from latentwire_server.engine.jobs import Caller, DecodeResult, EncodeJob, EncodeResult
@@ -54,8 +53,6 @@ from latentwire_server.telemetry.metrics import Metrics, request_id
 
 log = logging.getLogger("latentwire")
 
-T = TypeVar("T")
-
 
 class RemoteVaeGateway:
     """Answers the clients of one server.
@@ -63,7 +60,7 @@ class RemoteVaeGateway:
     Args:
         engine: does the work.
         config: the models' names, the token and the limits.
-        lifecycle: which requests are let in.
+        lifecycle: decides which requests are let in.
         metrics: told how each request ended, as method `http/decode`, `http/encode`, `http/info` or `http/unknown`.
     """
 
@@ -78,7 +75,7 @@ class RemoteVaeGateway:
         """Return the routes as an ASGI application.
 
         Raises:
-            ServerError: the paths of a model are taken by another, or mean something else here.
+            ServerError: the path of a model is that of another model, or has another meaning here.
         """
         routes = [
             Route("/health", self._health),
@@ -136,7 +133,7 @@ class RemoteVaeGateway:
         )
 
     async def _health(self, request: Request) -> Response:
-        # Asked every few seconds by probes: no token, no line in the log.
+        # Probes ask every few seconds: they need no token, and leave no line in the log.
         identity = _identify(request)
         try:
             with self._lifecycle.request():
@@ -165,7 +162,7 @@ class RemoteVaeGateway:
             fields=hf_dialect.FIELDS,
         )
         with self._lifecycle.request():
-            return await _while_connected(request, self._corridor.decode(passage, _caller(request)))
+            return await while_connected(request, self._corridor.decode(passage, _caller(request)))
 
     async def _encode(self, model: str, request: Request) -> Response:
         query, body = _query(request), await self._body(request)
@@ -177,14 +174,14 @@ class RemoteVaeGateway:
             fields=hf_dialect.FIELDS,
         )
         with self._lifecycle.request():
-            return await _while_connected(request, self._corridor.encode(passage, _caller(request)))
+            return await while_connected(request, self._corridor.encode(passage, _caller(request)))
 
     def _spec(self, model: str) -> AutoencoderSpec:
         return self._engine.models[self._engine.model_name(model)].spec
 
     async def _body(self, request: Request) -> bytearray:
-        """Read the body; refuse a larger one than a message before it is in memory, and any when the server drains."""
-        return await _unless(self._lifecycle.draining.wait(), NotServing(SHUTTING_DOWN), self._read(request))
+        """Read the body; refuse one that is larger than a message before it is in memory, and any while draining."""
+        return await unless(self._lifecycle.draining.wait(), NotServing(SHUTTING_DOWN), self._read(request))
 
     async def _read(self, request: Request) -> bytearray:
         limit = self._config.max_message_bytes
@@ -201,16 +198,16 @@ class RemoteVaeGateway:
         return body
 
     async def _answer(self, method: str, request: Request, work: Callable[[Request], Awaitable[Response]]) -> Response:
-        """Give the request its id, check its token, and see to its errors, the metrics and the log."""
+        """Give the request its id, check its token, map its errors, and tell the metrics and the log."""
         identity = _identify(request)
         started = time.monotonic()
-        code = grpc.StatusCode.CANCELLED  # unless it ends otherwise
+        code = grpc.StatusCode.CANCELLED  # until another end is known
         try:
             check_token(self._config.token, _authorization(request))
             response = await work(request)
             code = grpc.StatusCode.OK
         except ClientDisconnect:
-            response = Response(status_code=HTTP_STATUSES[code])  # for nobody
+            response = Response(status_code=HTTP_STATUSES[code])  # nobody reads it
         except Exception as error:
             code = status_code(error)
             response = _to_response(error)
@@ -221,7 +218,7 @@ class RemoteVaeGateway:
         return response
 
     async def _no_route(self, request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)  # what the handler is registered for
+        assert isinstance(error, HTTPException)  # the handler is registered for these
         identity, started = _identify(request), time.monotonic()
         code = next(code for code, status in HTTP_STATUSES.items() if status == error.status_code)
         text = (
@@ -240,47 +237,20 @@ class RemoteVaeGateway:
         log.info("http/%s %s in %.1f ms from %s", method, code.name, milliseconds, _peer(request))
 
 
-async def _while_connected(request: Request, work: Awaitable[T]) -> T:
-    """Return what the work gives; when the client goes, cancel it and raise ClientDisconnect.
-
-    The request's body must have been read.
-    """
-
-    async def gone() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    return await _unless(gone(), ClientDisconnect(), work)
-
-
-async def _unless(event: Awaitable[object], error: Exception, work: Awaitable[T]) -> T:
-    """Return what the work gives; when the event comes first, cancel it and raise the error."""
-    working, watching = asyncio.ensure_future(work), asyncio.ensure_future(event)
-    try:
-        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise error
-        return working.result()
-    finally:
-        for task in (working, watching):
-            task.cancel()
-        await asyncio.gather(working, watching, return_exceptions=True)
-
-
 def _identify(request: Request) -> str:
-    """Choose the request's id, for its answer and for what is logged meanwhile."""
+    """Choose the request's id, for its answer and for the log."""
     identity = choose_request_id(request.headers.get(REQUEST_ID, ""))
     request_id.set(identity)
     return identity
 
 
 def _query(request: Request) -> Query:
-    # Not of request.url, which is put together with what the client says of the host.
+    # Not from request.url, which contains the client's header `Host`.
     return Query(request.scope["query_string"].decode("latin-1"))
 
 
 def _caller(request: Request) -> Caller:
-    # Clients of this dialect connect anew for each call: by the connection they would all be strangers.
+    # Clients of this dialect connect anew for each call: the address is all that their calls have in common.
     return Caller(client=f"http:{request.client.host if request.client else ''}")
 
 
@@ -289,9 +259,9 @@ def _peer(request: Request) -> str:
 
 
 def _authorization(request: Request) -> str:
-    """Return the header of that name; the password of a URL, the one way to give diffusers' functions a token, as one.
+    """Return the header `authorization`, with the password of Basic authentication as a bearer token.
 
-    `http://any:TOKEN@host:port/` becomes `Authorization: Basic ...`.
+    diffusers' functions take a token only as the password of a URL: `http://any:TOKEN@host:port/`.
     """
     sent = request.headers.get("authorization", "")
     scheme, _, credentials = sent.partition(" ")
@@ -299,7 +269,7 @@ def _authorization(request: Request) -> str:
         return sent
     try:
         password = base64.b64decode(credentials, validate=True).decode().partition(":")[2]
-    except ValueError:  # no Base64, or of no text
+    except ValueError:  # not Base64, or not of a text
         return sent
     return f"Bearer {password}"
 
@@ -309,7 +279,7 @@ def _respond(answer: hf_dialect.Answer) -> Response:
 
 
 def _to_response(error: Exception) -> JSONResponse:
-    """Map an exception to what the client is told, under the id of the current request."""
+    """Map an exception to the response with its status, under the id of the current request."""
     status = to_status(error, request_id.get())
     headers = {}
     if isinstance(error, QueueFull):

@@ -187,7 +187,7 @@ def _names(tensors: Any) -> tuple[str, ...]:
 
 
 def _parameters(request: Any, known: Mapping[str, type]) -> dict[str, Any]:
-    """Map the request's parameters to plain values, each known by name and of the type that it needs."""
+    """Map the request's parameters to plain values; each must have a known name and the right type."""
     given: dict[str, Any] = {}
     for name, parameter in request.parameters.items():
         if name not in known:
@@ -224,7 +224,7 @@ def _input(request: Any, allowed: Sequence[str]) -> tuple[str, Value]:
 
 
 def _outputs(request: Any, allowed: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of the outputs that are wanted; the first of those allowed where the request names none."""
+    """Return the names of the outputs that a request asks for; by default the first allowed one."""
     names = list(_names(request.outputs))
     if not set(names) <= set(allowed) or len(set(names)) < len(names):
         raise InvalidRequest(
@@ -262,7 +262,7 @@ def _image(name: str, value: Value) -> Tensor | tuple[bytes, ...]:
 
 
 def _choice(given: Mapping[str, Any], name: str, table: Mapping[str, T], default: T) -> T:
-    """Look a parameter's word up, or refuse it with the words that would do."""
+    """Look a parameter's word up in a table, or refuse it with the words that are accepted."""
     if name not in given:
         return default
     if given[name] not in table:

@@ -48,7 +48,8 @@ class Shares:
     @property
     def held(self) -> int:
         """The number of places taken."""
-        return self._held.total()
+        with self._lock:
+            return self._held.total()
 
     @property
     def largest(self) -> int:

@@ -176,11 +176,7 @@ class JobRunner:
         return answer
 
     async def _prepare(
-        self,
-        to_job: Callable[[Autoencoder], J],
-        prepare: Prepare[J, R],
-        model: Autoencoder,
-        memory: Claim,
+        self, to_job: Callable[[Autoencoder], J], prepare: Prepare[J, R], model: Autoencoder, memory: Claim
     ) -> tuple[Prepared[R], int, int]:
         """Return the prepared job, the nanoseconds of preparing it, and those of waiting for memory."""
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The HTTP gateway: diffusers' own remote functions, unmodified, get what decoding in this process gives."""
+"""The HTTP door: diffusers' own remote functions, unmodified, get the results of decoding in this process."""
 
 import asyncio
 import http.client
@@ -82,7 +82,7 @@ def levels(image: Image.Image | Tensor) -> np.ndarray:
     return np.asarray(image).astype(int)
 
 
-# Keyword arguments of both functions -> how the raw latents come of those that are sent.
+# Keyword arguments of both functions -> a function from the latents that are sent to raw latents.
 SCALINGS: dict[str, tuple[dict[str, Any], Any]] = {
     "the model's own, by default": ({}, lambda sent: sent / 0.5 + 0.25),
     "none": ({"do_scaling": False}, lambda sent: sent),
@@ -92,8 +92,8 @@ SCALINGS: dict[str, tuple[dict[str, Any], Any]] = {
     "the model's factor and a shift": ({"shift_factor": -0.5}, lambda sent: sent / 0.5 - 0.5),
 }
 PROCESSOR = VaeImageProcessor()
-# Output type, return type, whether there is a processor, partial postprocessing: all that diffusers' own checks and
-# branches let through for images.
+# Output type, return type, whether there is a processor, partial postprocessing: all combinations for images that
+# diffusers' own checks let through.
 FORMS = [
     ("pil", "pil", False, False),
     ("pil", "pil", False, True),
@@ -228,7 +228,7 @@ def test_remote_encode_gives_what_encoding_here_gives(
 
 
 def test_encoding_is_that_of_diffusers(url: str, vae: Any, astronaut: np.ndarray) -> None:
-    pixels = PROCESSOR.preprocess(photo(astronaut)).contiguous()  # else remote_encode corrupts it
+    pixels = PROCESSOR.preprocess(photo(astronaut)).contiguous()  # remote_encode corrupts other tensors
     with torch.no_grad():
         expected = vae.encode(pixels).latent_dist.mode()
     torch.testing.assert_close(remote_encode(url, pixels), expected, atol=CLOSE, rtol=0)
@@ -242,7 +242,7 @@ def test_an_image_of_any_size_is_padded_to_whole_latents(url: str, astronaut: np
 def test_a_sample_is_that_of_the_seed_as_over_grpc(
     gateway: Server, url: str, local: Autoencoder, astronaut: np.ndarray
 ) -> None:
-    pixels = PROCESSOR.preprocess(photo(astronaut)).contiguous()  # else remote_encode corrupts it
+    pixels = PROCESSOR.preprocess(photo(astronaut)).contiguous()  # remote_encode corrupts other tensors
     expected = local.encode(pixels).sample([7])
     assert torch.equal(remote_encode(f"{url}/?sample=true&seed=7", pixels), expected)
     with Client(f"127.0.0.1:{gateway.port}") as client:
@@ -280,7 +280,7 @@ NAN = np.full((1, 4, 2, 2), np.nan, np.float32).tobytes()
 HUGE = np.full((1, 4, 2, 2), 1e30, np.float32).tobytes()
 BINARY = {"Content-Type": "tensor/binary"}
 
-# What is wrong -> method, path, query, headers, body; its status, and what the message must say.
+# A fault -> method, path, query, headers, body; its status, and the words that the message must have.
 BAD: dict[str, tuple[str, str, dict[str, Any], dict[str, str], bytes, int, list[str]]] = {
     "path": ("POST", "/nowhere", LATENTS, BINARY, BODY, 404, ["POST /nowhere", "/MODEL/decode", "GET /"]),
     "path of a file": ("POST", "/etc/passwd/decode", LATENTS, BINARY, BODY, 404, ["/etc/passwd"]),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The gateway within its process: beside other users of the protocol, while the server starts and stops, when off."""
+"""The door within its process: beside other users of the protocol, at the server's start and stop, switched off."""
 
 import asyncio
 import subprocess
@@ -40,7 +40,7 @@ def config(tiny_kl: Path) -> ServerConfig:
 
 
 def method(channel: Any, name: str) -> Any:
-    """Return what calls an RPC with our own messages."""
+    """Return a function that calls an RPC with our own messages."""
     (found,) = [method for method in pb.SERVICE.methods if method.name == name]
     request, response = (pb.message_class(kind.name) for kind in (found.input_type, found.output_type))
     call = channel.unary_unary(f"/{SERVICE}/{name}", request.SerializeToString, response.FromString)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an operator sees of a server: health, reflection, metrics, logs, request ids."""
+"""Health, reflection, metrics, logs and request ids of a server."""
 
 import asyncio
 import io
@@ -34,7 +34,7 @@ def config(tiny_kl: Path) -> ServerConfig:
 
 @pytest.fixture
 def log(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    """What the server writes to standard error, as JSON."""
+    """The log of the server on standard error, as JSON."""
     stream = io.StringIO()
     monkeypatch.setattr("sys.stderr", stream)
     configure_logging("json")

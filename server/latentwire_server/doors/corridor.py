@@ -44,7 +44,7 @@ class Corridor:
 
     Args:
         engine: does the work.
-        metrics: told how each request ended.
+        metrics: counts how each request ended.
     """
 
     def __init__(self, engine: Engine, metrics: Metrics) -> None:

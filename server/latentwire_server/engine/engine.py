@@ -54,7 +54,7 @@ class Engine:
 
     Args:
         config: models, device, limits.
-        metrics: told what happens.
+        metrics: counts what happens.
     """
 
     def __init__(self, config: ServerConfig, metrics: Metrics) -> None:

@@ -50,7 +50,7 @@ class ModelStore(Mapping[str, HostedModel]):
     Args:
         load: reads one model.
         budget_bytes: the memory for all weights together; None: no limit.
-        metrics: told what happens.
+        metrics: counts what happens.
     """
 
     def __init__(self, load: Load, budget_bytes: int | None, metrics: Metrics) -> None:

@@ -20,7 +20,7 @@ from latentwire_server.errors import DeadlineExceeded, QueueFull, RequestTooLarg
 
 SHARE = 3
 LEAST_RETRY_S = 0.1
-"""The shortest time after which a refused client is told to come back."""
+"""The shortest time after which a refused client should come back."""
 NEWEST = 0.1
 """The weight of the newest duration in the running mean."""
 

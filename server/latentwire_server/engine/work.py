@@ -91,7 +91,7 @@ class JobRunner:
 
     Args:
         config: the limits.
-        metrics: told what happens.
+        metrics: counts what happens.
         models: the models by name.
         batcher: the queue in front of the device.
         places: the places in the queue.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The dialect of diffusers' remote VAE functions alone: what is sent -> jobs, results -> what is answered."""
+"""Requests of diffusers' remote VAE functions -> jobs, results -> answers, without a server."""
 
 import json
 import math
@@ -211,7 +211,7 @@ def test_latents_that_nothing_makes_are_refused_with_the_likely_causes(
     with pytest.raises(InvalidRequest, match=causes) as caught:
         decode(odd, **parameters)
     assert f"{abs(value):.4g}" in str(caught.value)
-    assert len(str(caught.value)) <= 400  # what a message may have
+    assert len(str(caught.value)) <= 400  # the limit of a message
 
 
 @pytest.mark.parametrize(
@@ -366,7 +366,7 @@ def test_a_tensor_is_answered_as_its_bytes_with_shape_and_dtype_beside_them(
 ) -> None:
     images = (torch.arange(math.prod(shape)).view(shape) % 256).to(dtype).transpose(1, 2)
     answer = hf_dialect.from_decode_result(DecodeResult(images, EXECUTION), Reply.FLOATS)
-    # As diffusers reads it.
+    # diffusers reads an answer in this way.
     read = torch.frombuffer(bytearray(answer.body), dtype=getattr(torch, answer.headers["dtype"]))
     assert torch.equal(read.reshape(json.loads(answer.headers["shape"])), images)
 

@@ -39,7 +39,7 @@ from latentwire_server.telemetry.metrics import Metrics
 from latentwire_server.telemetry.statistics import Stages, Work
 from tests.server.specs import spec_with
 
-# As tritonclient reads and writes each datatype.
+# The dtypes with which tritonclient reads and writes each datatype.
 WORDS = {"UINT8": np.uint8, "FP32": np.float32, "FP16": np.float16, "BF16": ml_dtypes.bfloat16}
 EXECUTION = Execution(1, 2, 3, 1, False, "tiny", "d1935", False)
 SPEC = spec_with(weights_digest="d1935")

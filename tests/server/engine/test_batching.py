@@ -24,7 +24,7 @@ FOR_EVER_S = 1e6
 
 
 class Device:
-    """A `run` that notes its batches, and waits at a gate where it has one."""
+    """A `run` that notes its batches and waits at a gate."""
 
     def __init__(self) -> None:
         self.batches: list[tuple[Hashable, list[str]]] = []
@@ -348,7 +348,7 @@ LARGE, HUGE = LITTLE + 1, MUCH + 1
 
 
 class PausingDevice(Device):
-    """A device whose large batches have so many strips, and a pause after each but the last."""
+    """A device whose large batches have a number of strips, with a pause after each but the last."""
 
     def __init__(self, strips: int) -> None:
         super().__init__()
@@ -467,7 +467,7 @@ async def test_a_deadline_that_meets_the_result_is_told_as_a_deadline() -> None:
 
     class Late(Device):
         async def run(self, key: Hashable, payloads: list[str]) -> Sequence[str | Exception]:
-            hold_up_the_loop()  # it finds the deadline passed in the very turn that brings the result
+            hold_up_the_loop()  # the deadline passes in the very turn of the loop that brings the result
             return await super().run(key, payloads)
 
     async with serving(Late()) as queue:
@@ -551,7 +551,7 @@ def test_whatever_comes_every_entry_ends_once_and_limits_hold(
 
 
 class Image:
-    """What takes memory."""
+    """An object that a weak reference can watch."""
 
 
 @pytest.mark.parametrize("pixels", [1, LITTLE + 1])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Work in, results out of one thread, which lends itself in the middle of long work."""
+"""Work goes to one thread and results come back; in the middle of long work the thread yields to other work."""
 
 import asyncio
 import threading

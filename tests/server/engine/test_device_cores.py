@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many cores torch has in which of the server's threads."""
+"""The number of cores that torch has in each of the server's threads."""
 
 import threading
 from collections.abc import Callable, Iterator

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Jobs in, results out: what a request asked for, whatever else the models are at."""
+"""Jobs in, results out: each job gets its own result, whatever else the models compute."""
 
 import asyncio
 import threading
@@ -7,20 +7,17 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor
 
 from latentwire_codec.images import pixels
 from latentwire_codec.images.files import OpenedImage, read_image, write_image
 from latentwire_codec.lat.optimise import Refinement
-from latentwire_codec.lat.payload import refine_latents
 from latentwire_codec.runtime.autoencoder import Autoencoder
 from latentwire_core.errors import (
     CodecError,
@@ -43,6 +40,7 @@ from latentwire_server.engine.jobs import Caller, DecodeJob, DecodeResult, Encod
 from latentwire_server.engine.task import Computed, Fit, Task, compute
 from latentwire_server.errors import DeadlineExceeded, InvalidRequest, QueueFull, RequestError, RequestTooLarge
 from latentwire_server.telemetry.metrics import Metrics
+from tests.server.tiny_vae import save_tiny
 
 T = TypeVar("T")
 
@@ -77,22 +75,6 @@ async def encode(engine: Engine, job: EncodeJob, caller: Caller, name: str = "ti
     return await engine.work.encode(name, job.images, lambda model: job, lambda result: result, caller)
 
 
-def save_tiny(folder: Path, change: Callable[[Any], object] = lambda vae: None) -> str:
-    torch.manual_seed(7)
-    vae: Any = AutoencoderKL(
-        block_out_channels=(4, 8),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        latent_channels=4,
-        norm_num_groups=2,
-        scaling_factor=0.5,
-        shift_factor=0.25,
-    )
-    change(vae)
-    vae.save_pretrained(folder)
-    return str(folder)
-
-
 @asynccontextmanager
 async def running(source: str, **config: Any) -> AsyncIterator[Running]:
     metrics = Metrics()
@@ -122,10 +104,6 @@ def random_pixels(*shape: int) -> Tensor:
 
 ENCODE = EncodeJob(random_pixels(3, 8, 12, 3), dtype=torch.float32)
 DECODE = DecodeJob(noise(3, 4, 4, 6), torch.float32)
-
-
-def never() -> None:
-    """Take the place of a pause."""
 
 
 def png(height: int, width: int) -> bytes:
@@ -301,7 +279,7 @@ async def test_what_overflows_is_computed_again_in_float32_counted_and_flagged(t
     async with running(source) as engine:
         exact = (await engine.decode(job, CALLER)).images
     async with running(source, dtype="float16") as engine:
-        before = engine.metric("latentwire_float32_retries_total", model="tiny")  # the first run of all
+        before = engine.metric("latentwire_float32_retries_total", model="tiny")  # the warm-up retried, too
         result = await engine.decode(job, CALLER)
         retries = engine.metric("latentwire_float32_retries_total", model="tiny") - before
         encoded = await engine.encode(replace(ENCODE, image=random_pixels(1, 4, 4, 3)), CALLER)
@@ -311,34 +289,6 @@ async def test_what_overflows_is_computed_again_in_float32_counted_and_flagged(t
     assert isinstance(exact, Tensor)
     assert torch.equal(result.images, exact)
     assert not encoded.execution.float32_retry
-
-
-async def test_in_a_batch_an_image_that_is_not_finite_fails_alone(tiny: str) -> None:
-    good, bad = noise(2, 4, 2, 2).split(1), torch.full((1, 4, 2, 2), 3e38)
-    async with running(tiny) as engine:
-        task = Task("tiny", engine.model, "decode", (4, 2, 2), torch.float32)
-        run = partial(compute, pause=never)
-        first, failed, last = run(task, [good[0], bad, good[1]])
-        expected = [run(task, [one])[0] for one in good]
-    assert isinstance(failed, NonFiniteError)
-    for result, alone in zip((first, last), expected, strict=True):
-        assert isinstance(result, Computed)
-        assert isinstance(alone, Computed)
-        assert torch.equal(result.tensors[0], alone.tensors[0])
-        assert not result.float32_retry
-
-
-async def test_in_a_batch_only_the_image_that_was_computed_again_is_flagged(tmp_path: Path) -> None:
-    def overflows_for_large_latents(vae: Any) -> None:
-        vae.post_quant_conv.weight.data.mul_(1000)
-
-    source = save_tiny(tmp_path / "vae", overflows_for_large_latents)
-    async with running(source, dtype="float16") as engine:
-        task = Task("tiny", engine.model, "decode", (4, 2, 2), torch.float32)
-        latents = noise(1, 4, 2, 2)
-        first, second, third = compute(task, [latents, 1000 * latents, latents], never)
-    flags = [result.float32_retry for result in (first, second, third) if isinstance(result, Computed)]
-    assert flags == [False, True, False]
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
@@ -476,7 +426,7 @@ SMALL = replace(DECODE, latents=noise(1, 4, 1, 1))
 
 
 class Strips:
-    """In the place of a model's decoder: large latents take `number` strips, with a gate before each."""
+    """Takes the place of a model's decoder: large latents take `number` strips, with a gate before each."""
 
     def __init__(self, model: Autoencoder, number: int = 3) -> None:
         self.story: list[str] = []
@@ -619,7 +569,7 @@ async def test_small_files_of_large_images_are_read_only_as_memory_is_there_for_
         job = replace(ENCODE, image=png(480, 640), kind=LatentKind.MODE, dtype=torch.float16)
         jobs = [asyncio.create_task(engine.encode(job, CALLER)) for _ in range(20)]
         other = asyncio.create_task(engine.encode(job, Caller("other")))
-        # Of 8 MiB, the first client gets three quarters, and another is not held up by it.
+        # The first client gets three quarters of 8 MiB, and does not hold up another client.
         while len(read) < 7:
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.2)
@@ -671,14 +621,14 @@ async def test_only_the_model_is_computed_on_several_cores(tiny: str, monkeypatc
 
 # Refinement
 
-# So many iterations that it never ends by itself while a test lasts.
+# With so many iterations a refinement never ends by itself while a test lasts.
 ENDLESS = 10**6
 REFINED = replace(ENCODE, image=png(31, 47), lat_quality="high", refinement=ENDLESS)
 
 
 @asynccontextmanager
 async def refining(tiny: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Running, "asyncio.Task[Any]"]]:
-    """An engine with an endless refinement at work, and that."""
+    """An engine, and the endless refinement that it is at work on."""
     begun = threading.Event()
     async with running(tiny, max_refinement=ENDLESS) as engine:
         decode = engine.model.decode_with_gradients
@@ -744,32 +694,3 @@ async def test_the_advice_to_come_back_later_counts_a_refinement_as_the_work_it_
             after_s = places.retry_after_s
         # One encode, and 33 decodes with gradients that take three times as long: 1 s for each of the 100.
         assert after_s == pytest.approx(0.9 * before_s + 0.1 * 20 / 2)
-
-
-async def test_in_a_batch_each_image_is_refined_as_it_is_alone(tiny: str) -> None:
-    images = list(random_pixels(3, 8, 12, 3).split(1))
-    fit = Fit(Refinement(3), "high", (7, 11))
-    async with running(tiny) as engine:
-        run = partial(compute, Task("tiny", engine.model, "encode", (8, 12, 3), torch.uint8, fit), pause=never)
-        together, alone = run(images), [run([one])[0] for one in images]
-    for result, other in zip(together, alone, strict=True):
-        assert isinstance(result, Computed)
-        assert isinstance(other, Computed)
-        latents, units = result.tensors
-        assert (latents.shape, units.shape, units.dtype) == ((1, 4, 4, 6), (1, 4), torch.float64)
-        assert torch.equal(latents, other.tensors[0])
-        assert torch.equal(units, other.tensors[1])
-
-
-async def test_the_padding_of_an_image_is_not_fitted(tiny: str) -> None:
-    image = random_pixels(1, 8, 12, 3)
-    async with running(tiny) as engine:
-        model, fit = engine.model, Fit(Refinement(3), "high", (7, 11))
-        latents = model.encode(pixels.to_float(image)).mode()
-        task = Task("tiny", model, "encode", (8, 12, 3), torch.uint8, fit)
-        (result,) = compute(task, [image], never)
-    cropped = pixels.to_float(image[:, :7, :11])
-    expected, units = refine_latents(latents, cropped, "high", fit.refinement, model=model)
-    assert isinstance(result, Computed)
-    assert torch.equal(result.tensors[0][0], torch.from_numpy(expected))
-    assert tuple(result.tensors[1][0].tolist()) == units

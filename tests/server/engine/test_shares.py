@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who gets a place in the queue, who waits, who is refused."""
+"""Clients get places, wait for them, or are refused."""
 
 import asyncio
 import time
@@ -16,7 +16,7 @@ from latentwire_server.errors import DeadlineExceeded, QueueFull, RequestTooLarg
 
 
 class Guests:
-    """Requests that hold their places until they are told to leave."""
+    """Requests that hold their places until `leave`."""
 
     def __init__(self, shares: Shares) -> None:
         self.shares = shares
@@ -295,7 +295,7 @@ async def test_who_gives_up_in_the_moment_of_being_let_in_leaves_no_place_taken(
     async def leave_and_cancel_the_next() -> None:
         async with guests.shares.hold(Caller("a"), 3):
             await leave.wait()
-        assert guests.shares.held == 2  # given on, and its new holder has not run yet
+        assert guests.shares.held == 2  # the places have a new holder, which has not run yet
         waiting.cancel()
 
     first = asyncio.create_task(leave_and_cancel_the_next())
@@ -340,7 +340,7 @@ async def test_clients_that_left_are_forgotten() -> None:
     async with shares.hold(holder, 1), shares.hold(Caller("other"), 1):
         task = asyncio.create_task(wait())
         await settle()
-    task.cancel()  # its turn was given, and is given back
+    task.cancel()  # it has got its place, and gives it back
     await asyncio.gather(task, return_exceptions=True)
     assert shares.held == 0
     assert not shares._held
@@ -378,7 +378,7 @@ def test_whatever_happens_no_place_is_lost_and_nobody_waits_for_ever(
             assert shares.held <= places
             assert all(held <= shares.largest for held in guests.inside.values())
         await settle()
-        # Who heads its client's line has to wait for a reason.
+        # The first waiting request of each client does not fit.
         heads: dict[str, int] = {}
         for _, client, images in shares._waiters:
             heads.setdefault(client, images)

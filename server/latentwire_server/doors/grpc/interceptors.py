@@ -31,7 +31,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
 
     Args:
         lifecycle: decides which requests are let in.
-        metrics: told how each RPC ended.
+        metrics: counts how each RPC ended.
         token: what clients must send; None: clients need no token.
         services: the full names of the services whose RPCs are requests.
         probes: the paths of those RPCs that probes ask; as with grpc.health, they need no token and are answered while

@@ -61,7 +61,7 @@ class RemoteVaeGateway:
         engine: does the work.
         config: the models' names, the token and the limits.
         lifecycle: decides which requests are let in.
-        metrics: told how each request ended, as method `http/decode`, `http/encode`, `http/info` or `http/unknown`.
+        metrics: counts how each request ended, as method `http/decode`, `http/encode`, `http/info` or `http/unknown`.
     """
 
     def __init__(self, engine: Engine, config: ServerConfig, lifecycle: Lifecycle, metrics: Metrics) -> None:

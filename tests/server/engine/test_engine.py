@@ -241,6 +241,35 @@ async def test_a_result_tells_how_it_was_carried_out(tiny: str) -> None:
     assert (execution.model, execution.weights_digest) == ("tiny", digest)
 
 
+@pytest.mark.parametrize(
+    "job",
+    [
+        replace(ENCODE, image=ENCODE.image[:1]),
+        replace(ENCODE, image=png(7, 11)),
+        replace(DECODE, latents=DECODE.latents[:1]),
+    ],
+    ids=["raw image", "file", "latents"],
+)
+async def test_a_request_takes_two_trips_to_the_pool_and_one_to_the_device(
+    tiny: str, monkeypatch: pytest.MonkeyPatch, job: EncodeJob | DecodeJob
+) -> None:
+    trips: list[str] = []
+
+    def counting(name: str, go: Callable[..., T]) -> Callable[..., T]:
+        def counted(*given: Any) -> T:
+            trips.append(name)
+            return go(*given)
+
+        return counted
+
+    async with running(tiny) as engine:
+        pool, device = engine.engine.work._pool, engine.engine._device
+        monkeypatch.setattr(pool, "submit", counting("pool", pool.submit))
+        monkeypatch.setattr(device, "run", counting("device", device.run))
+        await (engine.encode(job, CALLER) if isinstance(job, EncodeJob) else engine.decode(job, CALLER))
+    assert trips == ["pool", "device", "pool"]
+
+
 async def test_jobs_are_counted(tiny: str) -> None:
     async with running(tiny) as engine:
         await engine.encode(ENCODE, CALLER)

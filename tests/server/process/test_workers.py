@@ -191,7 +191,7 @@ def test_a_reserved_port_takes_no_connection_and_can_be_shared_and_by_no_other_s
 def parent() -> Iterator["subprocess.Popen[bytes]"]:
     """A parent in a process of its own, when its two workers are ready."""
     script = (
-        "from latentwire_server import workers; from latentwire_server.config import ServerConfig\n"
+        "from latentwire_server.process import workers; from latentwire_server.config import ServerConfig\n"
         f"workers.MAIN = {workers.MAIN!r}\n"
         "workers.run_workers(ServerConfig(workers=2, port=0), 'text', lambda ports: print(ports, flush=True))"
     )

@@ -78,7 +78,8 @@ def count_images(request: pb.EncodeRequest | pb.DecodeRequest) -> int:
     else:
         tensor = request.latents.values
     images = tensor.shape[0] if len(tensor.shape) == 4 else 1
-    return images if 1 <= images <= len(tensor.data) else 1
+    # The field `data` is not touched: protobuf would copy it.
+    return images if 1 <= images <= tensor.ByteSize() else 1
 
 
 def to_encode_job(request: pb.EncodeRequest) -> EncodeJob:
@@ -243,12 +244,13 @@ def _to_tensor(message: pb.Tensor, field: str) -> Tensor:
     if min(shape) < 1:
         raise InvalidRequest(f"{field}.shape", f"tensor has the shape {shape}; it needs sides of at least 1")
     wanted = math.prod(shape) * words.itemsize
-    if len(message.data) != wanted:
+    data = message.data  # read once: protobuf makes a copy each time
+    if len(data) != wanted:
         name = pb.DType.Name(message.dtype).removeprefix("DTYPE_").lower()
         raise InvalidRequest(
-            f"{field}.data", f"tensor has {len(message.data)} bytes; {name} of the shape {shape} takes {wanted}"
+            f"{field}.data", f"tensor has {len(data)} bytes; {name} of the shape {shape} takes {wanted}"
         )
-    array = np.frombuffer(message.data, words).reshape(shape).copy()
+    array = np.frombuffer(data, words).reshape(shape).copy()
     return torch.from_numpy(array).view(dtype)
 
 

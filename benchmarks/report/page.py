@@ -131,7 +131,7 @@ def write_page(page: Page, run: Mapping[str, Any], path: Path) -> None:
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters["markdown"] = lambda text: Markup(renderer.render(text))
+    environment.filters["markdown"] = lambda text: Markup(renderer.render(text))  # noqa: S704 - the Markdown is our own
     facts = [("commit", run["commit"] or "no checkout"), ("sources", run["sources"])]
     facts += [(name, str(value)) for group in ("machine", "versions") for name, value in run[group].items() if value]
     facts += [(name, str(value)) for name, value in run["parameters"].items()]

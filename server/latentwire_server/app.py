@@ -24,7 +24,7 @@ from latentwire_server.doors.grpc.interceptors import SERVICE, RequestIntercepto
 from latentwire_server.doors.grpc.service import LatentCodecService
 from latentwire_server.doors.http.hf_remote import RemoteVaeGateway
 from latentwire_server.doors.http.server import HttpServer
-from latentwire_server.doors.oip.service import OpenInferenceService
+from latentwire_server.doors.oip import service as oip
 from latentwire_server.engine.engine import Engine
 from latentwire_server.errors import ServerError
 from latentwire_server.process.lifecycle import Lifecycle, ask_by_signal
@@ -41,7 +41,7 @@ class Server:
     """One server in the running event loop: `start`, then `stop`.
 
     Args:
-        config: what to serve, where.
+        config: the models, the ports and the limits.
         shares_port: whether other processes of this server listen on its ports, too.
     """
 
@@ -60,7 +60,13 @@ class Server:
         if config.http_port is not None:
             gateway = RemoteVaeGateway(self._engine, config, self._lifecycle, self.metrics)
             self._http = HttpServer(gateway.application(), config, shares_port=shares_port)
-        self._interceptor = RequestInterceptor(self._lifecycle, self.metrics, config.token)
+        self._interceptor = RequestInterceptor(
+            self._lifecycle,
+            self.metrics,
+            config.token,
+            services=(SERVICE, oip.SERVICE),
+            probes=oip.PROBES,
+        )
         self._grpc = grpc.aio.server(
             interceptors=[self._interceptor],
             options=[
@@ -77,7 +83,7 @@ class Server:
     async def start(self) -> None:
         """Listen, load the models, run each once, and only then be healthy and let requests in.
 
-        One that shares its port listens last: until then the others answer whoever connects.
+        A server that shares its port listens last: until then the other processes answer.
 
         Raises:
             ServerError: the port is taken, or a certificate and its key cannot be read or used.
@@ -86,7 +92,7 @@ class Server:
         service = LatentCodecService(self._engine, self.config, self._lifecycle, self.metrics)
         add_LatentCodecServiceServicer_to_server(service, self._grpc)
         if self.config.oip:
-            gateway = OpenInferenceService(self._engine, self.config, self._lifecycle, self.metrics)
+            gateway = oip.OpenInferenceService(self._engine, self.config, self._lifecycle, self.metrics)
             self._grpc.add_generic_rpc_handlers((gateway.handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         reflection.enable_server_reflection(
@@ -110,14 +116,14 @@ class Server:
 
     @property
     def ports(self) -> Ports:
-        """Where it listens."""
+        """The ports on which the server listens."""
         return Ports(self.port, self.http_port, (self.metrics_port,) if self.metrics_port else ())
 
     async def stop(self) -> bool:
-        """Be unhealthy, let no request in, finish those that are in, and close.
+        """Be unhealthy, let no request in, finish the requests that are in, and close.
 
         Returns:
-            whether they all ended within `drain_timeout_s`; if not, the device may still be at work on a batch.
+            Whether all of them ended within `drain_timeout_s`; if not, the device may still be at work on a batch.
         """
         self._lifecycle.drain()
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
@@ -149,14 +155,14 @@ class Server:
     def _listen(self) -> int:
         host, port = self.config.host, self.config.port
         if not self._shares_port:
-            # gRPC says no more than that it failed, and that in a log line of its own; this knows why.
+            # gRPC says only that it failed, in a log line of its own; this check says why.
             check_free(host, port)
         address = join(host, port)
         try:
             if self.config.tls_cert is None or self.config.tls_key is None:
                 return int(self._grpc.add_insecure_port(address))
             pair = (self.config.tls_key.read_bytes(), self.config.tls_cert.read_bytes())
-            # Of a wrong pair gRPC says, too, no more than that it failed. A password is never asked for.
+            # gRPC says only that a wrong pair failed; this check says why. The empty password stops it from asking.
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.config.tls_cert, self.config.tls_key, "")
             return int(self._grpc.add_secure_port(address, grpc.ssl_server_credentials([pair])))
         except RuntimeError as error:
@@ -197,9 +203,9 @@ def run(config: ServerConfig, on_ready: Callable[[Ports], None], *, lifeline: in
     """Serve until SIGTERM or SIGINT, then drain; a second signal, or a drain that takes too long, ends the process.
 
     Args:
-        config: of the server.
-        on_ready: told where it listens when it answers requests.
-        lifeline: of a worker, which shares its ports with others: a file descriptor whose end asks it to drain, too.
+        config: the configuration of the server.
+        on_ready: called with the ports when the server answers requests.
+        lifeline: for a worker, which shares its ports with others: a file descriptor whose end asks it to drain, too.
 
     Raises:
         ServerError, ModelError: the server cannot start.
@@ -224,7 +230,7 @@ async def _run(config: ServerConfig, on_ready: Callable[[Ports], None], lifeline
     starting, asked = asyncio.create_task(server.start()), asyncio.create_task(stopping.wait())
     await asyncio.wait((starting, asked), return_when=asyncio.FIRST_COMPLETED)
     if not starting.done():
-        starting.cancel()  # the model that is being loaded is the last
+        starting.cancel()  # no model is loaded after the one that is being loaded
         await asyncio.wait((starting,))
     if starting.cancelled():
         log.info("stopped before every model was loaded")
@@ -235,7 +241,7 @@ async def _run(config: ServerConfig, on_ready: Callable[[Ports], None], lifeline
         await asked
     log.info("draining")
     if not await server.stop():
-        os._exit(1)  # the batch on the device ends at its next pause, and its thread keeps the process alive
+        os._exit(1)  # the batch on the device may run until its next pause, and its thread keeps the process alive
     log.info("stopped")
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exceptions -> google.rpc.Status: the one table of what a client is told.
+"""Exceptions -> google.rpc.Status: the one table of statuses.
 
 RequestError
 ├── InvalidRequest    a field is missing, of an unknown value or contradicts another
@@ -25,8 +25,8 @@ log = logging.getLogger("latentwire")
 
 INTERNAL_TEXT = "internal error; the server's log has the details under the request id"
 DOMAIN = "latentwire"
-# Messages echo what a client sent, and a call's error travels in trailing metadata, twice and percent-encoded once;
-# a peer refuses more than 8 KiB of that, and the status with it.
+# Messages repeat what a client sent. A call's error travels in trailing metadata, twice, once percent-encoded. A peer
+# refuses more than 8 KiB of metadata, and loses the status.
 MAX_MESSAGE_BYTES = 800
 MAX_FIELD_BYTES = 200
 
@@ -36,15 +36,15 @@ class ServerError(Exception):
 
 
 class RequestError(Exception):
-    """Base of what the server itself, not the codec, finds wrong with a request."""
+    """Base of the errors that the server itself, not the codec, finds in a request."""
 
 
 class InvalidRequest(RequestError):
     """A field is missing, has an unknown value or contradicts another.
 
     Args:
-        field: its path in the request, such as `latents.seeds`.
-        problem: what is wrong, the value, the limit and the remedy.
+        field: its path in the request, such as `latents.seeds`; a job names its own attribute, such as `seeds`.
+        problem: the fault, the value, the limit and the remedy.
     """
 
     def __init__(self, field: str, problem: str) -> None:
@@ -53,15 +53,15 @@ class InvalidRequest(RequestError):
 
 
 class RequestTooLarge(RequestError):
-    """The request, or the answer that it asks for, is over a limit."""
+    """The request, or its answer, is over a limit."""
 
 
 class QueueFull(RequestError):
     """No place in the queue.
 
     Args:
-        message: who holds how many places of how many.
-        retry_after_s: when a place should be free, seconds.
+        message: how many places are taken, of how many, and by whom.
+        retry_after_s: the time in which places should be free, seconds.
     """
 
     def __init__(self, message: str, retry_after_s: float) -> None:
@@ -106,11 +106,11 @@ STATUS_TABLE: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (codec.Truncated, grpc.StatusCode.INVALID_ARGUMENT),
     (codec.TrailingBytes, grpc.StatusCode.INVALID_ARGUMENT),
     (codec.Malformed, grpc.StatusCode.INVALID_ARGUMENT),
-    # A checkpoint fails at the start, or as ModelUnavailable; if one ever fails in a request, it is our fault.
+    # A checkpoint fails at the start, or as ModelUnavailable; a failure in a request is a fault of the server.
     (codec.CheckpointError, grpc.StatusCode.INTERNAL),
 )
 
-# For gateways that speak HTTP. Of RESOURCE_EXHAUSTED only a full queue is worth another try, which 429 says.
+# For doors that speak HTTP. A full queue is worth another try, which 429 says; other RESOURCE_EXHAUSTED are not.
 HTTP_STATUSES: dict[grpc.StatusCode, int] = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
     grpc.StatusCode.FAILED_PRECONDITION: 400,
@@ -126,7 +126,7 @@ HTTP_STATUSES: dict[grpc.StatusCode, int] = {
 }
 QUEUE_FULL_HTTP_STATUS = 429
 
-# Where no exception names the field itself.
+# For exceptions that do not name the field themselves.
 FIELDS: tuple[tuple[type[Exception], str], ...] = (
     (codec.ImageError, "image_file"),
     (codec.TensorError, "tensor"),
@@ -149,11 +149,11 @@ def http_status(error: Exception) -> int:
 
 
 def to_status(error: Exception, request_id: str) -> status_pb2.Status:
-    """Map an exception to what the client is told, with details; a fault of ours is logged and not told.
+    """Map an exception to the status for the client, with details; a fault of the server goes only to the log.
 
     Args:
-        error: anything that a request raised.
-        request_id: told to the client, and in the log beside the traceback.
+        error: the exception of a request.
+        request_id: goes to the client, and into the log beside the traceback.
     """
     code = status_code(error)
     message = str(error)
@@ -181,16 +181,16 @@ def to_status(error: Exception, request_id: str) -> status_pb2.Status:
 
 
 def _cut(text: str, max_bytes: int) -> str:
-    """Return a text that takes no more bytes in UTF-8, with an ellipsis where its end is missing."""
+    """Cut a text to a number of bytes in UTF-8, with an ellipsis where its end is missing."""
     encoded = text.encode()
     return text if len(encoded) <= max_bytes else encoded[: max_bytes - 3].decode(errors="ignore") + "..."
 
 
 def forget_frames(error: BaseException) -> None:
-    """Cut an exception off from the frames that it passed, when its caller has been told.
+    """Cut an exception off from the frames that it passed, once its status has been sent.
 
-    These hold the request, an image perhaps, and refer by tasks and futures to the exception: a circle that would keep
-    all of it until the garbage collector comes by.
+    The frames hold the request, an image perhaps, and refer by tasks and futures to the exception. The circle would
+    keep all of that in memory until the garbage collector runs.
     """
     passed: BaseException | None = error
     while passed is not None:

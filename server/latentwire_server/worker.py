@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An assignment on standard input -> a server that shares its port with other processes: see `workers`."""
+"""An assignment on standard input -> a server that shares its port with other processes: see `process.workers`."""
 
 import os
 import pickle
@@ -18,10 +18,10 @@ from latentwire_server.telemetry.metrics import configure_logging
 def main() -> int:
     """Serve until standard input ends, SIGTERM or SIGINT; return the exit status.
 
-    What comes of the start, Ports or an exception, goes to standard output, pickled.
+    The ports, or the exception that ended the start, go to standard output, pickled.
     """
     answer = os.fdopen(os.dup(1), "wb")
-    # What a library prints is no answer.
+    # A library that prints must not write into the answer.
     os.dup2(2, 1)
     assignment: Assignment = pickle.load(sys.stdin.buffer)
     configure_logging(assignment.log_format, assignment.number)

@@ -14,7 +14,7 @@ from latentwire_core.container import (
     MAX_VALUES,
     SECTION_BITS,
     Header,
-    Kind,
+    PayloadKind,
     Sections,
     pack,
     read_header,
@@ -23,7 +23,7 @@ from latentwire_core.container import (
 from latentwire_core.errors import Malformed, TensorError, Truncated
 
 SMALL = Header(
-    kind=Kind.QUANTIZED,
+    kind=PayloadKind.QUANTIZED,
     model="",
     latent_space="",
     weights_digest="",
@@ -32,7 +32,7 @@ SMALL = Header(
     table_id=0,
     exponent=0,
     numerators=(1,),
-    pull=0,
+    reconstruction_offset=0,
 )
 
 
@@ -54,8 +54,8 @@ def test_the_limits_are_those_of_the_specification() -> None:
         {"numerators": (65535,)},
         {"exponent": -64},
         {"exponent": 63},
-        {"pull": 255},
-        {"pull": 1},
+        {"reconstruction_offset": 255},
+        {"reconstruction_offset": 1},
         {"table_id": LARGEST_NUMBER},
         {"model": "m" * 255, "latent_space": "é" * 127},
         {"weights_digest": "0123456789abcdef"},
@@ -87,9 +87,9 @@ def test_the_last_allowed_value_is_taken(change: dict[str, Any]) -> None:
         {"numerators": (0,)},
         {"exponent": -65},
         {"exponent": 64},
-        {"pull": 256},
-        {"pull": -1},
-        {"kind": Kind.FLOAT16, "pull": 1},
+        {"reconstruction_offset": 256},
+        {"reconstruction_offset": -1},
+        {"kind": PayloadKind.FLOAT16, "reconstruction_offset": 1},
         {"model": "m" * 256},
         {"latent_space": "é" * 128},
         {"weights_digest": "0123456789abcde"},
@@ -132,6 +132,6 @@ def test_a_header_that_ends_anywhere_is_truncated() -> None:
 
 
 def test_values_are_frozen() -> None:
-    for value, name in ((SMALL, "pull"), (Sections(), "weights")):
+    for value, name in ((SMALL, "reconstruction_offset"), (Sections(), "weights")):
         with pytest.raises(AttributeError):
             setattr(value, name, 0)

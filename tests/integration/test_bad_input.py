@@ -24,7 +24,7 @@ LATENTS = np.zeros((1, 4, 8, 8), np.float32)
 
 @pytest.fixture(scope="module")
 def channel(tiny_kl: Path) -> Iterator[grpc.Channel]:
-    """A server with small limits, spoken to without the client's own checks."""
+    """A server with small limits, called without the client's own checks."""
     models = (ModelSource("f8c4", "f8c4"), ModelSource("tiny", str(tiny_kl)))
     config = ServerConfig(models=models, port=0, max_message_mib=1, max_side=1024, max_batch=4)
     with background(config) as server, grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
@@ -75,7 +75,7 @@ SAMPLE = pb.LatentOutput(kind=pb.LATENT_KIND_SAMPLE, seeds=[1, 2])
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 
-# what is wrong -> the request, its status, and what the message must say.
+# A fault -> the request, its status, and the words that the message must have.
 ENCODE = {
     "no image": (pb.EncodeRequest(), INVALID, ["image_file", "image_tensor"]),
     "empty file": (pb.EncodeRequest(image_file=b""), INVALID, ["0 bytes"]),
@@ -138,7 +138,7 @@ DECODE = {
     "no latents": (pb.DecodeRequest(), INVALID, ["latents"]),
     "latents too short": (pb.DecodeRequest(latents=latents(cut=4)), INVALID, ["1020", "1024"]),
     "latents of uint8": (pb.DecodeRequest(latents=latents(pixels(1, 4, 8, 8), dtype="DTYPE_UINT8")), INVALID,
-                         ["DTYPE_UINT8", "float"]),
+                         ["uint8", "float"]),
     "latents of other channels": (pb.DecodeRequest(latents=latents(floats(1, 16, 8, 8))), INVALID,
                                   ["(1, 16, 8, 8)", "(B, 4, h, w)"]),
     "latents with NaN": (pb.DecodeRequest(latents=latents(floats(1, 4, 8, 8, fill=np.nan))), INVALID,

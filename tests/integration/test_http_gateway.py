@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The HTTP gateway: diffusers' own remote functions, unmodified, get what decoding in this process gives."""
+"""The HTTP door: diffusers' own remote functions, unmodified, get the results of decoding in this process."""
 
 import asyncio
 import http.client
@@ -82,7 +82,7 @@ def levels(image: Image.Image | Tensor) -> np.ndarray:
     return np.asarray(image).astype(int)
 
 
-# Keyword arguments of both functions -> how the raw latents come of those that are sent.
+# Keyword arguments of both functions -> a function from the latents that are sent to raw latents.
 SCALINGS: dict[str, tuple[dict[str, Any], Any]] = {
     "the model's own, by default": ({}, lambda sent: sent / 0.5 + 0.25),
     "none": ({"do_scaling": False}, lambda sent: sent),
@@ -92,8 +92,8 @@ SCALINGS: dict[str, tuple[dict[str, Any], Any]] = {
     "the model's factor and a shift": ({"shift_factor": -0.5}, lambda sent: sent / 0.5 - 0.5),
 }
 PROCESSOR = VaeImageProcessor()
-# Output type, return type, whether there is a processor, partial postprocessing: all that diffusers' own checks and
-# branches let through for images.
+# Output type, return type, whether there is a processor, partial postprocessing: all combinations for images that
+# diffusers' own checks let through.
 FORMS = [
     ("pil", "pil", False, False),
     ("pil", "pil", False, True),
@@ -228,7 +228,7 @@ def test_remote_encode_gives_what_encoding_here_gives(
 
 
 def test_encoding_is_that_of_diffusers(url: str, vae: Any, astronaut: np.ndarray) -> None:
-    pixels = PROCESSOR.preprocess(photo(astronaut)).contiguous()  # else remote_encode corrupts it
+    pixels = PROCESSOR.preprocess(photo(astronaut)).contiguous()  # remote_encode corrupts other tensors
     with torch.no_grad():
         expected = vae.encode(pixels).latent_dist.mode()
     torch.testing.assert_close(remote_encode(url, pixels), expected, atol=CLOSE, rtol=0)
@@ -242,7 +242,7 @@ def test_an_image_of_any_size_is_padded_to_whole_latents(url: str, astronaut: np
 def test_a_sample_is_that_of_the_seed_as_over_grpc(
     gateway: Server, url: str, local: Autoencoder, astronaut: np.ndarray
 ) -> None:
-    pixels = PROCESSOR.preprocess(photo(astronaut)).contiguous()  # else remote_encode corrupts it
+    pixels = PROCESSOR.preprocess(photo(astronaut)).contiguous()  # remote_encode corrupts other tensors
     expected = local.encode(pixels).sample([7])
     assert torch.equal(remote_encode(f"{url}/?sample=true&seed=7", pixels), expected)
     with Client(f"127.0.0.1:{gateway.port}") as client:
@@ -280,7 +280,7 @@ NAN = np.full((1, 4, 2, 2), np.nan, np.float32).tobytes()
 HUGE = np.full((1, 4, 2, 2), 1e30, np.float32).tobytes()
 BINARY = {"Content-Type": "tensor/binary"}
 
-# What is wrong -> method, path, query, headers, body; its status, and what the message must say.
+# A fault -> method, path, query, headers, body; its status, and the words that the message must have.
 BAD: dict[str, tuple[str, str, dict[str, Any], dict[str, str], bytes, int, list[str]]] = {
     "path": ("POST", "/nowhere", LATENTS, BINARY, BODY, 404, ["POST /nowhere", "/MODEL/decode", "GET /"]),
     "path of a file": ("POST", "/etc/passwd/decode", LATENTS, BINARY, BODY, 404, ["/etc/passwd"]),
@@ -307,7 +307,7 @@ BAD: dict[str, tuple[str, str, dict[str, Any], dict[str, str], bytes, int, list[
     "latents to encode": ("POST", "/encode", LATENTS, {}, BODY, 400, ["(1, 4, 2, 2)", "/decode"]),
     "odd side": ("POST", "/encode", {"shape": [1, 3, 2, 2], "dtype": "uint8"}, {}, b"x" * 12, 400, ["multiple of 4"]),
     "image with NaN": ("POST", "/encode", {**LATENTS, "shape": [1, 3, 4, 4]}, {}, NAN * 3, 400, ["nan", "contiguous"]),
-    "no seed": ("POST", "/encode?sample=true", {**LATENTS, "shape": [1, 3, 4, 4]}, {}, BODY * 3, 400, ["0 seeds"]),
+    "no seed": ("POST", "/encode?sample=true", {**LATENTS, "shape": [1, 3, 4, 4]}, {}, BODY * 3, 400, ["no seed"]),
     "batch": ("POST", "/decode", {**LATENTS, "shape": [8, 4, 1, 1]}, BINARY, BODY * 2, 413, ["8 images", "max-batch"]),
     "body": ("POST", "/decode", LATENTS, BINARY, bytes(2**20 + 1), 413, ["1048577 bytes", "1048576", "--max-message"]),
     "answer": (
@@ -369,7 +369,7 @@ def test_what_leads_nowhere_and_health_have_an_id_too_and_the_first_a_line_in_th
 def test_a_fault_of_the_server_is_told_by_its_request_id_alone(
     gateway: Server, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway._engine, "_run_on_device", lambda *_: 1 / 0)
+    monkeypatch.setattr("latentwire_server.engine.engine.compute", lambda *_: 1 / 0)
     with pytest.raises(RuntimeError, match=r"internal error.*'code': 'INTERNAL'") as caught:
         remote_decode(url, noise(1, 4, 2, 2), do_scaling=False)
     assert "division" not in str(caught.value)
@@ -454,13 +454,13 @@ async def test_a_full_queue_says_when_to_try_again_and_who_goes_leaves_the_queue
         await asyncio.to_thread(
             first.request, "POST", "/encode?shape=1&shape=3&shape=8&shape=8&dtype=uint8", bytes(192)
         )
-        while not server._engine._admission.held:
+        while not server._engine.places.held:
             await asyncio.sleep(0.01)
         answer = await asyncio.to_thread(requests.post, f"{url}/decode", BODY, params=LATENTS, headers=BINARY)
         assert answer.status_code == 429
         assert int(answer.headers["retry-after"]) >= 1
         assert answer.json()["code"] == "RESOURCE_EXHAUSTED"
-    while server._engine._admission.held:
+    while server._engine.places.held:
         await asyncio.sleep(0.01)
     hold.set()
     assert (await asyncio.to_thread(remote_encode, url, torch.zeros(1, 3, 8, 8))).shape == (1, 4, 2, 2)
@@ -502,7 +502,7 @@ async def test_it_is_unavailable_until_the_models_are_warm_and_when_it_stops_fin
     assert (await asyncio.to_thread(requests.get, f"{url}/health")).json() == {"status": "ok"}
     server._engine._batcher._run = run_later
     accepted = asyncio.create_task(asyncio.to_thread(remote_encode, url, torch.zeros(1, 3, 8, 8)))
-    while not server._engine._admission.held:
+    while not server._engine.places.held:
         await asyncio.sleep(0.01)
     stopping = asyncio.create_task(server.stop())
     while not server._lifecycle.draining.is_set():

@@ -59,13 +59,13 @@ def test_256_concurrent_requests_against_a_queue_of_32_end_as_ok_or_exhausted_an
 
     with start_server("--max-queue", "32") as (process, target):
         memory = psutil.Process(process.pid).memory_info
-        asyncio.run(burst(target, 256))  # what is allocated once and kept is allocated by now
+        asyncio.run(burst(target, 256))  # allocates what the server keeps
         before = memory().rss
         for _ in range(3):
             outcomes = asyncio.run(burst(target, 256))
             assert set(outcomes) == {"Latents", "Overloaded"}
-            assert outcomes["Latents"] >= 24  # what one client may hold at a time
-        # One burst's images alone are 50 MB; a leak of them would show three times.
+            assert outcomes["Latents"] >= 24  # the places that one client may hold
+        # The images of one burst take 50 MB; a leak would show three times.
         assert memory().rss - before < 50 * 2**20
         with Client(target) as client:
             assert client.is_healthy()
@@ -185,13 +185,13 @@ def test_a_request_whose_client_gives_up_leaves_the_queue(tiny_kl: Path) -> None
                     request.cancel()
                 await asyncio.gather(*requests, return_exceptions=True)
                 started = time.monotonic()
-                await client.encode(image(8))  # nothing of the 31 is in its way
-                assert server._engine._admission.held == 0 or time.monotonic() - started < 60
+                await client.encode(image(8))  # none of the 31 requests holds it up
+                assert server._engine.places.held == 0 or time.monotonic() - started < 60
 
         asyncio.run(give_up())
         deadline = time.monotonic() + 30
-        while server._engine._admission.held and time.monotonic() < deadline:
+        while server._engine.places.held and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert server._engine._admission.held == 0
+        assert server._engine.places.held == 0
         assert len(server._engine._batcher) == 0
     gc.collect()

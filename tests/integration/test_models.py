@@ -41,7 +41,7 @@ ONCE = Retry(attempts=1)
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders of small AutoencoderKLs, different and each of 0.5 to 1 MiB: one at a time fits into 1 MiB."""
+    """Folders of different small AutoencoderKLs of 0.5 to 1 MiB each: one at a time fits into 1 MiB."""
     folder = tmp_path_factory.mktemp("models")
     for seed, name in enumerate(NAMES):
         torch.manual_seed(seed)
@@ -77,7 +77,7 @@ def serving(folders: dict[str, Path], **settings: Any) -> Iterator[tuple[Server,
 
 
 def loads(server: Server, name: str) -> int:
-    """Return how often a model came into memory."""
+    """Return how often a model was loaded."""
     value = server.metrics.registry.get_sample_value("latentwire_model_load_seconds_count", {"model": name})
     assert value is not None
     return int(value)
@@ -96,7 +96,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator["Slow"]:
 
 
 class Slow:
-    """Loading, which the test holds up where it says so."""
+    """Loads that the test can hold up."""
 
     def __init__(self) -> None:
         self.loaded: list[str] = []
@@ -218,7 +218,7 @@ def test_a_model_whose_file_is_gone_is_unavailable_until_it_is_back_and_the_othe
         assert str(folders["green"]) not in str(caught.value)
         client.encode(IMAGE, model="blue")
         config.write_text(text)
-        while server._engine.models["green"].stay is not None:
+        while server._engine.models["green"].residency is not None:
             time.sleep(0.01)
         client.encode(IMAGE, model="green")
         assert loaded(client) == ["green"]

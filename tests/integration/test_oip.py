@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Unmodified tritonclient, in a process of its own, gets of the server what our own client gets."""
+"""Unmodified tritonclient, in a process of its own, gets the same results as our own client."""
 
 import asyncio
 import io
@@ -32,7 +32,7 @@ LATENTS = np.random.default_rng(5).standard_normal((2, 4, 4, 6)).astype(np.float
 
 
 def talk(target: str) -> Iterator[Triton]:
-    """Start tritonclient; give what calls a method of it; end it."""
+    """Start tritonclient, give a function that calls its methods, and end it."""
     with subprocess.Popen(
         [sys.executable, str(PROGRAM), target], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
@@ -94,7 +94,7 @@ def files(*contents: bytes) -> np.ndarray:
     return np.array(contents, dtype=np.object_).reshape(-1, 1)
 
 
-# What a client may ask before it sends anything
+# Metadata
 
 
 def test_the_server_and_each_of_its_models_are_live_and_ready(triton: Triton) -> None:
@@ -271,7 +271,7 @@ def test_image_files_come_in_the_format_that_is_asked_for(
     assert answer["arrays"]["IMAGE_FILE"][:, 0].tolist() == wanted
 
 
-# What is wrong with a request -> the model, its inputs, the rest of it, the status and what the message says.
+# A fault -> the model, its inputs, the rest of the request, the status, and the words that the message must have.
 PIXELS = ("IMAGE", "UINT8", np.zeros((1, 8, 8, 3), np.uint8))
 ZEROS = ("LATENTS", "FP32", np.zeros((1, 4, 4, 4), np.float32))
 INVALID = "StatusCode.INVALID_ARGUMENT"
@@ -391,7 +391,7 @@ def test_latents_without_their_batch_are_told_from_too_many(triton: Triton) -> N
         assert (status, "(B, 4, h, w) is needed" in message) == (INVALID, True)
 
 
-# What the server counts
+# Statistics
 
 
 @pytest.fixture
@@ -423,7 +423,7 @@ def test_probes_need_no_token_and_statistics_count_what_every_client_asked(
         for array in (
             np.zeros((1, 9, 8, 3), np.uint8),
             np.zeros((1, 9, 8), np.uint8),
-        ):  # for the engine, for the gateway
+        ):  # the first fails in the engine, the second at the door
             assert (
                 triton("infer", model="tiny.encode", inputs=[("IMAGE", "UINT8", array)], headers=headers)[0] == INVALID
             )

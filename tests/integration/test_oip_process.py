@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The gateway within its process: beside other users of the protocol, while the server starts and stops, when off."""
+"""The door within its process: beside other users of the protocol, at the server's start and stop, switched off."""
 
 import asyncio
 import subprocess
@@ -40,7 +40,7 @@ def config(tiny_kl: Path) -> ServerConfig:
 
 
 def method(channel: Any, name: str) -> Any:
-    """Return what calls an RPC with our own messages."""
+    """Return a function that calls an RPC with our own messages."""
     (found,) = [method for method in pb.SERVICE.methods if method.name == name]
     request, response = (pb.message_class(kind.name) for kind in (found.input_type, found.output_type))
     call = channel.unary_unary(f"/{SERVICE}/{name}", request.SerializeToString, response.FromString)
@@ -95,10 +95,10 @@ async def test_a_request_that_its_client_gave_up_leaves_the_queue_and_counts_as_
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         call = method(channel, "ModelInfer")(**pixels(40, 64, 64, 3))
-        while not server._engine._admission.held:
+        while not server._engine.places.held:
             await asyncio.sleep(0)
         call.cancel()
-        while server._engine._admission.held:
+        while server._engine.places.held:
             await asyncio.sleep(0)
         work = server.metrics.statistics.of("tiny", "encode")
         assert (work.success.count, work.fail.count) == (0, 1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an operator sees of a server: health, reflection, metrics, logs, request ids."""
+"""Health, reflection, metrics, logs and request ids of a server."""
 
 import asyncio
 import io
@@ -34,7 +34,7 @@ def config(tiny_kl: Path) -> ServerConfig:
 
 @pytest.fixture
 def log(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    """What the server writes to standard error, as JSON."""
+    """The log of the server on standard error, as JSON."""
     stream = io.StringIO()
     monkeypatch.setattr("sys.stderr", stream)
     configure_logging("json")
@@ -77,7 +77,7 @@ async def test_when_the_server_stops_health_flips_first_and_what_is_in_goes_on(c
         tensor = pb.Tensor(dtype=pb.DTYPE_UINT8, shape=pixels.shape, data=pixels.tobytes())
         image = pb.ImageTensor(tensor=tensor, layout=pb.IMAGE_LAYOUT_UINT8_NHWC)
         accepted = stub.Encode(pb.EncodeRequest(image_tensor=image))
-        while not server._engine._admission.held:
+        while not server._engine.places.held:
             await asyncio.sleep(0)
         stopping = asyncio.create_task(server.stop())
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
@@ -191,7 +191,7 @@ def test_a_fault_of_the_server_is_told_by_its_request_id_alone_and_logged_with_i
     config: ServerConfig, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with background(config) as server, Client(f"127.0.0.1:{server.port}") as client:
-        monkeypatch.setattr(server._engine, "_run_on_device", lambda *_: 1 / 0)
+        monkeypatch.setattr("latentwire_server.engine.engine.compute", lambda *_: 1 / 0)
         with pytest.raises(Exception, match="internal error") as caught:
             client.encode(np.zeros((8, 8, 3), np.uint8))
     error: Any = caught.value

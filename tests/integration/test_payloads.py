@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`.lat` payloads through a server: the same bytes as in this process, and every fault of theirs by its name."""
+"""`.lat` payloads through a server: the same bytes as in this process, and a name for each of their faults."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -59,7 +59,7 @@ def payload(client: Client, face: Pixels) -> bytes:
 
 
 def damaged(payload: bytes) -> dict[type[BitstreamError], bytes]:
-    """One payload for each of the faults that there are."""
+    """One payload for each fault."""
     middle = len(payload) // 2
     return {
         UnknownVersion: payload[:4] + b"\x63" + payload[5:],
@@ -79,7 +79,7 @@ FAULTS: dict[type[BitstreamError], tuple[type[LatentwireError], grpc.StatusCode,
 }
 
 
-# What comes back
+# Answers
 
 
 @pytest.mark.parametrize("quality", QUALITIES)
@@ -172,7 +172,7 @@ async def test_the_async_client_gives_the_same(target: str, face: Pixels, payloa
     assert one.tobytes() == same.tobytes()
 
 
-# What is refused
+# Refusals
 
 
 def test_there_is_a_payload_for_every_fault() -> None:
@@ -291,7 +291,7 @@ INVALID = grpc.StatusCode.INVALID_ARGUMENT
 
 @pytest.fixture(scope="module")
 def small(tiny_kl: Path) -> Iterator[LatentCodecServiceStub]:
-    """A server with small limits, spoken to without the client's own checks."""
+    """A stub of a server with small limits, without the client's own checks."""
     models = (ModelSource("tiny", str(tiny_kl)),)
     config = ServerConfig(models=models, port=0, max_message_mib=1, max_side=1024, max_batch=40)
     with background(config) as server, grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:

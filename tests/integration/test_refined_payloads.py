@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Payloads whose latents were fitted to their image by a server: closer images, the same bytes as in this process."""
+"""Payloads with latents that a server fitted to their image: closer images, and the same bytes as in this process."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A request that has ended, well or not, keeps no memory: nothing of it waits for the garbage collector."""
+"""A request that has ended, well or not, keeps no memory and leaves no object to the garbage collector."""
 
 import http.client
 import io
@@ -105,7 +105,7 @@ def png() -> bytes:
 
 
 def left_behind(server: Server, use: Callable[[Server], None], *, times: int) -> list[str]:
-    """Return what the server leaves to the collector: its frames, messages, images."""
+    """Return the objects that the server leaves to the collector: frames, messages, images."""
     with left_to_the_collector() as left:
         for _ in range(times):
             use(server)
@@ -119,13 +119,13 @@ def left_behind(server: Server, use: Callable[[Server], None], *, times: int) ->
 
 
 def wait_until_idle(server: Server) -> None:
-    stay = server._engine.models["tiny"].stay
-    assert stay is not None
+    residency = server._engine.models["tiny"].residency
+    assert residency is not None
     deadline = time.monotonic() + 60
-    while server._engine._admission.held or stay.holders:
+    while server._engine.places.held or residency.holders:
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    answered(server)  # what ends with the event loop's next turn has ended by then
+    answered(server)  # when this is answered, the event loop has taken its next turn
 
 
 @pytest.mark.parametrize(
@@ -136,5 +136,5 @@ def wait_until_idle(server: Server) -> None:
     ],
 )  # fmt: skip
 def test_nothing_of_a_request_waits_for_the_garbage_collector(small: Server, use: Callable[[Server], None]) -> None:
-    left_behind(small, use, times=1)  # what is made once
+    left_behind(small, use, times=1)  # objects that are made once
     assert left_behind(small, use, times=3) == []

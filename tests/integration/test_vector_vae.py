@@ -67,7 +67,7 @@ def png(pixels: Pixels) -> bytes:
     return buffer.getvalue()
 
 
-# What it says of itself
+# Spec
 
 
 def test_the_server_says_what_size_it_takes(client: Client) -> None:
@@ -174,7 +174,7 @@ def test_latents_survive_their_file(client: Client, astronaut: Pixels, tmp_path:
     assert client.decode(loaded).tobytes() == client.decode(latents).tobytes()
 
 
-# What is refused
+# Refusals
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`latentwire serve --workers 2`: two real processes behind one port, and the third that watches them."""
+"""`latentwire serve --workers 2`: two real processes share one port, and a third one watches them."""
 
 import signal
 import subprocess
@@ -26,7 +26,7 @@ COMMAND = [str(Path(sys.executable).with_name("latentwire")), "serve", "--worker
 
 @dataclass
 class Started:
-    """A server, what it said when it was ready, and the file with its log."""
+    """A server, its line of readiness, and the file with its log."""
 
     process: "subprocess.Popen[str]"
     line: str
@@ -86,7 +86,7 @@ def test_when_a_worker_is_killed_the_other_answers_and_a_signal_lets_it_finish_w
         client.info()
         accepted = pool.submit(client.encode, np.zeros((1024, 1024, 3), np.uint8))
         until(lambda: other.cpu_percent(0.05) > 20 or accepted.done())
-        # As a service manager does, which signals every process that it knows of.
+        # A service manager signals every process of a service in this way.
         other.send_signal(signal.SIGTERM)
         started.process.send_signal(signal.SIGTERM)
         assert accepted.result().values.shape == (1, 4, 256, 256)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a VAE is, for tests that need no network."""
+"""Specs of VAEs, for tests that need no network."""
 
 from dataclasses import replace
 from typing import Any
@@ -26,5 +26,5 @@ SPEC = AutoencoderSpec(
 
 
 def spec_with(**changes: Any) -> AutoencoderSpec:
-    """Return a small AutoencoderKL's with f = 8, C = 4 and no scaling, changed as told."""
+    """Return the spec of a small AutoencoderKL with f = 8, C = 4 and no scaling, with changes."""
     return replace(SPEC, **changes)

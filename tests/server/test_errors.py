@@ -52,7 +52,7 @@ DECIDED = {
     codec.TrailingBytes: Code.INVALID_ARGUMENT,
     codec.Malformed: Code.INVALID_ARGUMENT,
 }
-# Only ever raised as one of their subclasses.
+# Base classes: only their subclasses are raised.
 BASES = {server.RequestError, codec.CodecError, codec.ModelError, codec.BitstreamError}
 
 

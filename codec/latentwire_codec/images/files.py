@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from PIL import (
@@ -133,26 +134,38 @@ def read_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Pixels:
             (floating point samples; TIFF with 32-bit grey beyond 16 bits; run-length BMP; PPM as
             text or with an unusual maximum).
     """
-    with _opened(data, limits) as (name, image):
-        image.load()
-        rgb = to_opaque_srgb(image, png_depth=data[24] if name == "PNG" else None)
-        transposition = _TRANSPOSITIONS.get(_orientation(image))
-        return np.array(rgb if transposition is None else rgb.transpose(transposition))
+    return open_image(data, limits).read()
 
 
-def read_size(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> tuple[int, int]:
-    """An image file -> its width and height as stored, before its orientation; no pixel is decoded.
+class OpenedImage:
+    """An image file whose header is read and checked, and none of its pixels; `open_image` makes it."""
+
+    def __init__(self, name: str, data: bytes, limits: ImageLimits) -> None:
+        self._errors = partial(_image_errors, name, data, limits)
+        self._png_depth = data[24] if name == "PNG" else None
+        with self._errors():
+            self._image = _open(name, data, limits)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The width and height as stored, before the orientation is applied."""
+        return self._image.size
+
+    def read(self) -> Pixels:
+        """Decode the pixels, as `read_image` does."""
+        with self._errors():
+            self._image.load()
+            rgb = to_opaque_srgb(self._image, png_depth=self._png_depth)
+            transposition = _TRANSPOSITIONS.get(_orientation(self._image))
+            return np.array(rgb if transposition is None else rgb.transpose(transposition))
+
+
+def open_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> OpenedImage:
+    """Read the header of an image file, so that its size is known before its pixels take memory.
 
     Raises:
-        ImageError: as `read_image` does, as far as the header tells.
+        ImageTooLarge, ImageError: as `read_image` does, as far as the header tells.
     """
-    with _opened(data, limits) as (_, image):
-        return image.size
-
-
-@contextmanager
-def _opened(data: bytes, limits: ImageLimits) -> Iterator[tuple[str, ImageFile.ImageFile]]:
-    """A file -> its format and Pillow's image; whatever goes wrong with it becomes an ImageError."""
     if not data:
         raise ImageError("the image is empty (0 bytes); send the whole file")
     name = next((name for name, (signature, _) in _FORMATS.items() if signature.match(data)), None)
@@ -161,8 +174,14 @@ def _opened(data: bytes, limits: ImageLimits) -> Iterator[tuple[str, ImageFile.I
             f"the {len(data)} bytes starting with {data[:8].hex(' ')} are not an image that can "
             f"be read; send one of {', '.join(READABLE_FORMATS)}"
         )
+    return OpenedImage(name, data, limits)
+
+
+@contextmanager
+def _image_errors(name: str, data: bytes, limits: ImageLimits) -> Iterator[None]:
+    """Turn whatever goes wrong with a file of a format into an ImageError."""
     try:
-        yield name, _open(name, data, limits)
+        yield
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

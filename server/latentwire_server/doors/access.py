@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a caller says of itself, in any protocol -> a checked token and the id of its request."""
+"""The headers of a request, in any protocol -> a checked token and the request's id."""
 
 import hmac
 import re
@@ -8,20 +8,20 @@ import uuid
 from latentwire_server.errors import Unauthenticated
 
 REQUEST_ID = "x-request-id"
-# What is kept of a request id that a client chose: nothing that could forge a line of the log.
+# A request id that a client chose is kept if it matches: it cannot forge a line of the log.
 SAFE_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
 
 
 def choose_request_id(chosen: str) -> str:
-    """Map the id that a caller chose, or none, to the request's: the same where it is safe to log, else a new one."""
+    """Map the id that a caller chose, or an empty one, to the request's id: a new one where it is not safe to log."""
     return chosen if SAFE_ID.fullmatch(chosen) else uuid.uuid4().hex
 
 
 def check_token(token: str | None, authorization: str) -> None:
-    """Check what a caller sent as `authorization` against the server's token; None lets everyone in.
+    """Check the header `authorization` against the server's token; None lets everyone in.
 
     Raises:
-        Unauthenticated: it is not `Bearer TOKEN`.
+        Unauthenticated: the header is not `Bearer TOKEN`.
     """
     if token is None:
         return

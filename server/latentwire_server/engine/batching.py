@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Dynamic batching by pixels: single images in, batches to the device, single results out.
 
-Pure asyncio: it knows neither tensors nor any protocol. Much work waits in a lane of its own, and so does very much.
-The lanes take turns; and where the device pauses in the middle of a batch, one of a lane with less work runs meanwhile.
+Pure asyncio: the module knows neither tensors nor any protocol. There are three lanes by cost: up to 1024x1024 pixels,
+larger, and minutes of work. The lanes take turns. Where the device pauses in the middle of a batch, a batch of a
+cheaper lane runs meanwhile, so that a cheap image never waits for the end of an expensive one.
 
     image ──┬── little ──────┬── in turn ── run ── result
             ├── much ────────┤    └── in its pauses: a batch with less work
@@ -23,14 +24,14 @@ from latentwire_server.errors import DeadlineExceeded, forget_frames
 P = TypeVar("P")
 R = TypeVar("R")
 
-# Pixels of one image, times the passes over them. The models' usual sizes, up to 1024x1024, share a lane; what is above
-# it takes long enough on any device for the others to notice. The last lane is for minutes of work, and has no limit.
+# The pixels of one image, times the passes over them. The models' usual sizes, up to 1024x1024, share a lane. Larger
+# images take so long on any device that the others would notice. The last lane, for minutes of work, has no limit.
 LANE_LIMITS = (1024 * 1024, 32 * 1024 * 1024)
 
 
 @dataclass(frozen=True)
-class Outcome(Generic[R]):
-    """A result with the story of its batch: which one, how large, and when it ended (time.monotonic_ns)."""
+class BatchedResult(Generic[R]):
+    """A result, and the number, the size and the end (time.monotonic_ns) of its batch."""
 
     result: R
     batch: int
@@ -42,8 +43,9 @@ class Batcher(Generic[P, R]):
     """A queue in front of one device.
 
     Args:
-        run: (key, payloads) -> one result or exception for each payload; called again while it runs by `let_in` only.
-        limits: the size of a batch.
+        run: (key, payloads) -> one result or exception for each payload. While it runs, only `run_smaller_batch` calls
+            it again.
+        limits: the largest batch, and how long it waits.
     """
 
     def __init__(
@@ -52,35 +54,35 @@ class Batcher(Generic[P, R]):
         limits: BatchLimits,
     ) -> None:
         self._run = run
-        # Little work comes first.
-        self._lanes: list[Lane[P, Outcome[R]]] = [Lane(limits) for _ in range(len(LANE_LIMITS) + 1)]
-        # Whose turn is next comes first.
+        # The cheapest lane comes first.
+        self._lanes: list[Lane[P, BatchedResult[R]]] = [Lane(limits) for _ in range(len(LANE_LIMITS) + 1)]
+        # The lane whose turn is next comes first.
         self._turns = list(self._lanes)
         self._changed = asyncio.Event()
         self._batches = 0
-        # The innermost batch at work, and the number of lanes of which others may run in its pauses.
-        self._at_work: tuple[list[Entry[P, Outcome[R]]], int] = ([], 0)
+        # The innermost batch at work, and the number of lanes whose batches may run in its pauses.
+        self._at_work: tuple[list[Entry[P, BatchedResult[R]]], int] = ([], 0)
         self._ended = False
 
     def __len__(self) -> int:
         """Return the number of entries that wait."""
         return sum(map(len, self._lanes))
 
-    async def submit(self, payload: P, *, key: Hashable, pixels: int, caller: Caller) -> Outcome[R]:
-        """Queue one payload and return its result; when cancelled, it leaves the queue.
+    async def submit(self, payload: P, *, key: Hashable, pixels: int, caller: Caller) -> BatchedResult[R]:
+        """Queue one payload and return its result; when cancelled, the payload leaves the queue.
 
         Args:
             payload: handed to `run`.
-            key: of the entries that may share a batch.
-            pixels: of the image, times the passes over them.
-            caller: whose it is.
+            key: equal keys may share a batch.
+            pixels: the pixels of the image, times the passes over them.
+            caller: who asks.
 
         Raises:
-            DeadlineExceeded: the caller's deadline passed; what is not in a batch by then never gets into one.
-            Exception: whatever `run` gave for it.
+            DeadlineExceeded: the caller's deadline passed; a payload that is not in a batch by then never runs.
+            Exception: the exception that `run` gave for the payload.
         """
         caller.check_deadline()
-        future: asyncio.Future[Outcome[R]] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[BatchedResult[R]] = asyncio.get_running_loop().create_future()
         entry = Entry(payload, key, pixels, caller, future)
         lane = self._lanes[bisect_left(LANE_LIMITS, pixels)]
         lane.add(entry)
@@ -96,7 +98,7 @@ class Batcher(Generic[P, R]):
             lane.discard(entry)
 
     async def serve(self) -> None:
-        """Cut batches and run them, for ever; to be run as a task and cancelled, which abandons what is at work."""
+        """Cut batches and run them, for ever; run this as a task. Its cancellation abandons the batch at work."""
         try:
             while True:
                 await self._serve_next()
@@ -104,7 +106,7 @@ class Batcher(Generic[P, R]):
             self._ended = True
 
     async def _serve_next(self) -> None:
-        """Run the next batch, or wait; nothing of a batch, nor its model, is held any longer."""
+        """Run the next batch, or wait; a method of its own, so that no frame holds the last batch meanwhile."""
         plans = [(lane, lane.plan()) for lane in self._turns]
         waits_s = [lane.wait_s(batch) for lane, batch in plans]
         ready = [plan for plan, wait_s in zip(plans, waits_s, strict=True) if wait_s <= 0]
@@ -117,22 +119,22 @@ class Batcher(Generic[P, R]):
         await self._carry_out(batch, self._lanes.index(lane))
 
     @property
-    def wants_in(self) -> bool:
-        """Whether another batch would run in a pause of the one at work; any thread may ask."""
+    def has_smaller_batch(self) -> bool:
+        """Whether a batch waits in a cheaper lane than that of the batch at work; any thread may ask."""
         _, lanes = self._at_work
         return any(self._lanes[:lanes])
 
     @property
     def is_abandoned(self) -> bool:
-        """Whether nobody gets the results of the batch at work; any thread may ask.
+        """Whether nobody waits for the results of the batch at work; any thread may ask.
 
-        A batch of little work runs on until the end of the batcher.
+        A batch of the cheapest lane is abandoned only at the end of the batcher.
         """
         batch, lanes = self._at_work
         return self._ended or (lanes > 0 and all(entry.future.done() for entry in batch))
 
-    async def let_in(self) -> None:
-        """Run one batch with less work than the one at work, if one is ready: for a pause of that."""
+    async def run_smaller_batch(self) -> None:
+        """Run one batch of a cheaper lane than that of the batch at work, if one is ready."""
         _, lanes = self._at_work
         for number, lane in enumerate(self._lanes[:lanes]):
             batch = lane.plan()
@@ -142,7 +144,7 @@ class Batcher(Generic[P, R]):
                 return
 
     async def _change(self, timeout_s: float) -> None:
-        """Wait until an entry comes, at most so long."""
+        """Wait until an entry comes, at most for a time."""
         self._changed.clear()
         try:
             async with asyncio.timeout(None if timeout_s == float("inf") else timeout_s):
@@ -150,11 +152,11 @@ class Batcher(Generic[P, R]):
         except TimeoutError:
             pass
 
-    async def _carry_out(self, batch: list[Entry[P, Outcome[R]]], lanes: int) -> None:
-        """Run a batch, in whose pauses those of the first `lanes` lanes may run."""
+    async def _carry_out(self, batch: list[Entry[P, BatchedResult[R]]], lanes: int) -> None:
+        """Run a batch; in its pauses, batches of the first `lanes` lanes may run."""
         self._batches += 1
         number = self._batches
-        answered: list[tuple[Entry[P, Outcome[R]], R | Exception]]
+        answered: list[tuple[Entry[P, BatchedResult[R]], R | Exception]]
         outer, self._at_work = self._at_work, (batch, lanes)
         try:
             results = await self._run(batch[0].key, [entry.payload for entry in batch])
@@ -166,11 +168,11 @@ class Batcher(Generic[P, R]):
         ended_ns = time.monotonic_ns()
         abandoned = all(entry.future.done() for entry in batch)
         for entry, result in answered:
-            if abandoned and isinstance(result, Exception):  # nobody else will
+            if abandoned and isinstance(result, Exception):  # nobody else forgets them
                 forget_frames(result)
             if entry.future.done():  # cancelled meanwhile
                 continue
             if isinstance(result, Exception):
                 entry.future.set_exception(result)
             else:
-                entry.future.set_result(Outcome(result, number, len(batch), ended_ns))
+                entry.future.set_result(BatchedResult(result, number, len(batch), ended_ns))

@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Work of the event loop -> the one thread that computes, and its results back.
 
-Long work pauses now and then, and the thread computes meanwhile what the loop wants in between, one inside the other: a
-second thread would compete for the cores with threads of its own, and miss what compilers keep for each thread.
+Long work pauses now and then, and in the pause the same thread computes what the loop wants in between. A second thread
+would compete for the cores with OpenMP threads of its own, and miss what compilers keep for each thread.
+
+The device's thread has all cores, and every other thread of the server has one, because its work is small. OpenMP
+keeps a team of threads for each thread that has computed in parallel. Once the teams together are larger than the
+machine, GNU's OpenMP puts them to sleep after each loop instead of letting them wait for the next one, which costs the
+model up to half of its speed.
 """
 
 import asyncio
@@ -13,16 +18,30 @@ from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from latentwire_server.engine.cores import use_cores
+import torch
 
 T = TypeVar("T")
 
+_setting_threads = threading.Lock()
+
+
+def use_cores(count: int) -> None:
+    """Let torch compute with `count` threads, at least 1, in the calling thread only."""
+    with _setting_threads:
+        default = torch.get_num_threads()  # a thread takes the default at its first call, and keeps it
+        torch.set_num_threads(count)
+        # This has set the default of all threads to come, too. A thread of its own sets the default back: it is not
+        # used again.
+        back = threading.Thread(target=torch.set_num_threads, args=(default,))
+        back.start()
+        back.join()
+
 
 class Device:
-    """The thread, and how long it computes; made in the event loop that it is for.
+    """The thread that computes, for the event loop in which it is made.
 
     Args:
-        cores: how many the thread has.
+        cores: the number of cores that the thread has.
     """
 
     def __init__(self, cores: int) -> None:
@@ -30,7 +49,7 @@ class Device:
         # None: the innermost `_serve` ends.
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._compute, args=(cores,), name="device")
-        self._lent_ns = 0
+        self._yielded_ns = 0
         self._closed = False
 
     def start(self) -> None:
@@ -38,10 +57,10 @@ class Device:
         self._thread.start()
 
     async def close(self, wait: bool) -> None:
-        """End the thread when what it computes is done.
+        """End the thread after the work that it is at.
 
         Args:
-            wait: for that.
+            wait: whether to wait for that.
         """
         if self._thread.ident is None:  # never started
             return
@@ -51,32 +70,33 @@ class Device:
             await asyncio.to_thread(self._thread.join)
 
     async def run(self, work: Callable[[], T]) -> tuple[T, int]:
-        """Compute; return the result and the nanoseconds that it took, those of other work in its pauses excluded."""
+        """Compute; return the result and its duration in nanoseconds, without the other work in its pauses."""
         done: Future[tuple[T, int]] = Future()
 
         def call() -> None:
             if not done.set_running_or_notify_cancel():
                 return
-            started_ns, lent_ns = time.monotonic_ns(), self._lent_ns
+            started_ns, yielded_ns = time.monotonic_ns(), self._yielded_ns
             try:
                 result = work()
             except BaseException as error:
                 done.set_exception(error)
             else:
-                done.set_result((result, time.monotonic_ns() - started_ns - (self._lent_ns - lent_ns)))
+                done.set_result((result, time.monotonic_ns() - started_ns - (self._yielded_ns - yielded_ns)))
 
         self._calls.put(call)
         return await asyncio.wrap_future(done)
 
-    def lend(self, others: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Pause until `others` is done, and compute what it wants; to be called in the thread, by work."""
+    def yield_to(self, others: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Pause the work that calls this, in the device's thread, until `others` is done; compute what it wants."""
         started_ns = time.monotonic_ns()
-        lent = asyncio.run_coroutine_threadsafe(others(), self._loop)
-        lent.add_done_callback(lambda _: self._calls.put(None))
+        ended = asyncio.run_coroutine_threadsafe(others(), self._loop)
+        ended.add_done_callback(lambda _: self._calls.put(None))
         self._serve()
-        if self._closed:  # that may have been the outermost's end: a loop that has stopped ends no pause
+        # The pause may have taken the mark that ends the thread: a loop that has stopped ends no pause.
+        if self._closed:
             self._calls.put(None)
-        self._lent_ns += time.monotonic_ns() - started_ns
+        self._yielded_ns += time.monotonic_ns() - started_ns
 
     def _compute(self, cores: int) -> None:
         use_cores(cores)
@@ -85,4 +105,4 @@ class Device:
     def _serve(self) -> None:
         while (call := self._calls.get()) is not None:
             call()
-            del call  # with what it was given and gave, until the next comes
+            del call  # or its input and its result would stay in memory until the next call

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a request asks for and what it gets, free of any protocol: jobs -> results.
 
-`convert.py` makes them from protobuf; a gateway of another protocol makes the same ones.
+Each job checks itself, so that every door refuses the same requests in the same words. A refusal is an InvalidRequest
+that names an attribute of the job; each door translates that name to the field of its own protocol.
 """
 
 import time
@@ -11,9 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from latentwire_core.errors import TensorError
 from latentwire_core.formats import ImageFormat
 from latentwire_core.kinds import LatentKind
-from latentwire_server.errors import DeadlineExceeded
+from latentwire_core.noise import check_seed
+from latentwire_core.quality import LOSSLESS, step_multiple
+from latentwire_server.errors import DeadlineExceeded, InvalidRequest
+
+QUALITIES = range(1, 101)
+"""The qualities of a lossy image file."""
+FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+"""The dtypes of latents and of float images."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +30,8 @@ class Caller:
     """Who asks, and how long the answer is worth something.
 
     Attributes:
-        client: one key for each connection, over HTTP for each address; places in the queue are shared out by it.
-        deadline: on the clock of `time.monotonic`, seconds; None: none.
+        client: one key for each connection, over HTTP for each address; clients share the places in the queue.
+        deadline: on the clock of `time.monotonic`, seconds; None: the caller waits for as long as it takes.
         patient: whether to wait for a place in the queue (the items of a stream do) or be refused.
     """
 
@@ -32,11 +41,11 @@ class Caller:
 
     @classmethod
     def of(cls, context: Any) -> "Caller":
-        """Return who makes an RPC; to be asked while it runs, as gRPC's context is gone afterwards."""
+        """Return who makes an RPC; ask while the RPC runs, as gRPC's context is gone afterwards."""
         return cls(client=context.peer()).within(context.time_remaining())
 
     def within(self, timeout_s: float | None) -> "Caller":
-        """Return the caller with the sooner of its deadline and one so many seconds from now; None: its own."""
+        """Return the caller with the sooner of two deadlines: its own, and `timeout_s` from now where it is given."""
         if timeout_s is None:
             return self
         own = time.monotonic() + timeout_s
@@ -44,7 +53,7 @@ class Caller:
 
     @property
     def remaining_s(self) -> float | None:
-        """The time to the deadline, seconds; negative where it has passed, None where there is none."""
+        """The time to the deadline, seconds; negative where it has passed, None where the caller has no deadline."""
         return None if self.deadline is None else self.deadline - time.monotonic()
 
     def check_deadline(self) -> None:
@@ -58,31 +67,95 @@ class EncodeJob:
     """Image files, or a batch of raw images, to be encoded.
 
     Attributes:
-        model: a served name; empty: the default.
-        image: a file's bytes, or several whose images are of one size; or uint8 (B,H,W,3); or float (B,3,H,W) in
-            [-1,1].
-        target_size: (height, width) to scale and crop a file to; None: its own, or the model's only one.
-        kind: which view of the posterior.
-        scaled: scaled latents instead of raw ones.
-        dtype: of the answer; a float.
-        seeds: for SAMPLE, one for each image.
-        lat_quality: of a `.lat` payload for each image, as `compress_latents` takes it; None: the answer is a tensor.
-        refinement: iterations by which the latents of a payload are fitted to their image; 0: none.
-        scale: of scaled latents; None: the model's own.
-        shift: of scaled latents; None: the model's own.
+        image: the bytes of one file, or of several files whose images have one size; or uint8 (B,H,W,3); or float
+            (B,3,H,W) in [-1,1].
+        kind: the view of the posterior that is asked for.
+        scaled: whether scaled latents are asked for, instead of raw ones.
+        dtype: the dtype of the answer, a float.
+        seeds: for SAMPLE one seed for each image, each in 0..2^64-1.
+        target_size: (height, width) to scale and crop each file to; None: the file's own size, or the model's fixed
+            size.
+        lat_quality: the quality of a `.lat` payload for each image, as `compress_latents` takes it; None: the answer
+            is a tensor. Payloads hold the raw mode, from float32.
+        refinement: iterations of latent optimisation before the latents become a payload; 0: no optimisation.
+        scale: the scale of scaled latents; None: the model's own.
+        shift: the shift of scaled latents; None: the model's own.
+
+    Raises:
+        InvalidRequest: two attributes contradict each other, or a value is out of range.
     """
 
-    model: str
     image: bytes | tuple[bytes, ...] | Tensor
-    target_size: tuple[int, int] | None
-    kind: LatentKind
-    scaled: bool
-    dtype: torch.dtype
-    seeds: tuple[int, ...]
+    kind: LatentKind = LatentKind.MODE
+    scaled: bool = False
+    dtype: torch.dtype = torch.float16
+    seeds: tuple[int, ...] = ()
+    target_size: tuple[int, int] | None = None
     lat_quality: str | float | None = None
     refinement: int = 0
     scale: float | None = None
     shift: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check every attribute."""
+        if isinstance(self.image, Tensor):
+            _check_images(self.image)
+            if self.target_size is not None:
+                raise InvalidRequest("target_size", "raw images are taken as they are; resize an image file")
+        elif not self.image and isinstance(self.image, tuple):
+            raise InvalidRequest("image_file", "there are no image files; send at least one")
+        _check_size(self.target_size, "target_size")
+        if self.dtype not in FLOATS:
+            raise InvalidRequest("dtype", f"dtype is {_plain(self.dtype)}; latents are float32, float16 or bfloat16")
+        if self.kind is LatentKind.MOMENTS and self.scaled:
+            raise InvalidRequest("scaled", "moments are always raw; ask for raw latents, or for the mode")
+        self._check_seeds()
+        self._check_payload()
+
+    @property
+    def images(self) -> int:
+        """The number of images."""
+        return 1 if isinstance(self.image, bytes) else len(self.image)
+
+    def _check_seeds(self) -> None:
+        if self.kind is not LatentKind.SAMPLE:
+            if self.seeds:
+                raise InvalidRequest(
+                    "seeds",
+                    f"seeds are for a sample, not for {self.kind}; the first seed is {self.seeds[0]}: leave seeds out",
+                )
+            return
+        if not self.seeds:
+            raise InvalidRequest("seeds", f"there is no seed; a sample of {self.images} images needs one for each")
+        if len(self.seeds) != self.images:
+            raise InvalidRequest("seeds", f"{len(self.seeds)} seeds for {self.images} images; give one for each")
+        try:
+            for seed in self.seeds:
+                check_seed(seed)
+        except TensorError as error:
+            raise InvalidRequest("seeds", str(error)) from error
+
+    def _check_payload(self) -> None:
+        if self.lat_quality is None:
+            if self.refinement:
+                raise InvalidRequest(
+                    "refinement", f"refinement is {self.refinement}, but it is for `.lat` payloads; leave it out"
+                )
+            return
+        if isinstance(self.lat_quality, float) and not 0 < self.lat_quality < float("inf"):
+            raise InvalidRequest("lat_quality", f"step is {self.lat_quality}; it must be a finite number above 0")
+        try:
+            step_multiple(self.lat_quality)
+        except TensorError as error:
+            raise InvalidRequest("lat_quality", str(error)) from error
+        if (self.kind, self.scaled, self.dtype) != (LatentKind.MODE, False, torch.float32):
+            raise InvalidRequest("lat_quality", "`.lat` payloads hold the raw mode; ask for that, in float32")
+        if self.refinement and self.lat_quality == LOSSLESS:
+            raise InvalidRequest(
+                "refinement",
+                f"refinement is {self.refinement}, but lossless keeps latents as they are; "
+                "leave it out, or take another quality",
+            )
 
 
 @dataclass(frozen=True)
@@ -118,10 +191,30 @@ class EncodeResult:
 
 @dataclass(frozen=True)
 class FileOutput:
-    """Images as files: the format, and the quality of a lossy one (None: its default)."""
+    """Images as files.
+
+    Attributes:
+        image_format: the format of each file.
+        quality: the quality of a lossy format, 1..100; None: the format's default.
+
+    Raises:
+        InvalidRequest: the quality is out of range, or the format is lossless and has no quality.
+    """
 
     image_format: ImageFormat
-    quality: int | None
+    quality: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the quality."""
+        if self.quality is None:
+            return
+        if self.image_format is ImageFormat.PNG:
+            raise InvalidRequest(
+                "quality",
+                f"quality is {self.quality}, but PNG is lossless; leave it out, or take JPEG, WebP or AVIF",
+            )
+        if self.quality not in QUALITIES:
+            raise InvalidRequest("quality", f"quality is {self.quality}; it must be in 1..100")
 
 
 @dataclass(frozen=True)
@@ -129,41 +222,40 @@ class DecodeJob:
     """A batch of latents to be decoded.
 
     Attributes:
-        model: a served name; empty: the default.
         latents: float (B,C,h,w).
-        scaled: whether they are scaled; else raw.
-        image_size: (height, width) to crop to; None: no cropping.
-        latent_space: the space they are in; empty: unnamed or unknown.
-        weights_digest: of the weights that made them; empty: unknown.
         output: files; or a tensor of torch.uint8 (B,H,W,3) or of a float dtype (B,3,H,W).
-        scale: of scaled latents; None: the model's own.
-        shift: of scaled latents; None: the model's own.
+        scaled: whether the latents are scaled; else raw.
+        image_size: (height, width) to crop to; None: no cropping.
+        latent_space: the space of the latents; empty: unnamed or unknown.
+        weights_digest: the digest of the weights that made the latents; empty: unknown.
+        scale: the scale of scaled latents; None: the model's own.
+        shift: the shift of scaled latents; None: the model's own.
+
+    Raises:
+        InvalidRequest: a value is out of range.
     """
 
-    model: str
     latents: Tensor
-    scaled: bool
-    image_size: tuple[int, int] | None
-    latent_space: str
-    weights_digest: str
-    output: FileOutput | torch.dtype
+    output: FileOutput | torch.dtype = torch.uint8
+    scaled: bool = False
+    image_size: tuple[int, int] | None = None
+    latent_space: str = ""
+    weights_digest: str = ""
     scale: float | None = None
     shift: float | None = None
 
+    def __post_init__(self) -> None:
+        """Check every attribute."""
+        if self.latents.dtype not in FLOATS:
+            raise InvalidRequest("latents.dtype", f"dtype is {_plain(self.latents.dtype)}; latents are a float tensor")
+        _check_size(self.image_size, "image_size")
+        if not isinstance(self.output, FileOutput) and self.output not in (torch.uint8, *FLOATS):
+            raise InvalidRequest("output", f"dtype is {_plain(self.output)}; images are uint8 or floats")
 
-@dataclass(frozen=True)
-class PayloadJob:
-    """`.lat` payloads to be decoded: they say themselves what a `DecodeJob` says of its latents.
-
-    Attributes:
-        model: a served name; empty: the default.
-        payloads: at least one; all of one latent shape and one image size.
-        output: as that of a `DecodeJob`.
-    """
-
-    model: str
-    payloads: tuple[bytes, ...]
-    output: FileOutput | torch.dtype
+    @property
+    def images(self) -> int:
+        """The number of images."""
+        return len(self.latents)
 
 
 @dataclass(frozen=True)
@@ -172,3 +264,25 @@ class DecodeResult:
 
     images: list[bytes] | Tensor
     execution: Execution
+
+
+def sides(batch: Tensor) -> tuple[int, int]:
+    """Return height and width of uint8 (B,H,W,3) or float (B,3,H,W)."""
+    height, width = batch.shape[1:3] if batch.dtype == torch.uint8 else batch.shape[2:4]
+    return height, width
+
+
+def _check_images(images: Tensor) -> None:
+    shape, wanted = tuple(images.shape), "uint8 is (B,H,W,3), floats are (B,3,H,W)"
+    channels = 3 if images.dtype == torch.uint8 else 1
+    if images.dtype not in (torch.uint8, *FLOATS) or images.ndim != 4 or shape[channels] != 3:
+        raise InvalidRequest("image_tensor.shape", f"image tensor is {_plain(images.dtype)} {shape}; {wanted}")
+
+
+def _check_size(size: tuple[int, int] | None, field: str) -> None:
+    if size is not None and min(size) < 1:
+        raise InvalidRequest(field, f"{field} is {size[1]}x{size[0]}; each side must be >= 1")
+
+
+def _plain(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -23,9 +23,9 @@ class BatchLimits:
     """How large a batch gets and how long it waits for that.
 
     Attributes:
-        images: entries in one batch.
-        pixels: sum of their pixels; a larger entry goes alone.
-        delay_s: how long the oldest entry waits for the batch to fill.
+        images: the most entries in one batch.
+        pixels: the most pixels of its entries together; a larger entry goes alone.
+        delay_s: how long the oldest entry waits for the batch to fill, seconds.
     """
 
     images: int
@@ -49,7 +49,7 @@ class Lane(Generic[P, F]):
     """The entries that wait, by client; for one event loop.
 
     Args:
-        limits: the size of a batch.
+        limits: the largest batch, and how long it waits.
     """
 
     def __init__(self, limits: BatchLimits) -> None:
@@ -77,7 +77,7 @@ class Lane(Generic[P, F]):
                 del self._queues[entry.caller.client]
 
     def plan(self) -> list[Entry[P, F]]:
-        """Choose the next batch, leaving it where it is: in turns, one entry of each client at a time."""
+        """Choose the next batch, in turns one entry of each client, and leave the entries in the lane."""
         self._drop_expired()
         queues = [list(queue) for queue in self._queues.values()]
         if not queues:
@@ -99,7 +99,10 @@ class Lane(Generic[P, F]):
         return batch
 
     def wait_s(self, batch: list[Entry[P, F]]) -> float:
-        """Return how long a planned batch waits for company, seconds, at most 0 for not at all; infinite if empty."""
+        """Return how long a planned batch waits for more entries, seconds; 0 or less: not at all.
+
+        An empty batch waits for ever; a batch without room for another entry like its first one does not wait.
+        """
         if not batch:
             return float("inf")
         full = (
@@ -112,7 +115,7 @@ class Lane(Generic[P, F]):
         return oldest + self._limits.delay_s - time.monotonic()
 
     def take(self, batch: list[Entry[P, F]]) -> None:
-        """Take a planned batch out; the turn passes: the client served first goes to the end of the line."""
+        """Take a planned batch out; the client of its first entry goes to the end of the line."""
         for entry in batch:
             self.discard(entry)
         if (first := batch[0].caller.client) in self._queues:

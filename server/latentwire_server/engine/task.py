@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a batch is to do -> what the model gives for each image of it; plain functions for the device's thread."""
+"""A task and the inputs of a batch -> the output of the model for each: plain functions for the device's thread."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,62 +16,75 @@ from latentwire_core.errors import NonFiniteError
 
 WARM_UP_SIDE = 64
 PASSES_PER_ITERATION = 3
-"""An iteration decodes, and goes the same way back for the gradient, which takes twice as long."""
+"""An iteration decodes, and goes back the same way for the gradient, which takes twice as long."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How encoded latents are fitted to their images before they become payloads."""
+    """How encoded latents are fitted to their image before they become a payload.
+
+    Attributes:
+        refinement: how far they are fitted.
+        quality: the quality of the payload, not lossless.
+        image_size: height and width before padding.
+    """
 
     refinement: LatentOptimisation
     quality: str | float
-    """Of the payloads, not lossless."""
     image_size: tuple[int, int]
-    """Height and width before padding."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What one batch does: equal tasks may share a batch."""
+    """What one batch does: images of equal tasks may share a batch.
+
+    Attributes:
+        name: the name by which the model is served.
+        model: the model.
+        operation: encode or decode.
+        shape: the shape of one input, without B.
+        dtype: the dtype of the input for encode, of the output for decode: uint8 or a float.
+        fit: how encoded latents are fitted to their image; None: they are not.
+    """
 
     name: str
-    """The model's, as it is served."""
     model: Autoencoder
     operation: Half
     shape: tuple[int, ...]
     dtype: torch.dtype
-    """Of the input for encode, of the output for decode: uint8 or a float."""
     fit: Fit | None = None
-    """For encode."""
 
     @property
     def passes(self) -> int:
-        """How much work it is: in so many times that of encoding or decoding once."""
+        """The work of the task, in times that of encoding or decoding once."""
         return 1 if self.fit is None else 1 + PASSES_PER_ITERATION * self.fit.refinement.iterations
 
 
 @dataclass(frozen=True)
 class Computed:
-    """What the model gave for one image: moments for encode, one image for decode; each with B = 1.
+    """What the model gave for one image.
 
-    An encode with a fit gives the fitted latents (1,C,h,w) and the units (1,C), float64, to compress them with.
+    Attributes:
+        tensors: moments for encode, one image for decode; each with B = 1. An encode with a fit gives the fitted
+            latents (1,C,h,w) and the units (1,C), float64, to compress them with.
+        float32_retry: whether the image was computed again in float32.
+        compute_ns: the duration of the whole batch, known when the batch has ended.
     """
 
     tensors: tuple[Tensor, ...]
     float32_retry: bool
     compute_ns: int = 0
-    """Of the whole batch, known when that has ended."""
 
 
 def compute(task: Task, payloads: list[Tensor], pause: Callable[[], None]) -> list[Computed | Exception]:
     """Map the inputs of a batch, each with B = 1, to their outputs.
 
-    Where an image of it gives no finite output, all run again one by one.
+    Where the output of an image is not finite, all images run again one by one.
 
     Args:
-        task: of all of them.
-        payloads: at least one.
-        pause: called between the strips, or a refinement's windows, of a long batch; what it raises ends the batch.
+        task: what to do with each input.
+        payloads: at least one input.
+        pause: called between the strips, or a refinement's windows, of a long batch; its exception ends the batch.
     """
     retried: set[int] = set()
     try:
@@ -87,7 +100,7 @@ def compute(task: Task, payloads: list[Tensor], pause: Callable[[], None]) -> li
 
 
 def warm_up(model: Autoencoder) -> None:
-    """Run both halves once, in the thread that will: the first request pays for no lazy initialisation."""
+    """Run both halves once, in the device's thread, so that no request pays for lazy initialisation."""
     spec = model.spec
     side = -(-WARM_UP_SIDE // spec.downsample_factor) * spec.downsample_factor
     sides = spec.fixed_size or (side, side)

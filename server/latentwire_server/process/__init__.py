@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes: workers, ports, start and end."""
+"""Worker processes, ports, start and end."""

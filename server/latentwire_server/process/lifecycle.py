@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Warming up, serving, draining: which requests are let in, and when the last has ended."""
+"""Warming up, serving, draining: whether requests are let in, and when the last one has ended."""
 
 import asyncio
 import signal
@@ -31,11 +31,11 @@ class Lifecycle:
         self._warm = True
 
     def drain(self) -> None:
-        """Let no more requests in; those that are in go on."""
+        """Let no more requests in; the requests that are in go on."""
         self.draining.set()
 
     async def idle(self, timeout_s: float) -> bool:
-        """Wait until no request is in; return whether that came true in time."""
+        """Wait until no request is in; return False where that takes longer than the timeout."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._idle.wait()
@@ -45,7 +45,7 @@ class Lifecycle:
 
     @contextmanager
     def request(self) -> Iterator[None]:
-        """Count a request in while the context lasts.
+        """Count a request as in while the context lasts.
 
         Raises:
             NotServing: the server is warming up or draining.
@@ -70,7 +70,7 @@ def ask_by_signal(asked: asyncio.Event, end_at_once: Callable[[int], object]) ->
 
     def receive(number: int) -> None:
         if received:
-            end_at_once(128 + number)  # asked twice: now, whatever is lost
+            end_at_once(128 + number)  # the second signal: requests are lost
         received.append(number)
         asked.set()
 

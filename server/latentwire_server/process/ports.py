@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A host and a port -> a place to listen, or why there is none."""
+"""A host and a port -> a socket to listen on, or the reason why there is no such socket."""
 
 import socket
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ class Ports:
 
     Attributes:
         grpc: the port of its RPCs.
-        http: of diffusers' remote VAE functions; 0 where it does not answer them.
-        metrics: of each worker's metrics; none where they are not served.
+        http: the port of diffusers' remote VAE functions; 0 where the server does not answer them.
+        metrics: the port of each worker's metrics; empty where they are not served.
     """
 
     grpc: int
@@ -28,15 +28,15 @@ def join(host: str, port: int) -> str:
 
 
 def check_free(host: str, port: int, flag: str = "--port") -> None:
-    """Refuse a port on which somebody listens.
+    """Refuse a port that is taken.
 
     Args:
         host: an address or a name.
         port: 0 for any free one.
-        flag: what sets the port.
+        flag: the option that sets the port.
 
     Raises:
-        ServerError: it is taken, or the host is not here.
+        ServerError: the port is taken, or this machine does not have the host's address.
     """
     try:
         socket.create_server((host, port), family=_family(host)).close()
@@ -50,22 +50,23 @@ def check_free(host: str, port: int, flag: str = "--port") -> None:
 
 
 def reserve(host: str, port: int, flag: str = "--port") -> socket.socket:
-    """Bind a port for workers that share it; as long as the socket is open, it is theirs. It takes no connections.
+    """Bind a port for workers that share it; the port is theirs while the socket is open, which does not listen itself.
 
     Args:
         host: an address or a name.
         port: 0 for any free one.
-        flag: what sets the port.
+        flag: the option that sets the port.
 
     Raises:
-        ServerError: it is taken, the host is not here, or processes cannot share a port on this system.
+        ServerError: the port is taken, this machine does not have the host's address, or its processes cannot share a
+            port.
     """
     if not hasattr(socket, "SO_REUSEPORT"):
         raise ServerError("processes cannot share a port on this system; start one server for each, without --workers")
-    # One bound to be shared would be let in beside other servers that share theirs.
+    # A shared port could be bound beside another server that shares the same one.
     check_free(host, port, flag)
     reserved = socket.socket(_family(host), socket.SOCK_STREAM)
-    # As gRPC binds: connections of an earlier server that are still closing do no harm.
+    # gRPC binds in the same way: connections of an earlier server that are still closing do no harm.
     reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     reserved.bind((host, port))

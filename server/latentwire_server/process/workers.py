@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """A configuration -> several processes on one port, started, watched and restarted by this one.
 
-The system spreads connections over the workers that listen. Each worker holds the read end of a pipe: when that ends,
-because this process closes it or is gone, the worker finishes what it has accepted and ends.
+The system spreads connections over the workers that listen. Each worker holds the read end of a pipe. When the pipe
+ends, because this process closes it or is gone, the worker finishes the requests that it has accepted, and ends.
 
     parent ── reserves the ports ──┬── worker 0 ── Server
       │                            └── worker 1 ── Server
-      └── assignment, then the end ──> standard input;  standard output ──> Ports, or what went wrong
+      └── assignment, then the end ──> standard input;  standard output ──> Ports, or an exception
 """
 
 import asyncio
@@ -28,19 +28,20 @@ from latentwire_server.process.ports import Ports, reserve
 log = logging.getLogger("latentwire")
 
 MAIN = "from latentwire_server.worker import main; raise SystemExit(main())"
-# Before a worker that ended is started again; doubled each time, unless it ran for as long as the longest.
+# The pause before a worker that ended is started again. It doubles each time, unless the worker ran for as long as the
+# longest pause.
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """What a worker is told.
+    """What a worker has to know to serve.
 
     Attributes:
-        number: its own, from 0.
-        workers: how many there are; they share the CPU's cores out.
-        config: of the one server that it is, with ports to be shared.
+        number: the worker's own number, from 0.
+        workers: the number of workers; each takes its share of the CPU's cores.
+        config: the configuration of the worker's one server, with ports that it shares.
         log_format: see `telemetry.configure_logging`.
     """
 
@@ -51,7 +52,7 @@ class Assignment:
 
 
 class Worker:
-    """One process, and the next one in its place."""
+    """One worker process, and its successors."""
 
     def __init__(self, assignment: Assignment) -> None:
         self.number = assignment.number
@@ -60,20 +61,20 @@ class Worker:
         self._stopping = asyncio.Event()
 
     async def start(self) -> Ports:
-        """Start a process; return where it listens when it does.
+        """Start a process; when it is ready, return where it listens.
 
         Raises:
-            ServerError, CodecError, OSError: what the worker could not start for.
+            ServerError, CodecError, OSError: the reason why the worker could not start.
         """
-        # -P: no module of the working directory comes before an installed one. In a group of its own, for Ctrl-C, which
-        # the terminal sends to all of a group, is to reach the parent alone.
+        # -P: no module of the working directory comes before an installed one. The process has a group of its own: a
+        # terminal sends Ctrl-C to a whole group, and only the parent is to get it.
         process = self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-P", "-c", MAIN,
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, process_group=0,
         )  # fmt: skip
         assert process.stdin is not None
         assert process.stdout is not None
-        with suppress(ConnectionError):  # it is gone already; its status tells
+        with suppress(ConnectionError):  # the process is gone already; its status tells why
             process.stdin.write(pickle.dumps(self._assignment))
             await process.stdin.drain()
         if self._stopping.is_set():
@@ -86,13 +87,13 @@ class Worker:
             await process.wait()
             raise outcome
         assert isinstance(outcome, Ports)
-        if outcome.metrics:  # the same ones when it is started again
+        if outcome.metrics:  # a successor takes the same port
             config = replace(self._assignment.config, metrics_port=outcome.metrics[0])
             self._assignment = replace(self._assignment, config=config)
         return outcome
 
     def stop(self) -> None:
-        """Ask the process, now or when it has been started, to finish what it has accepted and to end."""
+        """Ask the process, now or when it has started, to finish the requests that it has accepted, and to end."""
         self._stopping.set()
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
@@ -104,11 +105,11 @@ class Worker:
                 self._process.kill()
 
     async def ended(self) -> int:
-        """Wait for the end of the process; return its status: 0 for a clean end, or where there is none."""
+        """Wait for the end of the process; return its status: 0 for a clean end, or where there is no process."""
         return 0 if self._process is None else await self._process.wait()
 
     async def keep(self) -> int:
-        """Start the process again whenever it ends, until `stop`; return the status of the last."""
+        """Start the process again whenever it ends, until `stop`; return the status of the last process."""
         pause_s = FIRST_PAUSE_S
         while True:
             since = time.monotonic()
@@ -135,12 +136,12 @@ def run_workers(config: ServerConfig, log_format: str, on_ready: Callable[[Ports
     """Serve with a worker for each of `config.worker_devices` until SIGTERM or SIGINT; a second signal kills them.
 
     Args:
-        config: of the server as a whole.
+        config: the configuration of the server as a whole.
         log_format: see `telemetry.configure_logging`.
-        on_ready: told where the server listens when all workers do.
+        on_ready: called with the ports when all workers are ready.
 
     Returns:
-        the exit status: 0, or 1 where a worker ended with requests unanswered.
+        The exit status: 0, or 1 where a worker left requests without an answer.
 
     Raises:
         ServerError, CodecError, OSError: a worker cannot start for the first time.

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a server measures of itself, and the ports that tell it."""
+"""Metrics, statistics and the log."""

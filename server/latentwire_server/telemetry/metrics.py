@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happens in the server -> Prometheus metrics and log lines."""
+"""Events in the server -> Prometheus metrics and log lines."""
 
 import logging
 import sys
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from wsgiref.simple_server import WSGIServer
 
@@ -104,12 +104,8 @@ class Metrics:
         """Count an RPC, or an item of a stream, that ended with a status code's name."""
         self._requests.labels(method, code).inc()
 
-    def conversion(self, model: str, operation: str) -> AbstractContextManager[None]:
-        """Count a request that fails while it is made into a job."""
-        return self.statistics.of(model, operation).conversion()
-
     def job(self, model: str, operation: str) -> AbstractAsyncContextManager[None]:
-        """Count a job by how it ends, and how long it took."""
+        """Count a request by how it ends, and how long it took."""
         return self.statistics.of(model, operation).job()
 
     def computed(self, model: str, operation: str, images: int, seconds: float) -> None:
@@ -119,7 +115,7 @@ class Metrics:
         self.statistics.of(model, operation).batches[images].add(round(seconds * 1e9))
 
     def answered(self, model: str, operation: str, images: int, stages: Stages) -> None:
-        """Observe the stages of a job of so many images."""
+        """Observe the stages of an answered request, and the number of its images."""
         self._seconds["queue"].labels(operation).observe(stages.queue_ns / 1e9)
         self._seconds["coding"].labels(operation).observe((stages.prepare_ns + stages.finish_ns) / 1e9)
         self.statistics.of(model, operation).answered(images, stages)
@@ -129,7 +125,7 @@ class Metrics:
         self._retries.labels(model).inc(images)
 
     def serves(self, model: str) -> None:
-        """Show a model before anything happens to it."""
+        """Show a model before any event of its own."""
         for metric in (self._model_loaded, self._model_bytes, self._model_load, self._model_failures):
             metric.labels(model)
         self._model_evictions.labels(model)
@@ -151,7 +147,11 @@ class Metrics:
         self._model_evictions.labels(model).inc()
 
     def serve(self, host: str, port: int) -> WSGIServer:
-        """Answer GET /metrics from a thread; raises OSError where the port is taken."""
+        """Answer GET /metrics from a thread.
+
+        Raises:
+            OSError: the port is taken.
+        """
         server, _ = start_http_server(port, addr=host, registry=self.registry)
         return server
 
@@ -161,7 +161,8 @@ def configure_logging(log_format: str, worker: int | None = None) -> None:
 
     Args:
         log_format: `text` or `json`.
-        worker: the number that every line carries; None: none, of the only process or of the workers' parent.
+        worker: the number that every line carries; None: the lines of the only process, or of the workers' parent,
+            carry no number.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(_add_request_id)

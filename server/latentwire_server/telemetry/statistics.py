@@ -1,33 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the models did since the server started: jobs and batches -> counts and durations for each model and operation.
+"""Requests and batches since the server started -> counts and durations for each model and operation.
 
-Whatever protocol a job came by, the engine tells `telemetry.Metrics` of it, which counts it here and for Prometheus;
-what cannot be made into a job, the protocol's own service tells it.
+The corridor and the engine report to `telemetry.Metrics`, which counts here and for Prometheus; so requests of every
+protocol are counted alike.
 """
 
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 
 @dataclass
 class Total:
-    """How often something happened, and how long it took in all, in nanoseconds."""
+    """A number of events, and their duration together, in nanoseconds."""
 
     count: int = 0
     ns: int = 0
 
     def add(self, ns: int) -> None:
-        """Count it once more."""
+        """Count one event more."""
         self.count += 1
         self.ns += ns
 
 
 @dataclass(frozen=True)
 class Stages:
-    """Where the time of one answered job went, in nanoseconds: in the queue, before, in and after the model."""
+    """The time of one answered request, in nanoseconds: in the queue, before, in and after the model."""
 
     queue_ns: int
     prepare_ns: int
@@ -37,18 +37,18 @@ class Stages:
 
 @dataclass
 class Work:
-    """What one model did in one operation.
+    """The work of one model in one operation.
 
     Attributes:
-        success: jobs that were answered, each from when the engine got it to its end.
-        fail: those that were not: refused before or by the engine, failed, or given up by the client.
-        queue: of answered jobs, waiting; for the model's weights too.
-        prepare: of answered jobs, work before the model.
-        compute: of answered jobs, the batches that their images were in.
-        finish: of answered jobs, work after the model.
-        images: of answered jobs.
+        success: requests that were answered, each from its arrival in the corridor to its end.
+        fail: requests that were refused, failed, or were given up by the client.
+        queue: the waiting of answered requests, for the model's weights too.
+        prepare: the work before the model for answered requests.
+        compute: the batches that the images of answered requests were in.
+        finish: the work after the model for answered requests.
+        images: the number of images of answered requests.
         batches: number of images -> batches of that size that ran.
-        last_ms: when the last job came, milliseconds since 1970; 0: never.
+        last_ms: the arrival of the last request, milliseconds since 1970; 0: there was no request.
     """
 
     success: Total = field(default_factory=Total)
@@ -63,28 +63,18 @@ class Work:
 
     @asynccontextmanager
     async def job(self) -> AsyncIterator[None]:
-        """Count a job, by how the context ends."""
+        """Count a request, by how the context ends."""
         self.last_ms = time.time_ns() // 1_000_000
         started_ns = time.monotonic_ns()
         try:
             yield
-        except BaseException:  # cancelled ones too
+        except BaseException:  # a cancelled request failed, too
             self.fail.add(time.monotonic_ns() - started_ns)
             raise
         self.success.add(time.monotonic_ns() - started_ns)
 
-    @contextmanager
-    def conversion(self) -> Iterator[None]:
-        """Count a request that fails while the context makes a job of it; from there on `job` counts it."""
-        started_ns = time.monotonic_ns()
-        try:
-            yield
-        except BaseException:  # cancelled ones too
-            self.fail.add(time.monotonic_ns() - started_ns)
-            raise
-
     def answered(self, images: int, stages: Stages) -> None:
-        """Count what an answered job took."""
+        """Count the images and the time of an answered request."""
         self.images += images
         self.queue.add(stages.queue_ns)
         self.prepare.add(stages.prepare_ns)
@@ -99,5 +89,5 @@ class Statistics:
         self._work: defaultdict[tuple[str, str], Work] = defaultdict(Work)
 
     def of(self, model: str, operation: str) -> Work:
-        """Return what a model, by its served name, did in an operation, to be read or counted up."""
+        """Return the work of a model, by its served name, in an operation; it may be read and counted up."""
         return self._work[model, operation]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The dialect of diffusers' remote VAE functions alone: what is sent -> jobs, results -> what is answered."""
+"""Requests of diffusers' remote VAE functions -> jobs, results -> answers, without a server."""
 
 import json
 import math
@@ -44,11 +44,12 @@ def of(tensor: Tensor, **parameters: object) -> Query:
 def decode(
     tensor: Tensor, accept: str = BINARY, spec: AutoencoderSpec = SPEC, **parameters: object
 ) -> tuple[DecodeJob, Reply]:
-    return hf_dialect.to_decode_job(of(tensor, **parameters), accept, raw(tensor), "tiny", spec)
+    query = of(tensor, **parameters)
+    return hf_dialect.to_decode_job(query, accept, raw(tensor), spec), hf_dialect.to_reply(query, accept)
 
 
 def encode(tensor: Tensor, **parameters: object) -> EncodeJob:
-    return hf_dialect.to_encode_job(of(tensor, **parameters), raw(tensor), "tiny")
+    return hf_dialect.to_encode_job(of(tensor, **parameters), raw(tensor))
 
 
 def latents(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -210,7 +211,7 @@ def test_latents_that_nothing_makes_are_refused_with_the_likely_causes(
     with pytest.raises(InvalidRequest, match=causes) as caught:
         decode(odd, **parameters)
     assert f"{abs(value):.4g}" in str(caught.value)
-    assert len(str(caught.value)) <= 400  # what a message may have
+    assert len(str(caught.value)) <= 400  # the limit of a message
 
 
 @pytest.mark.parametrize(
@@ -234,7 +235,7 @@ def test_latents_that_nothing_makes_are_refused_with_the_likely_causes(
 )
 def test_a_wrong_parameter_is_refused_by_name(text: str, field: str, problem: str) -> None:
     with pytest.raises(InvalidRequest, match=problem) as caught:
-        hf_dialect.to_decode_job(Query(text), "", bytearray(8), "tiny", SPEC)
+        hf_dialect.to_decode_job(Query(text), "", bytearray(8), SPEC)
     assert caught.value.field == field
 
 
@@ -246,8 +247,8 @@ def test_several_latents_do_not_fit_into_one_image_file() -> None:
 
 
 def test_an_image_is_a_file_where_no_shape_is_sent_and_the_answer_float16() -> None:
-    job = hf_dialect.to_encode_job(Query(""), bytearray(b"a file"), "tiny")
-    assert (job.image, job.model, job.dtype, job.kind) == (b"a file", "tiny", torch.float16, LatentKind.MODE)
+    job = hf_dialect.to_encode_job(Query(""), bytearray(b"a file"))
+    assert (job.image, job.dtype, job.kind) == (b"a file", torch.float16, LatentKind.MODE)
     assert not job.scaled
 
 
@@ -299,6 +300,32 @@ def test_a_sample_has_a_seed_for_each_image() -> None:
         encode(torch.zeros(2, 3, 4, 4), seed=7)
 
 
+def test_what_a_job_refuses_is_told_by_the_parameter() -> None:
+    for seeds, problem in (([7], "1 seeds for 2 images"), ([7, 2**64], "it must be in 0..2")):
+        with pytest.raises(InvalidRequest, match=problem) as caught:
+            encode(torch.zeros(2, 3, 4, 4), sample="true", seed=seeds)
+        assert hf_dialect.FIELDS[caught.value.field] == "seed"
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "images"),
+    [
+        ((), {}, 1),
+        ((3, 4, 2, 2), {}, 3),
+        ((4, 2, 2), {}, 1),
+        ((4, 2, 2), {"height": 16, "width": 16}, 1),
+        ((3, 6, 16), {"height": 32, "width": 48}, 3),
+        ((2**40, 4, 2, 2), {}, 1),
+        ((0, 4, 2, 2), {}, 1),
+    ],
+)
+def test_images_are_counted_by_what_the_query_announces(
+    shape: tuple[int, ...], size: dict[str, int], images: int
+) -> None:
+    query = Query(urlencode({"shape": list(shape), **size}, doseq=True))
+    assert hf_dialect.count_images(query, bytearray(64), SPEC) == images
+
+
 def test_latents_sent_as_an_image_are_refused_with_where_to_send_them() -> None:
     with pytest.raises(InvalidRequest, match=r"\(1, 4, 2, 3\); \(B, 3, H, W\).*tensor/binary or to /decode"):
         encode(latents())
@@ -339,7 +366,7 @@ def test_a_tensor_is_answered_as_its_bytes_with_shape_and_dtype_beside_them(
 ) -> None:
     images = (torch.arange(math.prod(shape)).view(shape) % 256).to(dtype).transpose(1, 2)
     answer = hf_dialect.from_decode_result(DecodeResult(images, EXECUTION), Reply.FLOATS)
-    # As diffusers reads it.
+    # diffusers reads an answer in this way.
     read = torch.frombuffer(bytearray(answer.body), dtype=getattr(torch, answer.headers["dtype"]))
     assert torch.equal(read.reshape(json.loads(answer.headers["shape"])), images)
 

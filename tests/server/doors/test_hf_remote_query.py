@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A query is read strictly: what is of another kind than meant is refused with its name and value."""
+"""A query is read strictly: a value of the wrong kind is refused with its name and the value."""
 
 import math
 from contextlib import suppress

@@ -20,7 +20,7 @@ class Details(grpc.HandlerCallDetails):
 
 
 class Context:
-    """What gRPC gives an RPC, which is not to be touched when the RPC has ended."""
+    """The context of an RPC, which nobody may touch when the RPC has ended."""
 
     def __init__(self, failure: Exception | None = None) -> None:
         self.failure = failure

@@ -12,7 +12,7 @@ from latentwire_server.errors import NotServing
 
 
 class Client:
-    """Sends numbers, and knows how far it was read; never ends its side where `open` is set."""
+    """Sends numbers and counts how many were read; where `stays_open` is set, it never ends its side."""
 
     def __init__(self, count: int, *, stays_open: bool = False) -> None:
         self.count = count

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentwire_server.engine import jobs
-from latentwire_server.engine.batching import LANE_LIMITS, Batcher, Outcome
+from latentwire_server.engine.batching import LANE_LIMITS, BatchedResult, Batcher
 from latentwire_server.engine.jobs import Caller
 from latentwire_server.engine.lane import BatchLimits
 from latentwire_server.errors import DeadlineExceeded
@@ -24,7 +24,7 @@ FOR_EVER_S = 1e6
 
 
 class Device:
-    """A `run` that notes its batches, and waits at a gate where it has one."""
+    """A `run` that notes its batches and waits at a gate."""
 
     def __init__(self) -> None:
         self.batches: list[tuple[Hashable, list[str]]] = []
@@ -61,7 +61,7 @@ class Queue:
         pixels: int = 1,
         client: str = "client",
         deadline: float | None = None,
-    ) -> "asyncio.Task[Outcome[str]]":
+    ) -> "asyncio.Task[BatchedResult[str]]":
         caller = Caller(client, deadline)
         return asyncio.create_task(self.batcher.submit(payload, key=key, pixels=pixels, caller=caller))
 
@@ -294,9 +294,9 @@ async def test_a_bad_result_reaches_its_own_entry_only(device: Device) -> None:
         tasks = [queue.put(name) for name in ("a", "bad", "c")]
         results = await asyncio.gather(*tasks, return_exceptions=True)
     first, bad, last = results
-    assert isinstance(first, Outcome)
+    assert isinstance(first, BatchedResult)
     assert isinstance(bad, ValueError)
-    assert isinstance(last, Outcome)
+    assert isinstance(last, BatchedResult)
     assert (first.result, str(bad), last.result) == ("A", "bad", "C")
 
 
@@ -348,7 +348,7 @@ LARGE, HUGE = LITTLE + 1, MUCH + 1
 
 
 class PausingDevice(Device):
-    """A device whose large batches have so many strips, and a pause after each but the last."""
+    """A device whose large batches have a number of strips, with a pause after each but the last."""
 
     def __init__(self, strips: int) -> None:
         super().__init__()
@@ -359,7 +359,7 @@ class PausingDevice(Device):
     async def run(self, key: Hashable, payloads: list[str]) -> Sequence[str | Exception]:
         if not payloads[0].startswith("large"):
             self.story += payloads
-            assert not self.batcher.wants_in
+            assert not self.batcher.has_smaller_batch
             return await super().run(key, payloads)
         for strip in range(self.strips):
             self.story.append(f"{payloads[0]}/{strip}")
@@ -367,8 +367,8 @@ class PausingDevice(Device):
             await self.gate.wait()
             if self.batcher.is_abandoned:
                 raise ValueError("abandoned")
-            if strip < self.strips - 1 and self.batcher.wants_in:
-                await self.batcher.let_in()
+            if strip < self.strips - 1 and self.batcher.has_smaller_batch:
+                await self.batcher.run_smaller_batch()
         return [payload.upper() for payload in payloads]
 
 
@@ -467,7 +467,7 @@ async def test_a_deadline_that_meets_the_result_is_told_as_a_deadline() -> None:
 
     class Late(Device):
         async def run(self, key: Hashable, payloads: list[str]) -> Sequence[str | Exception]:
-            hold_up_the_loop()  # it finds the deadline passed in the very turn that brings the result
+            hold_up_the_loop()  # the deadline passes in the very turn of the loop that brings the result
             return await super().run(key, payloads)
 
     async with serving(Late()) as queue:
@@ -517,7 +517,7 @@ def test_whatever_comes_every_entry_ends_once_and_limits_hold(
 ) -> None:
     async def scenario() -> None:
         device = Device()
-        tasks: list[asyncio.Task[Outcome[str]]] = []
+        tasks: list[asyncio.Task[BatchedResult[str]]] = []
         cancelled: list[int] = []
         size_of = {"x": 1, "y": 3}
         async with serving(device, images=images, pixels=pixels) as queue:
@@ -530,7 +530,7 @@ def test_whatever_comes_every_entry_ends_once_and_limits_hold(
                     cancelled.append(index)
             results = await asyncio.gather(*tasks, return_exceptions=True)
         for index, result in enumerate(results):
-            if isinstance(result, Outcome):
+            if isinstance(result, BatchedResult):
                 assert result.result == f"{index}"
             else:
                 assert isinstance(result, asyncio.CancelledError)
@@ -551,7 +551,7 @@ def test_whatever_comes_every_entry_ends_once_and_limits_hold(
 
 
 class Image:
-    """What takes memory."""
+    """An object that a weak reference can watch."""
 
 
 @pytest.mark.parametrize("pixels", [1, LITTLE + 1])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Work in, results out of one thread, which lends itself in the middle of long work."""
+"""Work goes to one thread and results come back; in the middle of long work the thread yields to other work."""
 
 import asyncio
 import threading
@@ -52,7 +52,7 @@ async def test_a_thread_that_is_closed_in_a_pause_which_never_ends_ends_with_its
         paused.set()
         await asyncio.Event().wait()
 
-    work = asyncio.create_task(device.run(lambda: device.lend(never)))
+    work = asyncio.create_task(device.run(lambda: device.yield_to(never)))
     assert await asyncio.to_thread(paused.wait, 60)
     await device.close(wait=False)
     await asyncio.to_thread(device._thread.join, 60)
@@ -107,7 +107,7 @@ async def test_in_a_pause_the_thread_does_what_others_want_and_the_time_is_their
 
         def large() -> str:
             story.append("begun")
-            device.lend(others)
+            device.yield_to(others)
             story.append("ended")
             return "large"
 
@@ -127,7 +127,7 @@ async def test_a_pause_ends_though_what_others_wanted_fails() -> None:
             raise ValueError("a fault of others")
 
         def large() -> str:
-            device.lend(others)
+            device.yield_to(others)
             return "large"
 
         assert (await device.run(large))[0] == "large"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Jobs in, results out: what a request asked for, whatever else the models are at."""
+"""Jobs in, results out: each job gets its own result, whatever else the models compute."""
 
 import asyncio
 import threading
@@ -7,19 +7,16 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor
 
 from latentwire_codec.images import pixels
-from latentwire_codec.images.files import read_image, write_image
-from latentwire_codec.lat.images import optimise_latents
+from latentwire_codec.images.files import OpenedImage, read_image, write_image
 from latentwire_codec.lat.optimise import LatentOptimisation
 from latentwire_codec.runtime.autoencoder import Autoencoder
 from latentwire_core.errors import (
@@ -36,13 +33,14 @@ from latentwire_core.formats import ImageFormat
 from latentwire_core.kinds import LatentKind
 from latentwire_core.noise import seeded_noise
 from latentwire_server.config import ModelSource, ServerConfig
-from latentwire_server.engine import coding
 from latentwire_server.engine import engine as engine_module
+from latentwire_server.engine import finishing, preparing
 from latentwire_server.engine.engine import Engine
-from latentwire_server.engine.jobs import Caller, DecodeJob, EncodeJob, FileOutput
-from latentwire_server.engine.task import Computed, Fit, Task
+from latentwire_server.engine.jobs import Caller, DecodeJob, DecodeResult, EncodeJob, EncodeResult, FileOutput
+from latentwire_server.engine.task import Computed, Fit, Task, compute
 from latentwire_server.errors import DeadlineExceeded, InvalidRequest, QueueFull, RequestError, RequestTooLarge
 from latentwire_server.telemetry.metrics import Metrics
+from tests.server.tiny_vae import save_tiny
 
 T = TypeVar("T")
 
@@ -54,35 +52,27 @@ class Running:
 
     def __init__(self, engine: Engine, metrics: Metrics) -> None:
         self.engine = engine
-        self.encode = engine.encode
-        self.decode = engine.decode
         self._metrics = metrics
+
+    async def encode(self, job: EncodeJob, caller: Caller, name: str = "tiny") -> EncodeResult:
+        return await encode(self.engine, job, caller, name)
+
+    async def decode(self, job: DecodeJob, caller: Caller, name: str = "tiny") -> DecodeResult:
+        return await self.engine.work.decode(name, job.images, lambda model: job, lambda result: result, caller)
 
     @property
     def model(self) -> Autoencoder:
-        stay = self.engine.models["tiny"].stay
-        assert stay is not None
-        assert stay.weights is not None
-        return stay.weights
+        residency = self.engine.models["tiny"].residency
+        assert residency is not None
+        assert residency.weights is not None
+        return residency.weights
 
     def metric(self, name: str, **labels: str) -> float:
         return self._metrics.registry.get_sample_value(name, labels) or 0.0
 
 
-def save_tiny(folder: Path, change: Callable[[Any], object] = lambda vae: None) -> str:
-    torch.manual_seed(7)
-    vae: Any = AutoencoderKL(
-        block_out_channels=(4, 8),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        latent_channels=4,
-        norm_num_groups=2,
-        scaling_factor=0.5,
-        shift_factor=0.25,
-    )
-    change(vae)
-    vae.save_pretrained(folder)
-    return str(folder)
+async def encode(engine: Engine, job: EncodeJob, caller: Caller, name: str = "tiny") -> EncodeResult:
+    return await engine.work.encode(name, job.images, lambda model: job, lambda result: result, caller)
 
 
 @asynccontextmanager
@@ -112,24 +102,8 @@ def random_pixels(*shape: int) -> Tensor:
     return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
 
 
-ENCODE = EncodeJob(
-    model="",
-    image=random_pixels(3, 8, 12, 3),
-    target_size=None,
-    kind=LatentKind.MODE,
-    scaled=False,
-    dtype=torch.float32,
-    seeds=(),
-)
-DECODE = DecodeJob(
-    model="",
-    latents=noise(3, 4, 4, 6),
-    scaled=False,
-    image_size=None,
-    latent_space="",
-    weights_digest="",
-    output=torch.float32,
-)
+ENCODE = EncodeJob(random_pixels(3, 8, 12, 3), dtype=torch.float32)
+DECODE = DecodeJob(noise(3, 4, 4, 6), torch.float32)
 
 
 def png(height: int, width: int) -> bytes:
@@ -267,6 +241,35 @@ async def test_a_result_tells_how_it_was_carried_out(tiny: str) -> None:
     assert (execution.model, execution.weights_digest) == ("tiny", digest)
 
 
+@pytest.mark.parametrize(
+    "job",
+    [
+        replace(ENCODE, image=ENCODE.image[:1]),
+        replace(ENCODE, image=png(7, 11)),
+        replace(DECODE, latents=DECODE.latents[:1]),
+    ],
+    ids=["raw image", "file", "latents"],
+)
+async def test_a_request_takes_two_trips_to_the_pool_and_one_to_the_device(
+    tiny: str, monkeypatch: pytest.MonkeyPatch, job: EncodeJob | DecodeJob
+) -> None:
+    trips: list[str] = []
+
+    def counting(name: str, go: Callable[..., T]) -> Callable[..., T]:
+        def counted(*given: Any) -> T:
+            trips.append(name)
+            return go(*given)
+
+        return counted
+
+    async with running(tiny) as engine:
+        pool, device = engine.engine.work._pool, engine.engine._device
+        monkeypatch.setattr(pool, "submit", counting("pool", pool.submit))
+        monkeypatch.setattr(device, "run", counting("device", device.run))
+        await (engine.encode(job, CALLER) if isinstance(job, EncodeJob) else engine.decode(job, CALLER))
+    assert trips == ["pool", "device", "pool"]
+
+
 async def test_jobs_are_counted(tiny: str) -> None:
     async with running(tiny) as engine:
         await engine.encode(ENCODE, CALLER)
@@ -281,8 +284,11 @@ async def test_the_first_model_is_the_default_and_others_go_by_their_names(tiny:
     await engine.start()
     try:
         job = replace(ENCODE, image=random_pixels(1, 8, 8, 3))
-        assert (await engine.encode(job, CALLER)).execution.model == "first"
-        second = await engine.encode(replace(job, model="second"), CALLER)
+        assert (engine.model_name(""), engine.model_name("second")) == ("first", "second")
+        with pytest.raises(UnknownModel, match="no model 'other' is served here; there is first, second"):
+            engine.model_name("other")
+        assert (await encode(engine, job, CALLER, "first")).execution.model == "first"
+        second = await encode(engine, job, CALLER, "second")
         assert second.execution.model == "second"
         assert second.values.shape == (1, 4, 1, 1)
     finally:
@@ -302,7 +308,7 @@ async def test_what_overflows_is_computed_again_in_float32_counted_and_flagged(t
     async with running(source) as engine:
         exact = (await engine.decode(job, CALLER)).images
     async with running(source, dtype="float16") as engine:
-        before = engine.metric("latentwire_float32_retries_total", model="tiny")  # the first run of all
+        before = engine.metric("latentwire_float32_retries_total", model="tiny")  # the warm-up retried, too
         result = await engine.decode(job, CALLER)
         retries = engine.metric("latentwire_float32_retries_total", model="tiny") - before
         encoded = await engine.encode(replace(ENCODE, image=random_pixels(1, 4, 4, 3)), CALLER)
@@ -312,34 +318,6 @@ async def test_what_overflows_is_computed_again_in_float32_counted_and_flagged(t
     assert isinstance(exact, Tensor)
     assert torch.equal(result.images, exact)
     assert not encoded.execution.float32_retry
-
-
-async def test_in_a_batch_an_image_that_is_not_finite_fails_alone(tiny: str) -> None:
-    good, bad = noise(2, 4, 2, 2).split(1), torch.full((1, 4, 2, 2), 3e38)
-    async with running(tiny) as engine:
-        task = Task("tiny", engine.model, "decode", (4, 2, 2), torch.float32)
-        run = engine.engine._run_on_device
-        first, failed, last = run(task, [good[0], bad, good[1]])
-        expected = [run(task, [one])[0] for one in good]
-    assert isinstance(failed, NonFiniteError)
-    for result, alone in zip((first, last), expected, strict=True):
-        assert isinstance(result, Computed)
-        assert isinstance(alone, Computed)
-        assert torch.equal(result.tensors[0], alone.tensors[0])
-        assert not result.float32_retry
-
-
-async def test_in_a_batch_only_the_image_that_was_computed_again_is_flagged(tmp_path: Path) -> None:
-    def overflows_for_large_latents(vae: Any) -> None:
-        vae.post_quant_conv.weight.data.mul_(1000)
-
-    source = save_tiny(tmp_path / "vae", overflows_for_large_latents)
-    async with running(source, dtype="float16") as engine:
-        task = Task("tiny", engine.model, "decode", (4, 2, 2), torch.float32)
-        latents = noise(1, 4, 2, 2)
-        first, second, third = engine.engine._run_on_device(task, [latents, 1000 * latents, latents])
-    flags = [result.float32_retry for result in (first, second, third) if isinstance(result, Computed)]
-    assert flags == [False, True, False]
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
@@ -390,7 +368,6 @@ SMALL_LIMITS = {"max_message_mib": 1, "max_side": 1000, "max_batch": 4, "max_que
 @pytest.mark.parametrize(
     ("job", "error", "message"),
     [
-        (replace(ENCODE, model="other"), UnknownModel, "no model 'other' is served here; there is tiny"),
         (replace(ENCODE, image=b"not an image"), ImageError, "not an image"),
         (replace(ENCODE, image=png(1, 1001)), ImageTooLarge, "--max-side"),
         (replace(ENCODE, image=random_pixels(1, 7, 8, 3)), TensorError, "8x7; each side must be a multiple of 2"),
@@ -401,8 +378,6 @@ SMALL_LIMITS = {"max_message_mib": 1, "max_side": 1000, "max_batch": 4, "max_que
         (replace(ENCODE, image=random_pixels(7, 2, 2, 3)), RequestTooLarge, "--max-queue"),
         (replace(ENCODE, image=png(4, 4), target_size=(1, 1001)), ImageTooLarge, "--max-side"),
         (replace(ENCODE, image=png(4, 4), target_size=(900, 900)), ImageTooLarge, "--max-message-mib"),
-        (replace(ENCODE, target_size=(4, 4)), InvalidRequest, "raw images are taken as they are"),
-        (replace(ENCODE, kind=LatentKind.SAMPLE, seeds=(1,)), InvalidRequest, "1 seeds for 3 images"),
         (replace(ENCODE, image=png(500, 600)), RequestTooLarge, "ask for fewer images or for float16"),
     ],
 )
@@ -416,7 +391,6 @@ async def test_encode_refuses(tiny: str, job: EncodeJob, error: type[CodecError 
 @pytest.mark.parametrize(
     ("job", "error", "message"),
     [
-        (replace(DECODE, model="other"), UnknownModel, "no model 'other' is served here; there is tiny"),
         (replace(DECODE, latents=noise(1, 3, 2, 2)), TensorError, r"\(B, 4, h, w\) is needed"),
         (replace(DECODE, latents=noise(1, 4, 1, 501)), ImageTooLarge, "--max-side"),
         (replace(DECODE, latents=noise(1, 4, 350, 350)), ImageTooLarge, "--max-message-mib"),
@@ -481,7 +455,7 @@ SMALL = replace(DECODE, latents=noise(1, 4, 1, 1))
 
 
 class Strips:
-    """In the place of a model's decoder: large latents take `number` strips, with a gate before each."""
+    """Takes the place of a model's decoder: large latents take `number` strips, with a gate before each."""
 
     def __init__(self, model: Autoencoder, number: int = 3) -> None:
         self.story: list[str] = []
@@ -559,15 +533,14 @@ async def test_a_clients_flood_of_encodes_delays_anothers_decode_by_one_batch(
     story: list[str] = []
     begun, go_on = threading.Event(), threading.Event()
     async with running(tiny) as engine:
-        run = engine.engine._run_on_device
 
-        def watched(task: Task, payloads: list[Tensor]) -> Any:
+        def watched(task: Task, *given: Any) -> Any:
             story.append(task.operation)
             begun.set()
             assert go_on.wait(60)
-            return run(task, payloads)
+            return compute(task, *given)
 
-        monkeypatch.setattr(engine.engine, "_run_on_device", watched)
+        monkeypatch.setattr(engine_module, "compute", watched)
         flood = asyncio.create_task(engine.encode(replace(ENCODE, image=random_pixels(40, 8, 8, 3)), Caller("flood")))
         assert await asyncio.to_thread(begun.wait, 60)
         decodes = asyncio.create_task(engine.decode(DECODE, Caller("other")))
@@ -582,38 +555,37 @@ async def test_a_batch_keeps_the_model_in_memory_though_its_job_was_cancelled(
     tiny: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running(tiny) as engine:
-        stay = engine.engine.models["tiny"].stay
-        assert stay is not None
+        residency = engine.engine.models["tiny"].residency
+        assert residency is not None
         begun, go_on = threading.Event(), threading.Event()
-        run = engine.engine._run_on_device
 
         def slow(*given: Any) -> Any:
             begun.set()
             assert go_on.wait(60)
-            return run(*given)
+            return compute(*given)
 
-        monkeypatch.setattr(engine.engine, "_run_on_device", slow)
+        monkeypatch.setattr(engine_module, "compute", slow)
         job = asyncio.create_task(engine.decode(replace(DECODE, latents=noise(1, 4, 1, 1)), CALLER))
         assert await asyncio.to_thread(begun.wait, 60)
         job.cancel()
         await asyncio.gather(job, return_exceptions=True)
-        assert stay.holders == 1
+        assert residency.holders == 1
         go_on.set()
-        await stay.idle.wait()
-        assert stay.holders == 0
+        await residency.idle.wait()
+        assert residency.holders == 0
 
 
 async def test_small_files_of_large_images_are_read_only_as_memory_is_there_for_them(
     tiny: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[int] = []
-    prepare = coding.prepare_encode
+    read_pixels = OpenedImage.read
 
-    def counted(*given: Any) -> Any:
+    def counted(image: OpenedImage) -> Any:
         read.append(1)
-        return prepare(*given)
+        return read_pixels(image)
 
-    monkeypatch.setattr(coding, "prepare_encode", counted)
+    monkeypatch.setattr(OpenedImage, "read", counted)
     async with running(tiny, max_message_mib=1) as engine:
         go_on = threading.Event()
 
@@ -621,12 +593,12 @@ async def test_small_files_of_large_images_are_read_only_as_memory_is_there_for_
             assert go_on.wait(60)
             raise ValueError("not computed")
 
-        monkeypatch.setattr(engine.engine, "_run_on_device", fail_late)
+        monkeypatch.setattr(engine_module, "compute", fail_late)
         # 1 MiB of pixels.
         job = replace(ENCODE, image=png(480, 640), kind=LatentKind.MODE, dtype=torch.float16)
         jobs = [asyncio.create_task(engine.encode(job, CALLER)) for _ in range(20)]
         other = asyncio.create_task(engine.encode(job, Caller("other")))
-        # Of 8 MiB, the first client gets three quarters, and another is not held up by it.
+        # The first client gets three quarters of 8 MiB, and does not hold up another client.
         while len(read) < 7:
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.2)
@@ -634,7 +606,7 @@ async def test_small_files_of_large_images_are_read_only_as_memory_is_there_for_
         go_on.set()
         await asyncio.gather(*jobs, other, return_exceptions=True)
         assert len(read) == 21
-        assert engine.engine._memory.held == 0
+        assert engine.engine.work._memory.held == 0
 
 
 async def test_a_cancelled_job_gives_its_places_back_and_the_next_runs(tiny: str) -> None:
@@ -662,16 +634,15 @@ async def test_only_the_model_is_computed_on_several_cores(tiny: str, monkeypatc
     for module, name in (
         (engine_module, "load_autoencoder"),
         (engine_module, "compute"),
-        (coding, "prepare_encode"),
-        (coding, "finish_encode"),
+        (preparing, "prepare_encode"),
+        (finishing, "finish_encode"),
     ):
         monkeypatch.setattr(module, name, counting(getattr(module, name)))
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
         async with running(tiny) as server:
-            await server.engine.encode(ENCODE, CALLER)
-            assert await server.engine.aside(torch.get_num_threads) == 1
+            await server.encode(ENCODE, CALLER)
     finally:
         torch.set_num_threads(before)
     assert seen == {"load_autoencoder": {1}, "compute": {3}, "prepare_encode": {1}, "finish_encode": {1}}
@@ -679,14 +650,14 @@ async def test_only_the_model_is_computed_on_several_cores(tiny: str, monkeypatc
 
 # LatentOptimisation
 
-# So many iterations that it never ends by itself while a test lasts.
+# With so many iterations a refinement never ends by itself while a test lasts.
 ENDLESS = 10**6
 REFINED = replace(ENCODE, image=png(31, 47), lat_quality="high", refinement=ENDLESS)
 
 
 @asynccontextmanager
 async def refining(tiny: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Running, "asyncio.Task[Any]"]]:
-    """An engine with an endless refinement at work, and that."""
+    """An engine, and the endless refinement that it is at work on."""
     begun = threading.Event()
     async with running(tiny, max_refinement=ENDLESS) as engine:
         decode = engine.model.decode_with_gradients
@@ -718,12 +689,12 @@ async def test_small_jobs_are_answered_while_latents_are_refined(tiny: str, monk
 
 async def test_a_refinement_that_nobody_waits_for_ends(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with refining(tiny, monkeypatch) as (engine, job):
-        stay = engine.engine.models["tiny"].stay
-        assert stay is not None
+        residency = engine.engine.models["tiny"].residency
+        assert residency is not None
         job.cancel()
         await asyncio.gather(job, return_exceptions=True)
-        await stay.idle.wait()
-        assert stay.holders == 0
+        await residency.idle.wait()
+        assert residency.holders == 0
 
 
 async def test_an_engine_that_closes_ends_the_refinement_at_work(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -743,38 +714,12 @@ async def test_the_advice_to_come_back_later_counts_a_refinement_as_the_work_it_
             return [Computed((torch.zeros(1), torch.ones(1)), False)], 100 * 10**9
 
         monkeypatch.setattr(engine.engine._device, "run", hundred_seconds)
-        before = engine.engine._admission.seconds_per_image
         fit = Fit(LatentOptimisation(33), "high", (8, 12))
         task = Task("tiny", engine.model, "encode", (8, 12, 3), torch.uint8, fit)
-        await engine.engine._run_batch(task, [torch.zeros(1)])
-        # An encode, and 33 decodes with gradients of three times the work each: 1 s for each of them.
-        assert engine.engine._admission.seconds_per_image == pytest.approx(0.9 * before + 0.1 * 1)
-
-
-async def test_in_a_batch_each_image_is_refined_as_it_is_alone(tiny: str) -> None:
-    images = list(random_pixels(3, 8, 12, 3).split(1))
-    fit = Fit(LatentOptimisation(3), "high", (7, 11))
-    async with running(tiny) as engine:
-        run = partial(engine.engine._run_on_device, Task("tiny", engine.model, "encode", (8, 12, 3), torch.uint8, fit))
-        together, alone = run(images), [run([one])[0] for one in images]
-    for result, other in zip(together, alone, strict=True):
-        assert isinstance(result, Computed)
-        assert isinstance(other, Computed)
-        latents, units = result.tensors
-        assert (latents.shape, units.shape, units.dtype) == ((1, 4, 4, 6), (1, 4), torch.float64)
-        assert torch.equal(latents, other.tensors[0])
-        assert torch.equal(units, other.tensors[1])
-
-
-async def test_the_padding_of_an_image_is_not_fitted(tiny: str) -> None:
-    image = random_pixels(1, 8, 12, 3)
-    async with running(tiny) as engine:
-        model, fit = engine.model, Fit(LatentOptimisation(3), "high", (7, 11))
-        latents = model.encode(pixels.to_float(image)).mode()
-        task = Task("tiny", model, "encode", (8, 12, 3), torch.uint8, fit)
-        (result,) = engine.engine._run_on_device(task, [image])
-    cropped = pixels.to_float(image[:, :7, :11])
-    expected, units = optimise_latents(latents, cropped, "high", fit.refinement, model=model)
-    assert isinstance(result, Computed)
-    assert torch.equal(result.tensors[0][0], torch.from_numpy(expected))
-    assert tuple(result.tensors[1][0].tolist()) == units
+        places = engine.engine.places
+        async with places.hold(CALLER, 20):
+            before_s = places.retry_after_s
+            await engine.engine._run_batch(task, [torch.zeros(1)])
+            after_s = places.retry_after_s
+        # One encode, and 33 decodes with gradients that take three times as long: 1 s for each of the 100.
+        assert after_s == pytest.approx(0.9 * before_s + 0.1 * 20 / 2)

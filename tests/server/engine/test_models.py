@@ -29,14 +29,14 @@ CALLER = Caller("client")
 
 @dataclass(eq=False)
 class Weights:
-    """As much of an autoencoder as the store looks at."""
+    """The attributes of an autoencoder that the store reads."""
 
     name: str
     spec: AutoencoderSpec
 
 
 class Disk:
-    """Models of so many MiB, and what was loaded of them; a test ends the loads of those that it makes `slow`."""
+    """Models with their sizes in MiB, and a list of their loads; a test ends the loads of `slow` models."""
 
     def __init__(self, budget_mib: int | None, **sizes_mib: int) -> None:
         self.sources = [ModelSource(name, f"/models/{name}") for name in sizes_mib]
@@ -53,7 +53,7 @@ class Disk:
         name = source.name
         first = name not in self.loads
         self.loads.append(name)
-        # For its first load, where its size is not known yet, a model may be beside the others.
+        # The size of a model is not known before its first load: that load may exceed the budget.
         used = sum(self.store[weights.name].weights_bytes for weights in self.live)
         if self.budget_mib is not None and not first:
             assert used + self.store[name].weights_bytes <= self.budget_mib * MIB
@@ -231,7 +231,7 @@ async def test_a_model_in_constant_use_keeps_no_other_out() -> None:
         await first.enter_async_context(disk.store.hold("a", CALLER))
         other = asyncio.create_task(disk.use("b"))
         await settled()
-        # Those who come for it now do not join the one that is at work: their turn is after the other model's.
+        # New requests for the model do not join the evicted weights: their turn comes after the other model's.
         late = asyncio.create_task(disk.use("a"))
         await settled()
         assert not other.done()
@@ -309,7 +309,7 @@ async def test_a_load_that_nobody_waits_for_any_more_evicts_nothing() -> None:
         await disk.use("a")
     await settled()
     assert disk.loaded == ["a"]
-    assert disk.loads == [*"ab"]  # those of the start
+    assert disk.loads == [*"ab"]  # the loads at the start
     await disk.use("b")
     assert disk.loads == [*"ab", "b"]
 
@@ -346,7 +346,7 @@ async def test_a_load_that_failed_stands_for_a_while_and_is_tried_again_after_it
     await disk.use("a")
     disk.broken.clear()
     async with asyncio.timeout(30):
-        while disk.store["b"].stay is not None:
+        while disk.store["b"].residency is not None:
             await asyncio.sleep(0.01)
     await disk.use("b")
     assert disk.loaded == ["b"]

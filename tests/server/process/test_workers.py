@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Workers started, watched and restarted; in their place are processes that do as little as they may."""
+"""Workers are started, watched and restarted; the tests run small scripts in their place."""
 
 import asyncio
 import logging
@@ -22,7 +22,7 @@ from latentwire_server.process.ports import Ports, check_free, reserve
 from latentwire_server.process.workers import Assignment, Worker, run_workers
 from tests.waiting import until, until_async
 
-# Stands in for the worker's `main`: `answer` is told to the parent, and `end` returns when that closes the pipe.
+# Stands in for the worker's `main`: `answer` writes to the parent, and `end` returns when the parent closes the pipe.
 STAND_IN = """
 import os, pickle, sys
 from pathlib import Path

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Protobuf messages <-> jobs and results; the only module that knows both."""
+"""Protobuf messages <-> jobs and results."""
 
 import json
 import math
@@ -15,20 +15,11 @@ from torch import Tensor
 from latentwire_codec.runtime.spec import AutoencoderSpec
 from latentwire_core.formats import ImageFormat
 from latentwire_core.kinds import LatentKind
-from latentwire_core.quality import LOSSLESS
 from latentwire_proto import names
 from latentwire_proto.v1 import latent_codec_pb2 as pb
 from latentwire_server.config import ServerConfig
-from latentwire_server.engine.admission import most_images
-from latentwire_server.engine.jobs import (
-    DecodeJob,
-    DecodeResult,
-    EncodeJob,
-    EncodeResult,
-    Execution,
-    FileOutput,
-    PayloadJob,
-)
+from latentwire_server.engine.jobs import DecodeJob, DecodeResult, EncodeJob, EncodeResult, Execution, FileOutput
+from latentwire_server.engine.shares import most_images
 from latentwire_server.errors import InvalidRequest
 
 N = TypeVar("N", bound=int)
@@ -37,7 +28,7 @@ T = TypeVar("T")
 FLOATS = {number: cast(torch.dtype, getattr(torch, name)) for name, number in names.FLOATS.items()}
 DTYPES = {**FLOATS, pb.DTYPE_UINT8: torch.uint8}
 TO_DTYPE = {dtype: number for number, dtype in DTYPES.items()}
-# numpy has no bfloat16; its bits travel as 16-bit words. All are little-endian on the wire.
+# numpy has no bfloat16: its bits travel as 16-bit words. All dtypes are little-endian on the wire.
 WORDS: dict[int, np.dtype[Any]] = {
     pb.DTYPE_FLOAT32: np.dtype("<f4"),
     pb.DTYPE_FLOAT16: np.dtype("<f2"),
@@ -57,6 +48,40 @@ FORMATS = {pb.IMAGE_FORMAT_UNSPECIFIED: ImageFormat.PNG} | {
 QUALITIES = {pb.LAT_QUALITY_UNSPECIFIED: "cache"} | {number: name for name, number in names.QUALITIES.items()}
 
 
+# Attribute of a job -> the field of a message that sets it; the others have the same name.
+ENCODE_FIELDS = {
+    "image_tensor.shape": "image_tensor",
+    "dtype": "latents.dtype",
+    "scaled": "latents.scale",
+    "seeds": "latents.seeds",
+    "lat_quality": "lat.step",
+    "refinement": "lat.refinement",
+}
+OUTPUT_FIELDS = {"quality": "image_files.quality", "output": "image_tensor.dtype"}
+DECODE_FIELDS = OUTPUT_FIELDS | {
+    "latents.dtype": "latents.values.dtype",
+    "image_size": "latents.image_size",
+    "image_size.height": "latents.image_size.height",
+    "image_size.width": "latents.image_size.width",
+}
+
+
+def count_images(request: pb.EncodeRequest | pb.DecodeRequest) -> int:
+    """Return the number of images that a message announces, at least 1.
+
+    A number that the message's bytes cannot hold counts as 1: the message is refused when it is read.
+    """
+    if isinstance(request, pb.EncodeRequest):
+        tensor = request.image_tensor.tensor
+    elif request.WhichOneof("input") == "lat":
+        return max(1, len(request.lat.payloads))
+    else:
+        tensor = request.latents.values
+    images = tensor.shape[0] if len(tensor.shape) == 4 else 1
+    # The field `data` is not touched: protobuf would copy it.
+    return images if 1 <= images <= tensor.ByteSize() else 1
+
+
 def to_encode_job(request: pb.EncodeRequest) -> EncodeJob:
     """Map a message to a job.
 
@@ -68,81 +93,46 @@ def to_encode_job(request: pb.EncodeRequest) -> EncodeJob:
     if which is None:
         raise InvalidRequest("input", "there is no image; set image_file or image_tensor")
     image = request.image_file if which == "image_file" else _to_images(request.image_tensor, "image_tensor")
-    lat_quality = _to_quality(request.lat) if request.WhichOneof("output") == "lat" else None
-    # Payloads are made of the mode, raw and unrounded.
-    output = request.latents if lat_quality is None else pb.LatentOutput(dtype=pb.DTYPE_FLOAT32)
-    kind = _known(output.kind, KINDS, "latents.kind", pb.LatentKind)
-    scaled = _known(output.scale, SCALES, "latents.scale", pb.LatentScale)
-    if kind is LatentKind.MOMENTS and scaled:
-        raise InvalidRequest("latents.scale", "moments are always raw; ask for RAW, or for the mode")
-    if output.seeds and kind is not LatentKind.SAMPLE:
-        raise InvalidRequest("latents.seeds", f"seeds are for a sample, not for {kind.name.lower()}")
+    target_size = _to_size(request, "target_size")
+    if request.WhichOneof("output") == "lat":
+        return EncodeJob(
+            image,
+            dtype=torch.float32,
+            target_size=target_size,
+            lat_quality=_to_quality(request.lat),
+            refinement=request.lat.refinement,
+        )
+    output = request.latents
     return EncodeJob(
-        model=request.model,
-        image=image,
-        target_size=_to_size(request, "target_size", "target_size"),
-        kind=kind,
-        scaled=scaled,
+        image,
+        kind=_known(output.kind, KINDS, "latents.kind", pb.LatentKind),
+        scaled=_known(output.scale, SCALES, "latents.scale", pb.LatentScale),
         dtype=_known(output.dtype or pb.DTYPE_FLOAT16, FLOATS, "latents.dtype", pb.DType),
         seeds=tuple(output.seeds),
-        lat_quality=lat_quality,
-        refinement=0 if lat_quality is None else request.lat.refinement,
+        target_size=target_size,
     )
 
 
-def to_decode_job(request: pb.DecodeRequest) -> DecodeJob | PayloadJob:
-    """Map a message to a job; raises what `to_encode_job` raises."""
-    which = request.WhichOneof("input")
-    if which is None:
+def to_decode_job(request: pb.DecodeRequest) -> DecodeJob:
+    """Map a message with latents to a job; raises what `to_encode_job` raises."""
+    if request.WhichOneof("input") is None:
         raise InvalidRequest("input", "there are no latents; set latents or lat")
-    if which == "lat":
-        if not request.lat.payloads:
-            raise InvalidRequest("lat.payloads", "there are no payloads; give one for each image")
-        return PayloadJob(request.model, tuple(request.lat.payloads), _to_output(request))
     latents = request.latents
-    values = _to_tensor(latents.values, "latents.values")
-    if not values.is_floating_point():
-        raise InvalidRequest("latents.values.dtype", "dtype is DTYPE_UINT8; latents are a float tensor")
     return DecodeJob(
-        model=request.model,
-        latents=values,
+        _to_tensor(latents.values, "latents.values"),
+        to_output(request),
         scaled=_known(latents.scale, SCALES, "latents.scale", pb.LatentScale),
-        image_size=_to_size(latents, "image_size", "latents.image_size"),
+        image_size=_to_size(latents, "image_size"),
         latent_space=latents.latent_space,
         weights_digest=latents.weights_digest,
-        output=_to_output(request),
     )
 
 
-def _to_quality(output: pb.LatOutput) -> str | float:
-    """Map how finely latents shall be kept to a quality as `compress_latents` takes it."""
-    if output.WhichOneof("fineness") != "step":
-        quality = _known(output.quality, QUALITIES, "lat.quality", pb.LatQuality)
-        if output.refinement and quality == LOSSLESS:
-            raise InvalidRequest(
-                "lat.refinement",
-                f"refinement is {output.refinement}, but lossless keeps latents as they are; "
-                "leave it out, or take another quality",
-            )
-        return quality
-    if not 0 < output.step < math.inf:
-        raise InvalidRequest("lat.step", f"step is {output.step}; it must be a finite number above 0")
-    return output.step
-
-
-def _to_output(request: pb.DecodeRequest) -> FileOutput | torch.dtype:
-    """Map the wanted form of the images to files, or to the dtype of a tensor."""
+def to_output(request: pb.DecodeRequest) -> FileOutput | torch.dtype:
+    """Map the form of the images that is asked for to files, or to the dtype of a tensor."""
     if request.WhichOneof("output") == "image_files":
         files = request.image_files
-        if files.quality > 100:
-            raise InvalidRequest("image_files.quality", f"quality is {files.quality}; it must be in 1..100")
-        image_format = _known(files.format, FORMATS, "image_files.format", pb.ImageFormat)
-        if files.quality and image_format is ImageFormat.PNG:
-            raise InvalidRequest(
-                "image_files.quality",
-                f"quality is {files.quality}, but PNG is lossless; leave it out, or take JPEG, WebP or AVIF",
-            )
-        return FileOutput(image_format, files.quality or None)
+        return FileOutput(_known(files.format, FORMATS, "image_files.format", pb.ImageFormat), files.quality or None)
     tensor = request.image_tensor
     layout = tensor.layout or pb.IMAGE_LAYOUT_UINT8_NHWC
     if layout == pb.IMAGE_LAYOUT_UINT8_NHWC:
@@ -186,7 +176,7 @@ def from_decode_result(result: DecodeResult) -> pb.DecodeResponse:
 
 
 def from_limits(config: ServerConfig) -> pb.Limits:
-    """Map the configuration to what the server advertises."""
+    """Map the configuration to the limits that the server advertises."""
     return pb.Limits(
         max_message_bytes=config.max_message_bytes,
         max_image_side=config.image_limits.max_side,
@@ -221,6 +211,13 @@ def from_spec(name: str, spec: AutoencoderSpec, loaded: bool) -> pb.ModelInfo:
     )
 
 
+def _to_quality(output: pb.LatOutput) -> str | float:
+    """Map the fineness that is asked for to a quality as `compress_latents` takes it."""
+    if output.WhichOneof("fineness") == "step":
+        return output.step
+    return _known(output.quality, QUALITIES, "lat.quality", pb.LatQuality)
+
+
 def _to_images(message: pb.ImageTensor, field: str) -> Tensor:
     tensor = _to_tensor(message.tensor, f"{field}.tensor")
     if message.layout == pb.IMAGE_LAYOUT_UINT8_NHWC:
@@ -238,7 +235,7 @@ def _to_images(message: pb.ImageTensor, field: str) -> Tensor:
 
 
 def _to_tensor(message: pb.Tensor, field: str) -> Tensor:
-    """Map a message to a tensor of its own memory: one copy out of the message's bytes."""
+    """Map a message to a tensor with memory of its own, a copy of the message's bytes."""
     dtype = _known(message.dtype, DTYPES, f"{field}.dtype", pb.DType)
     words = WORDS[message.dtype]
     if len(message.shape) != 4:
@@ -247,12 +244,13 @@ def _to_tensor(message: pb.Tensor, field: str) -> Tensor:
     if min(shape) < 1:
         raise InvalidRequest(f"{field}.shape", f"tensor has the shape {shape}; it needs sides of at least 1")
     wanted = math.prod(shape) * words.itemsize
-    if len(message.data) != wanted:
+    data = message.data  # read once: protobuf makes a copy each time
+    if len(data) != wanted:
         name = pb.DType.Name(message.dtype).removeprefix("DTYPE_").lower()
         raise InvalidRequest(
-            f"{field}.data", f"tensor has {len(message.data)} bytes; {name} of the shape {shape} takes {wanted}"
+            f"{field}.data", f"tensor has {len(data)} bytes; {name} of the shape {shape} takes {wanted}"
         )
-    array = np.frombuffer(message.data, words).reshape(shape).copy()
+    array = np.frombuffer(data, words).reshape(shape).copy()
     return torch.from_numpy(array).view(dtype)
 
 
@@ -274,18 +272,16 @@ def _from_execution(execution: Execution) -> pb.Execution:
     )
 
 
-def _to_size(message: Message, name: str, field: str) -> tuple[int, int] | None:
+def _to_size(message: Message, name: str) -> tuple[int, int] | None:
     """Map an optional ImageSize to (height, width)."""
     if not message.HasField(name):
         return None
     size: pb.ImageSize = getattr(message, name)
-    if not size.height or not size.width:
-        raise InvalidRequest(field, f"{field} is {size.width}x{size.height}; each side must be >= 1")
     return size.height, size.width
 
 
 def _known(value: int, table: Mapping[N, T], field: str, names: EnumTypeWrapper) -> T:
-    """Look an enum's number up, or refuse it with the names that would do."""
+    """Look an enum's number up in a table, or refuse it with the names that are accepted."""
     if value not in table:
         accepted = ", ".join(names.Name(number) for number in table)
         name = names.Name(value) if value in names.values() else value

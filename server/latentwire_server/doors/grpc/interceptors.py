@@ -4,7 +4,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from typing import Any
@@ -16,7 +16,6 @@ from grpc_status import rpc_status
 
 from latentwire_proto.v1 import latent_codec_pb2 as pb
 from latentwire_server.doors.access import REQUEST_ID, check_token, choose_request_id
-from latentwire_server.doors.oip import messages as oip_messages
 from latentwire_server.errors import InvalidRequest, NotServing, QueueFull, forget_frames, status_code, to_status
 from latentwire_server.process.lifecycle import Lifecycle
 from latentwire_server.telemetry.metrics import Metrics, request_id
@@ -25,28 +24,37 @@ log = logging.getLogger("latentwire")
 
 SERVICE = pb.DESCRIPTOR.services_by_name["LatentCodecService"].full_name
 REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
-OPEN_INFERENCE = oip_messages.SERVICE.full_name
-# What probes ask: as with grpc.health, it needs no token, and is answered while models load.
-PROBES = {f"/{OPEN_INFERENCE}/{method}" for method in ("ServerLive", "ServerReady", "ModelReady")}
 
 
 class RequestInterceptor(grpc.aio.ServerInterceptor):
     """Wraps the RPCs of the services, and asks for the token at reflection; health stays open to probes.
 
     Args:
-        lifecycle: which requests are let in.
-        metrics: told how each RPC ended.
-        token: what clients must send; None: nothing.
+        lifecycle: decides which requests are let in.
+        metrics: counts how each RPC ended.
+        token: what clients must send; None: clients need no token.
+        services: the full names of the services whose RPCs are requests.
+        probes: the paths of those RPCs that probes ask; as with grpc.health, they need no token and are answered while
+            models load.
     """
 
-    def __init__(self, lifecycle: Lifecycle, metrics: Metrics, token: str | None) -> None:
+    def __init__(
+        self,
+        lifecycle: Lifecycle,
+        metrics: Metrics,
+        token: str | None,
+        services: Collection[str] = (SERVICE,),
+        probes: Collection[str] = (),
+    ) -> None:
         self._lifecycle = lifecycle
         self._metrics = metrics
         self._token = token
+        self._guarded = {REFLECTION, *services}
+        self._probes = frozenset(probes)
         self._lasting: set[asyncio.Timeout] = set()
 
     def close(self) -> None:
-        """End the RPCs that are no requests and go on until somebody ends them: the transport would wait for them."""
+        """End the RPCs that go on until somebody ends them, Watch and reflection: the transport waits for them."""
         for lasting in self._lasting:
             lasting.reschedule(asyncio.get_running_loop().time())
 
@@ -58,10 +66,10 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         """Return the RPC's handler, wrapped."""
         handler: Any = await continuation(handler_call_details)
         service, _, method = handler_call_details.method.removeprefix("/").partition("/")
-        is_open = service not in (SERVICE, REFLECTION, OPEN_INFERENCE) or handler_call_details.method in PROBES
+        is_open = service not in self._guarded or handler_call_details.method in self._probes
         if handler is None or (is_open and not handler.unary_stream):
             return handler
-        if handler.unary_stream:  # grpc.health's Watch alone
+        if handler.unary_stream:  # only grpc.health's Watch
 
             async def watch(request: Any, context: Any) -> None:
                 try:
@@ -75,8 +83,8 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
             )
         read = partial(_read, handler.request_deserializer)
         if handler.stream_stream:
-            # No generator: gRPC drops one that it cancels while it writes, and what that had left to do would run
-            # after the RPC, when touching the context crashes the process (grpcio 1.81.0 to 1.85.1, at least).
+            # This is no generator. gRPC drops a generator that it cancels while it writes. The rest of the generator
+            # would run after the RPC, when touching the context crashes the process (at least grpcio 1.81.0 to 1.85.1).
             async def stream(requests: Any, context: Any) -> None:
                 async with (
                     self._around(service, method, context),
@@ -91,7 +99,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
             async with self._around(service, method, context):
                 return await handler.unary_unary(read(message), context)
 
-        # gRPC hands over the bytes, which it keeps anyway: what it failed to read would never come here.
+        # gRPC hands over the bytes, which it keeps anyway: a message that gRPC failed to read would never come here.
         return grpc.unary_unary_rpc_method_handler(unary, None, handler.response_serializer)
 
     @asynccontextmanager
@@ -102,7 +110,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         context.set_trailing_metadata(((REQUEST_ID, identity),))
         peer = context.peer()
         started = time.monotonic()
-        code = grpc.StatusCode.CANCELLED  # unless it ends otherwise
+        code = grpc.StatusCode.CANCELLED  # until another end is known
         try:
             check_token(self._token, str(metadata.get("authorization", "")))
             if service != REFLECTION:
@@ -124,7 +132,11 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
 
     @asynccontextmanager
     async def _until_closed(self) -> AsyncIterator[None]:
-        """Let an RPC that is no request go on; raises NotServing when the interceptor is closed."""
+        """Let a lasting RPC go on.
+
+        Raises:
+            NotServing: the interceptor was closed.
+        """
         lasting = asyncio.timeout(None)
         try:
             async with lasting:
@@ -138,7 +150,11 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
 
 
 def _read(deserialize: Callable[[bytes], Any], message: bytes) -> Any:
-    """Map bytes to a message; raises InvalidRequest where they are none."""
+    """Map bytes to a message.
+
+    Raises:
+        InvalidRequest: the bytes are not a message of that kind.
+    """
     try:
         return deserialize(message)
     except DecodeError as error:
@@ -152,15 +168,15 @@ async def _abort(context: Any, error: Exception, identity: str) -> None:
     status = rpc_status.to_status(to_status(error, identity))
     trailing = [*status.trailing_metadata, (REQUEST_ID, identity)]
     if status.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        # gRPC's own retries obey this: a request that is over a limit stays so.
+        # gRPC's own retries obey this: a request that is over a limit is not sent again.
         pushback = error.retry_after_s * 1000 if isinstance(error, QueueFull) else -1
         trailing.append(("grpc-retry-pushback-ms", str(round(pushback))))
     task = asyncio.current_task()
-    assert task is not None  # gRPC runs an RPC as one
+    assert task is not None  # gRPC runs an RPC as a task
     try:
         await context.abort(status.code, status.details, tuple(trailing))
     except BaseException as end:
-        # gRPC keeps it with the call, and the frames that it still has to pass refer to the call.
+        # gRPC keeps the exception with the call, and the frames that it still has to pass refer to the call.
         task.add_done_callback(partial(_forget, end))
         raise
 

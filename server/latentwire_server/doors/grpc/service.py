@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The RPCs: messages in, messages out; everything of substance is the engine's."""
+"""The RPCs of `latentwire.v1.LatentCodecService` -> passages through the corridor."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
@@ -8,14 +8,16 @@ from typing import Any, TypeVar
 
 import grpc
 
+from latentwire_codec.runtime.autoencoder import Autoencoder
 from latentwire_proto import __version__
 from latentwire_proto.v1 import latent_codec_pb2 as pb
 from latentwire_proto.v1.latent_codec_pb2_grpc import LatentCodecServiceServicer
 from latentwire_server.config import ServerConfig
-from latentwire_server.doors.grpc import convert
+from latentwire_server.doors.corridor import Corridor, Passage
+from latentwire_server.doors.grpc import convert, payloads
 from latentwire_server.doors.grpc.streams import serve_stream
 from latentwire_server.engine.engine import Engine
-from latentwire_server.engine.jobs import Caller
+from latentwire_server.engine.jobs import Caller, DecodeJob
 from latentwire_server.errors import forget_frames, status_code, to_status
 from latentwire_server.process.lifecycle import Lifecycle
 from latentwire_server.telemetry.metrics import Metrics, request_id
@@ -33,9 +35,10 @@ class LatentCodecService(LatentCodecServiceServicer):
         self._config = config
         self._lifecycle = lifecycle
         self._metrics = metrics
+        self._corridor = Corridor(engine, metrics)
 
     async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: Any) -> pb.GetServerInfoResponse:
-        """Say what the server is."""
+        """Return the server's version, limits and models."""
         return pb.GetServerInfoResponse(
             version=__version__,
             limits=convert.from_limits(self._config),
@@ -70,10 +73,9 @@ class LatentCodecService(LatentCodecServiceServicer):
         work: Callable[[Any, Caller], Awaitable[Any]],
         response_type: type[R],
     ) -> AsyncIterator[R]:
-        """Answer each item with `work`'s result or, where it raises, with what a call would have failed with."""
-        caller = replace(
-            Caller.of(context), patient=True
-        )  # once: a task that ends after the RPC must not ask the context
+        """Answer each item with the result of `work` or, where it raises, with the status that a call would have."""
+        # Asked once: a task that ends after the RPC must not touch the context.
+        caller = replace(Caller.of(context), patient=True)
 
         async def answer(item: Any) -> R:
             code = grpc.StatusCode.OK
@@ -91,14 +93,28 @@ class LatentCodecService(LatentCodecServiceServicer):
         return serve_stream(requests, answer, self._config.stream_window, self._lifecycle.draining)
 
     async def _encode(self, request: pb.EncodeRequest, caller: Caller) -> pb.EncodeResponse:
-        # Tensors are copied out of and into messages in a thread: up to the size of a message each.
-        with self._metrics.conversion(self._engine.model_name(request.model), "encode"):
-            job = await self._engine.aside(partial(convert.to_encode_job, request))
-        result = await self._engine.encode(job, caller)
-        return await self._engine.aside(partial(convert.from_encode_result, result))
+        passage = Passage(
+            model=request.model,
+            images=partial(convert.count_images, request),
+            to_job=lambda model: convert.to_encode_job(request),
+            to_answer=convert.from_encode_result,
+            fields=convert.ENCODE_FIELDS,
+        )
+        return await self._corridor.encode(passage, caller)
 
     async def _decode(self, request: pb.DecodeRequest, caller: Caller) -> pb.DecodeResponse:
-        with self._metrics.conversion(self._engine.model_name(request.model), "decode"):
-            job = await self._engine.aside(partial(convert.to_decode_job, request))
-        result = await self._engine.decode(job, caller)
-        return await self._engine.aside(partial(convert.from_decode_result, result))
+        has_payloads = request.WhichOneof("input") == "lat"
+
+        def to_job(model: Autoencoder) -> DecodeJob:
+            if has_payloads:
+                return payloads.to_decode_job(request, model, self._config)
+            return convert.to_decode_job(request)
+
+        passage = Passage(
+            model=request.model,
+            images=partial(convert.count_images, request),
+            to_job=to_job,
+            to_answer=convert.from_decode_result,
+            fields=payloads.FIELDS if has_payloads else convert.DECODE_FIELDS,
+        )
+        return await self._corridor.decode(passage, caller)

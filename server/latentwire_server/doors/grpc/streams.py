@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bidirectional streams: requests in, answers out as they are ready, a bounded number of items in flight."""
+"""Bidirectional streams: requests in, answers out as they are ready, with a bounded number of items in flight."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,15 +20,15 @@ async def serve_stream(
     """Map a stream of requests to a stream of answers, in the order in which they are done.
 
     Args:
-        requests: read only while fewer than `window` items are without an answer, which is how a fast sender is
-            slowed down: the transport's own flow control does the rest.
+        requests: the items. They are read only while fewer than `window` items have no answer: the transport's flow
+            control then slows down a fast sender.
         answer: makes the answer to one item; it must not raise.
-        window: items in flight.
-        draining: once set, no more is read.
+        window: the most items in flight.
+        draining: once set, no more items are read.
 
     Raises:
-        InvalidRequest: at once, when bytes that were read are no request.
-        NotServing: after the last answer, when draining ended the reading before the client did.
+        InvalidRequest: bytes that were read are not a request; raised at once.
+        NotServing: draining ended the reading before the client did; raised after the last answer.
     """
     pending: set[asyncio.Task[S]] = set()
     reader: asyncio.Task[Q | None] | None = None
@@ -67,7 +67,11 @@ async def serve_stream(
 
 
 async def _next(requests: AsyncIterator[Q]) -> Q | None:
-    """Return the next item; None after the last. Its exception would refer, in a circle, to the frame that read it."""
+    """Return the next item; None after the last.
+
+    A task of this coroutine ends without an exception at the end: a StopAsyncIteration would refer, in a circle, to the
+    frame that read the item.
+    """
     return await anext(requests, None)
 
 

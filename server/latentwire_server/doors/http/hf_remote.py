@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An HTTP face for diffusers' remote VAE functions: requests -> the engine's jobs -> responses; errors as JSON.
+"""The HTTP door for diffusers' remote VAE functions: requests -> responses, and errors as JSON.
 
     POST /  /predict  /MODEL                latents of Content-Type tensor/binary are decoded, all else is encoded
     POST /decode  /encode  /MODEL/decode  /MODEL/encode
     GET  /          the models and their limits
     GET  /health    200 while requests are let in, else 503
 
-Without MODEL it is the first one. Only configured names are paths, and no path is redirected: redirected, a POST would
-come back as a GET.
+Without MODEL the first model answers. Only configured names are paths. No path is redirected: a client would repeat a
+redirected POST as a GET.
 """
 
-import asyncio
 import base64
 import logging
 import math
@@ -19,7 +18,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
-from typing import TypeVar
 
 import grpc
 from starlette.applications import Starlette
@@ -28,13 +26,16 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from latentwire_codec.runtime.spec import AutoencoderSpec
 from latentwire_proto import __version__
 from latentwire_server.config import ServerConfig
 from latentwire_server.doors.access import REQUEST_ID, check_token, choose_request_id
+from latentwire_server.doors.corridor import Corridor, Passage
 from latentwire_server.doors.http import hf_dialect
+from latentwire_server.doors.http.connection import unless, while_connected
 from latentwire_server.doors.http.query import Query
 from latentwire_server.engine.engine import Engine
-from latentwire_server.engine.jobs import Caller
+from latentwire_server.engine.jobs import Caller, DecodeResult, EncodeJob, EncodeResult
 from latentwire_server.errors import (
     HTTP_STATUSES,
     NotServing,
@@ -52,8 +53,6 @@ from latentwire_server.telemetry.metrics import Metrics, request_id
 
 log = logging.getLogger("latentwire")
 
-T = TypeVar("T")
-
 
 class RemoteVaeGateway:
     """Answers the clients of one server.
@@ -61,8 +60,8 @@ class RemoteVaeGateway:
     Args:
         engine: does the work.
         config: the models' names, the token and the limits.
-        lifecycle: which requests are let in.
-        metrics: told how each request ended, as method `http/decode`, `http/encode`, `http/info` or `http/unknown`.
+        lifecycle: decides which requests are let in.
+        metrics: counts how each request ended, as method `http/decode`, `http/encode`, `http/info` or `http/unknown`.
     """
 
     def __init__(self, engine: Engine, config: ServerConfig, lifecycle: Lifecycle, metrics: Metrics) -> None:
@@ -70,12 +69,13 @@ class RemoteVaeGateway:
         self._config = config
         self._lifecycle = lifecycle
         self._metrics = metrics
+        self._corridor = Corridor(engine, metrics)
 
     def application(self) -> Starlette:
         """Return the routes as an ASGI application.
 
         Raises:
-            ServerError: the paths of a model are taken by another, or mean something else here.
+            ServerError: the path of a model is that of another model, or has another meaning here.
         """
         routes = [
             Route("/health", self._health),
@@ -133,7 +133,7 @@ class RemoteVaeGateway:
         )
 
     async def _health(self, request: Request) -> Response:
-        # Asked every few seconds by probes: no token, no line in the log.
+        # Probes ask every few seconds: they need no token, and leave no line in the log.
         identity = _identify(request)
         try:
             with self._lifecycle.request():
@@ -144,33 +144,44 @@ class RemoteVaeGateway:
         return response
 
     async def _decode(self, model: str, request: Request) -> Response:
-        headers, query = request.headers, _query(request)
-        body = await self._body(request)
+        query, body = _query(request), await self._body(request)
+        accept, content_type = (request.headers.get(name, "") for name in ("accept", "content-type"))
+
+        def images() -> int:
+            hf_dialect.check_content_type(content_type)
+            return hf_dialect.count_images(query, body, self._spec(model))
+
+        def to_answer(result: DecodeResult) -> Response:
+            return _respond(hf_dialect.from_decode_result(result, hf_dialect.to_reply(query, accept)))
+
+        passage = Passage(
+            model=model,
+            images=images,
+            to_job=lambda loaded: hf_dialect.to_decode_job(query, accept, body, loaded.spec),
+            to_answer=to_answer,
+            fields=hf_dialect.FIELDS,
+        )
         with self._lifecycle.request():
-            name = self._engine.model_name(model)
-            spec = self._engine.models[name].spec
-            with self._metrics.conversion(name, "decode"):
-                hf_dialect.check_content_type(headers.get("content-type", ""))
-                # Tensors are checked and copied in a thread: up to the size of a message each.
-                job, reply = await self._engine.aside(
-                    partial(hf_dialect.to_decode_job, query, headers.get("accept", ""), body, name, spec)
-                )
-            result = await _while_connected(request, self._engine.decode(job, _caller(request)))
-            return await self._engine.aside(partial(_respond, partial(hf_dialect.from_decode_result, result, reply)))
+            return await while_connected(request, self._corridor.decode(passage, _caller(request)))
 
     async def _encode(self, model: str, request: Request) -> Response:
-        query = _query(request)
-        body = await self._body(request)
+        query, body = _query(request), await self._body(request)
+        passage: Passage[EncodeJob, EncodeResult, Response] = Passage(
+            model=model,
+            images=lambda: hf_dialect.count_images(query, body, self._spec(model)),
+            to_job=lambda loaded: hf_dialect.to_encode_job(query, body),
+            to_answer=lambda result: _respond(hf_dialect.from_encode_result(result)),
+            fields=hf_dialect.FIELDS,
+        )
         with self._lifecycle.request():
-            name = self._engine.model_name(model)
-            with self._metrics.conversion(name, "encode"):
-                job = await self._engine.aside(partial(hf_dialect.to_encode_job, query, body, name))
-            result = await _while_connected(request, self._engine.encode(job, _caller(request)))
-            return await self._engine.aside(partial(_respond, partial(hf_dialect.from_encode_result, result)))
+            return await while_connected(request, self._corridor.encode(passage, _caller(request)))
+
+    def _spec(self, model: str) -> AutoencoderSpec:
+        return self._engine.models[self._engine.model_name(model)].spec
 
     async def _body(self, request: Request) -> bytearray:
-        """Read the body; refuse a larger one than a message before it is in memory, and any when the server drains."""
-        return await _unless(self._lifecycle.draining.wait(), NotServing(SHUTTING_DOWN), self._read(request))
+        """Read the body; refuse one that is larger than a message before it is in memory, and any while draining."""
+        return await unless(self._lifecycle.draining.wait(), NotServing(SHUTTING_DOWN), self._read(request))
 
     async def _read(self, request: Request) -> bytearray:
         limit = self._config.max_message_bytes
@@ -187,16 +198,16 @@ class RemoteVaeGateway:
         return body
 
     async def _answer(self, method: str, request: Request, work: Callable[[Request], Awaitable[Response]]) -> Response:
-        """Give the request its id, check its token, and see to its errors, the metrics and the log."""
+        """Give the request its id, check its token, map its errors, and tell the metrics and the log."""
         identity = _identify(request)
         started = time.monotonic()
-        code = grpc.StatusCode.CANCELLED  # unless it ends otherwise
+        code = grpc.StatusCode.CANCELLED  # until another end is known
         try:
             check_token(self._config.token, _authorization(request))
             response = await work(request)
             code = grpc.StatusCode.OK
         except ClientDisconnect:
-            response = Response(status_code=HTTP_STATUSES[code])  # for nobody
+            response = Response(status_code=HTTP_STATUSES[code])  # nobody reads it
         except Exception as error:
             code = status_code(error)
             response = _to_response(error)
@@ -207,7 +218,7 @@ class RemoteVaeGateway:
         return response
 
     async def _no_route(self, request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)  # what the handler is registered for
+        assert isinstance(error, HTTPException)  # the handler is registered for these
         identity, started = _identify(request), time.monotonic()
         code = next(code for code, status in HTTP_STATUSES.items() if status == error.status_code)
         text = (
@@ -226,47 +237,20 @@ class RemoteVaeGateway:
         log.info("http/%s %s in %.1f ms from %s", method, code.name, milliseconds, _peer(request))
 
 
-async def _while_connected(request: Request, work: Awaitable[T]) -> T:
-    """Return what the work gives; when the client goes, cancel it and raise ClientDisconnect.
-
-    The request's body must have been read.
-    """
-
-    async def gone() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    return await _unless(gone(), ClientDisconnect(), work)
-
-
-async def _unless(event: Awaitable[object], error: Exception, work: Awaitable[T]) -> T:
-    """Return what the work gives; when the event comes first, cancel it and raise the error."""
-    working, watching = asyncio.ensure_future(work), asyncio.ensure_future(event)
-    try:
-        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise error
-        return working.result()
-    finally:
-        for task in (working, watching):
-            task.cancel()
-        await asyncio.gather(working, watching, return_exceptions=True)
-
-
 def _identify(request: Request) -> str:
-    """Choose the request's id, for its answer and for what is logged meanwhile."""
+    """Choose the request's id, for its answer and for the log."""
     identity = choose_request_id(request.headers.get(REQUEST_ID, ""))
     request_id.set(identity)
     return identity
 
 
 def _query(request: Request) -> Query:
-    # Not of request.url, which is put together with what the client says of the host.
+    # Not from request.url, which contains the client's header `Host`.
     return Query(request.scope["query_string"].decode("latin-1"))
 
 
 def _caller(request: Request) -> Caller:
-    # Clients of this dialect connect anew for each call: by the connection they would all be strangers.
+    # Clients of this dialect connect anew for each call: the address is all that their calls have in common.
     return Caller(client=f"http:{request.client.host if request.client else ''}")
 
 
@@ -275,9 +259,9 @@ def _peer(request: Request) -> str:
 
 
 def _authorization(request: Request) -> str:
-    """Return the header of that name; the password of a URL, the one way to give diffusers' functions a token, as one.
+    """Return the header `authorization`, with the password of Basic authentication as a bearer token.
 
-    `http://any:TOKEN@host:port/` becomes `Authorization: Basic ...`.
+    diffusers' functions take a token only as the password of a URL: `http://any:TOKEN@host:port/`.
     """
     sent = request.headers.get("authorization", "")
     scheme, _, credentials = sent.partition(" ")
@@ -285,18 +269,17 @@ def _authorization(request: Request) -> str:
         return sent
     try:
         password = base64.b64decode(credentials, validate=True).decode().partition(":")[2]
-    except ValueError:  # no Base64, or of no text
+    except ValueError:  # not Base64, or not of a text
         return sent
     return f"Bearer {password}"
 
 
-def _respond(make: Callable[[], hf_dialect.Answer]) -> Response:
-    answer = make()
+def _respond(answer: hf_dialect.Answer) -> Response:
     return Response(answer.body, headers=answer.headers, media_type=answer.media_type)
 
 
 def _to_response(error: Exception) -> JSONResponse:
-    """Map an exception to what the client is told, under the id of the current request."""
+    """Map an exception to the response with its status, under the id of the current request."""
     status = to_status(error, request_id.get())
     headers = {}
     if isinstance(error, QueueFull):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The query of a URL -> numbers, switches and words, or a refusal that names the parameter."""
+"""The query of a URL -> numbers, flags and words, or a refusal that names the parameter."""
 
 import math
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ T = TypeVar("T")
 
 
 class Query:
-    """The parameters of a request; of one that is sent several times where one is meant, the last counts.
+    """The parameters of a request. Where one value is meant and several are sent, the last counts.
 
-    Its methods raise InvalidRequest where a value is not of the kind that is asked for.
+    The methods raise InvalidRequest where a value is not of the kind that is asked for.
 
     Args:
-        text: what stands behind the `?` of a URL.
+        text: the part of a URL behind the `?`.
     """
 
     def __init__(self, text: str) -> None:
@@ -27,7 +27,7 @@ class Query:
         return name in self._values
 
     def known(self, name: str, table: Mapping[str, T], default: str | None = None) -> T:
-        """Return what a table has for a word; without a default the word must be there."""
+        """Look a word up in a table; without a default the parameter must be there."""
         text = self._last(name, default)
         accepted = ", ".join(table)
         if text is None:
@@ -37,14 +37,14 @@ class Query:
         return table[text]
 
     def flag(self, name: str) -> bool:
-        """Return a switch as Python writes it, in any case; False where there is none."""
+        """Return a flag, written `true` or `false` in any case; False where it is missing."""
         text = self._last(name, "false") or ""
         if text.lower() not in ("true", "false"):
             raise InvalidRequest(name, f"{name} is {text}; it must be true or false")
         return text.lower() == "true"
 
     def number(self, name: str) -> float | None:
-        """Return a finite number; None where there is none."""
+        """Return a finite number; None where it is missing."""
         text = self._last(name)
         if text is None:
             return None
@@ -57,7 +57,7 @@ class Query:
         return number
 
     def whole(self, name: str) -> int | None:
-        """Return a whole number from 0; None where there is none."""
+        """Return a whole number from 0; None where it is missing."""
         return self.wholes(name)[-1] if name in self else None
 
     def wholes(self, name: str) -> list[int]:

@@ -14,7 +14,7 @@ from latentwire_server.errors import ServerError
 
 
 class _Uvicorn(uvicorn.Server):
-    """uvicorn as one of several servers in a process, whose signals are not its own."""
+    """uvicorn as one of several servers in a process: it handles no signals."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -58,7 +58,7 @@ class HttpServer:
             lifespan="off",
             log_config=None,
             access_log=False,
-            # Whoever it comes from: places in the queue are shared out by the address.
+            # Clients share the places in the queue by their address, which a proxy's header could forge.
             proxy_headers=False,
             server_header=False,
             ssl_certfile=self._config.tls_cert,
@@ -75,7 +75,7 @@ class HttpServer:
         return int(listener.getsockname()[1])
 
     async def stop(self, grace_s: int) -> None:
-        """Take no more connections, and give open ones so long to get their answers."""
+        """Take no more connections, and give open ones some seconds to get their answers."""
         if self._uvicorn is None or self._serving is None:
             return
         self._uvicorn.config.timeout_graceful_shutdown = grace_s
@@ -89,7 +89,7 @@ class HttpServer:
                 (host, port),
                 family=socket.AF_INET6 if ":" in host else socket.AF_INET,
                 reuse_port=self._shares_port,
-                # Every address is IPv4's too, as for gRPC.
+                # As with gRPC, `::` stands for all IPv4 addresses, too.
                 dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6(),
             )
         except OSError as error:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The compiled Open Inference Protocol -> its message classes and its service, in a descriptor pool of their own.
 
-The pool of the process stays free of `inference.*`, which protobuf would refuse to hold twice: tritonclient, kserve or
-mlserver may be imported beside the server, before or after it.
+protobuf refuses a second definition of `inference.*` in one pool. The pool of the process stays free of the names, so
+that tritonclient, kserve or mlserver may be imported beside the server, before or after it.
 """
 
 from importlib.resources import files
@@ -22,7 +22,11 @@ SERVICE: Any = _POOL.FindServiceByName("inference.GRPCInferenceService")
 
 
 def message_class(name: str) -> Any:
-    """Map a message's name, without its package, to its class; KeyError where the protocol has none."""
+    """Map a message's name, without its package, to its class.
+
+    Raises:
+        KeyError: the protocol has no message of that name.
+    """
     return GetMessageClass(_POOL.FindMessageTypeByName(f"inference.{name}"))
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A served model and what it did -> the metadata, the configuration and the statistics of its two models here."""
+"""A served model and its statistics -> the metadata, configuration and statistics of its two models in the protocol."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,20 +14,19 @@ from latentwire_server.doors.oip.jobs import (
     IMAGE_FILE,
     LATENTS,
     LOGVAR,
+    VERSION,
 )
 from latentwire_server.doors.oip.tensors import BYTES, DTYPES, FLOATS
 from latentwire_server.telemetry.statistics import Total, Work
 
 PLATFORM = "latentwire"
-# The only one: the weights of a name stay the same as long as the server runs.
-VERSION = "1"
 DATA_TYPES = {"UINT8": "TYPE_UINT8", "FP32": "TYPE_FP32", BYTES: "TYPE_STRING"}
 ANY = -1
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A tensor of a model: name, the datatype unless another is asked for, and sides without the batch; -1: any."""
+    """A tensor of a model: its name, its datatype by default, and its sides without the batch; -1: any."""
 
     name: str
     datatype: str
@@ -62,10 +61,10 @@ def to_config(name: str, operation: str, spec: AutoencoderSpec, max_batch: int) 
     """Map a model to its ModelConfigResponse.
 
     Args:
-        name: the model's here.
+        name: the name of the model in the protocol.
         operation: encode or decode.
-        spec: what it is.
-        max_batch: images in one request.
+        spec: what the model is.
+        max_batch: the most images in one request.
     """
     inputs, outputs = tensors(operation, spec)
     on_gpu = spec.device.startswith("cuda")
@@ -83,7 +82,7 @@ def to_config(name: str, operation: str, spec: AutoencoderSpec, max_batch: int) 
                 "data_type": DATA_TYPES[tensor.datatype],
                 "format": "FORMAT_NHWC" if tensor.name == IMAGE else "FORMAT_NONE",
                 "dims": tensor.dims,
-                "optional": len(inputs) > 1,  # one of them
+                "optional": len(inputs) > 1,  # a request has one of them
             }
             for tensor in inputs
         ],
@@ -98,7 +97,7 @@ def to_config(name: str, operation: str, spec: AutoencoderSpec, max_batch: int) 
 
 
 def to_statistics(name: str, work: Work) -> Any:
-    """Map what a model did to its ModelStatistics."""
+    """Map the statistics of a model to its ModelStatistics."""
     return pb.ModelStatistics(
         name=name,
         version=VERSION,
@@ -124,7 +123,7 @@ def _duration(total: Total) -> dict[str, int]:
 
 
 def _described(operation: str, spec: AutoencoderSpec) -> dict[str, str]:
-    """Say in words what the fields of a ModelConfig have no place for."""
+    """Return as texts what the fields of a ModelConfig have no place for."""
     known = ENCODE_PARAMETERS if operation == ENCODE else DECODE_PARAMETERS
     return {
         "class_name": spec.class_name,

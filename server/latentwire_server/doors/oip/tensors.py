@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tensors of the Open Inference Protocol: input messages -> tensors and files; these -> raw output contents."""
+"""Input messages of the Open Inference Protocol -> tensors and files; tensors and files -> raw output contents."""
 
 import math
 import struct
@@ -17,11 +17,11 @@ FLOATS = {"FP32": torch.float32, "FP16": torch.float16, "BF16": torch.bfloat16}
 DTYPES = {"UINT8": torch.uint8, **FLOATS}
 TO_DATATYPE = {dtype: name for name, dtype in DTYPES.items()}
 BYTES = "BYTES"
-# Where the elements are that a client sends one by one; the protocol has no such field for FP16 and BF16.
+# The field with the elements that a client sends one by one; the protocol has no such field for FP16 and BF16.
 TYPED_CONTENTS = {"UINT8": "uint_contents", "FP32": "fp32_contents", BYTES: "bytes_contents"}
-# How many of those are converted at once; the event loop stands still meanwhile, though another thread does it.
+# So many of those elements are converted at once: another thread converts, and still holds up the event loop.
 PIECE = 2**16
-# Each element of BYTES follows its length.
+# The length comes before each element of BYTES.
 LENGTH = struct.Struct("<I")
 
 Value = Tensor | tuple[bytes, ...]
@@ -33,10 +33,10 @@ def to_value(tensor: Any, raw: Sequence[bytes]) -> Value:
 
     Args:
         tensor: the message.
-        raw: its raw contents as the only element, or nothing where the message itself holds them.
+        raw: the raw contents as the only element; empty where the message itself holds the elements.
 
     Raises:
-        InvalidRequest: the datatype is none of `DTYPES` and BYTES, or the elements are not what datatype and shape say.
+        InvalidRequest: the datatype is unknown, or the elements do not fit the datatype and the shape.
     """
     field, datatype, shape = f"inputs[{tensor.name}]", tensor.datatype, tuple(tensor.shape)
     if datatype not in (*DTYPES, BYTES):
@@ -66,9 +66,9 @@ def to_value(tensor: Any, raw: Sequence[bytes]) -> Value:
 
 
 def from_values(values: dict[str, Value]) -> Any:
-    """Map outputs by name to a ModelInferResponse that holds them, always as raw contents.
+    """Map outputs by name to a ModelInferResponse with their raw contents.
 
-    Clients read those alone: FP16 and BF16 have no other form. Files are of the shape (B,1).
+    Clients read only raw contents, and FP16 and BF16 have no other form. Files have the shape (B,1).
     """
     response = ModelInferResponse()
     for name, value in values.items():
@@ -84,7 +84,7 @@ def from_values(values: dict[str, Value]) -> Any:
 
 
 def _typed(tensor: Any, field: str, shape: tuple[int, ...]) -> Value:
-    """Map the elements that the message itself holds, one by one."""
+    """Map the elements in the message itself to a value."""
     contents = TYPED_CONTENTS.get(tensor.datatype)
     if contents is None:
         raise InvalidRequest(f"{field}.datatype", f"{tensor.datatype} travels only in raw_input_contents; use those")
@@ -111,7 +111,7 @@ def _split(raw: bytes, field: str, name: str, wanted: int) -> tuple[bytes, ...]:
     """Cut the raw contents of BYTES into their elements."""
     elements: list[bytes] = []
     at = 0
-    # One more than wanted is enough to know.
+    # One element more than wanted is enough to refuse the tensor.
     while at < len(raw) and len(elements) <= wanted:
         begin = at + LENGTH.size
         size = LENGTH.unpack_from(raw, at)[0] if begin <= len(raw) else 0

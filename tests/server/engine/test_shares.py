@@ -1,24 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who gets a place in the queue, who waits, who is refused."""
+"""Clients get places, wait for them, or are refused."""
 
 import asyncio
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentwire_server.engine.admission import Admission
 from latentwire_server.engine.jobs import Caller
+from latentwire_server.engine.shares import Shares
 from latentwire_server.errors import DeadlineExceeded, QueueFull, RequestTooLarge
 
 
 class Guests:
-    """Requests that hold their places until they are told to leave."""
+    """Requests that hold their places until `leave`."""
 
-    def __init__(self, admission: Admission) -> None:
-        self.admission = admission
+    def __init__(self, shares: Shares) -> None:
+        self.shares = shares
         self.inside: Counter[str] = Counter()
         self.entered: list[str] = []
         self._leave: dict[asyncio.Task[None], asyncio.Event] = {}
@@ -29,7 +30,7 @@ class Guests:
         leave = asyncio.Event()
 
         async def stay() -> None:
-            async with self.admission.place(Caller(client, deadline, patient), images):
+            async with self.shares.hold(Caller(client, deadline, patient), images):
                 self.inside[client] += images
                 self.entered.append(client)
                 try:
@@ -49,7 +50,7 @@ class Guests:
             leave.set()
         async with asyncio.timeout(280):
             results = await asyncio.gather(*self._leave, return_exceptions=True)
-        assert self.admission.held == 0
+        assert self.shares.held == 0
         assert not self.inside.total()
         return results
 
@@ -71,23 +72,23 @@ async def fill(guests: Guests, client: str, images: int = 1) -> int:
 
 @pytest.mark.parametrize("places", [1, 2, 3, 4, 7, 256])
 async def test_one_client_alone_gets_at_most_three_quarters(places: int) -> None:
-    guests = Guests(Admission(places))
-    assert await fill(guests, "a") == max(1, places * 3 // 4) == guests.admission.largest
+    guests = Guests(Shares(places))
+    assert await fill(guests, "a") == max(1, places * 3 // 4) == guests.shares.largest
     await guests.close()
 
 
 @pytest.mark.parametrize("places", [1, 2, 3, 4, 7, 256])
 async def test_the_largest_request_fits_into_an_empty_queue(places: int) -> None:
-    guests = Guests(Admission(places))
-    guests.enter("a", guests.admission.largest)
+    guests = Guests(Shares(places))
+    guests.enter("a", guests.shares.largest)
     await settle()
-    assert guests.admission.held == guests.admission.largest
+    assert guests.shares.held == guests.shares.largest
     await guests.close()
 
 
 @pytest.mark.parametrize("places", [2, 3, 4, 256])
 async def test_a_newcomer_finds_a_place_however_much_another_asked_for(places: int) -> None:
-    guests = Guests(Admission(places))
+    guests = Guests(Shares(places))
     await fill(guests, "greedy")
     newcomer = guests.enter("newcomer")
     await settle()
@@ -97,12 +98,12 @@ async def test_a_newcomer_finds_a_place_however_much_another_asked_for(places: i
 
 
 async def test_every_place_is_given_to_newcomers_before_one_is_refused() -> None:
-    guests = Guests(Admission(16))
+    guests = Guests(Shares(16))
     await fill(guests, "greedy")
     for n in range(4):
         guests.enter(f"newcomer {n}")
     await settle()
-    assert guests.admission.held == 16
+    assert guests.shares.held == 16
     late = guests.enter("late")
     await settle()
     assert isinstance(late.exception(), QueueFull)
@@ -112,7 +113,7 @@ async def test_every_place_is_given_to_newcomers_before_one_is_refused() -> None
 @pytest.mark.parametrize("clients", [1, 2, 3, 5])
 async def test_clients_that_come_alike_get_three_parts_of_3n_plus_1_each(clients: int) -> None:
     places = 160
-    guests = Guests(Admission(places))
+    guests = Guests(Shares(places))
     for _ in range(places):
         for n in range(clients):
             guests.enter(f"{n}")
@@ -123,12 +124,12 @@ async def test_clients_that_come_alike_get_three_parts_of_3n_plus_1_each(clients
 
 
 async def test_places_that_are_left_come_back() -> None:
-    guests = Guests(Admission(4))
+    guests = Guests(Shares(4))
     first = guests.enter("a", 3)
     await settle()
     guests.leave(first)
     await settle()
-    assert guests.admission.held == 0
+    assert guests.shares.held == 0
     guests.enter("a", 3)
     await settle()
     assert guests.inside["a"] == 3
@@ -136,20 +137,20 @@ async def test_places_that_are_left_come_back() -> None:
 
 
 async def test_a_failing_request_gives_its_places_back() -> None:
-    admission = Admission(4)
+    shares = Shares(4)
     with pytest.raises(RuntimeError, match="broken"):
-        async with admission.place(Caller("a"), 2):
+        async with shares.hold(Caller("a"), 2):
             raise RuntimeError("broken")
-    assert admission.held == 0
+    assert shares.held == 0
 
 
 async def test_queue_full_says_how_full_of_what_limit_and_which_flag() -> None:
-    guests = Guests(Admission(8))
+    guests = Guests(Shares(8))
     guests.enter("a", 4)
     guests.enter("b", 2)
     await settle()
     with pytest.raises(QueueFull) as caught:
-        async with guests.admission.place(Caller("a"), 2):
+        async with guests.shares.hold(Caller("a"), 2):
             pass
     assert str(caught.value) == (
         "the queue is full: 6 of 8 places are taken (4 by this client), 2 more were asked for (serve --max-queue)"
@@ -158,13 +159,14 @@ async def test_queue_full_says_how_full_of_what_limit_and_which_flag() -> None:
 
 
 async def test_retry_after_grows_with_the_queue_and_the_time_of_an_image() -> None:
-    guests = Guests(Admission(8))
+    guests = Guests(Shares(8))
     guests.enter("a", 6)
     await settle()
     for seconds_per_image, retry_after_s in ((2.0, 6.0), (0.0001, 0.1)):
-        guests.admission.seconds_per_image = seconds_per_image
+        for _ in range(200):  # the running mean forgets what came before
+            guests.shares.observe(seconds_per_image)
         with pytest.raises(QueueFull) as caught:
-            async with guests.admission.place(Caller("a"), 1):
+            async with guests.shares.hold(Caller("a"), 1):
                 pass
         assert caught.value.retry_after_s == pytest.approx(retry_after_s)
     await guests.close()
@@ -172,21 +174,21 @@ async def test_retry_after_grows_with_the_queue_and_the_time_of_an_image() -> No
 
 @pytest.mark.parametrize("patient", [False, True])
 async def test_more_than_a_client_can_ever_hold_is_too_large(patient: bool) -> None:
-    admission = Admission(8)
+    shares = Shares(8)
     with pytest.raises(RequestTooLarge, match=r"7 images.* at most 6 .*--max-queue"):
-        async with admission.place(Caller("a", patient=patient), 7):
+        async with shares.hold(Caller("a", patient=patient), 7):
             pass
-    assert admission.held == 0
+    assert shares.held == 0
 
 
 async def test_a_passed_deadline_is_refused_even_if_there_is_a_place() -> None:
     with pytest.raises(DeadlineExceeded):
-        async with Admission(8).place(Caller("a", deadline=time.monotonic() - 1), 1):
+        async with Shares(8).hold(Caller("a", deadline=time.monotonic() - 1), 1):
             pass
 
 
 async def test_the_patient_wait_in_line_and_are_let_in_as_places_come_free() -> None:
-    guests = Guests(Admission(4))
+    guests = Guests(Shares(4))
     first = guests.enter("a", 3)
     await settle()
     waiting = [guests.enter("a", 1, patient=True) for _ in range(3)]
@@ -200,7 +202,7 @@ async def test_the_patient_wait_in_line_and_are_let_in_as_places_come_free() -> 
 
 
 async def test_a_small_request_does_not_overtake_its_own_clients_large_one() -> None:
-    guests = Guests(Admission(8))
+    guests = Guests(Shares(8))
     first = guests.enter("a", 5)
     await settle()
     large = guests.enter("a", 6, patient=True)
@@ -218,8 +220,24 @@ async def test_a_small_request_does_not_overtake_its_own_clients_large_one() -> 
     await guests.close()
 
 
+async def test_a_small_request_that_would_fit_waits_behind_its_own_clients_large_one() -> None:
+    guests = Guests(Shares(8))
+    first, second = guests.enter("a", 3), guests.enter("a", 2)
+    await settle()
+    guests.enter("a", 6, patient=True)
+    await settle()
+    guests.enter("a", 1, patient=True)
+    guests.leave(second)
+    await settle()
+    assert guests.inside["a"] == 3
+    guests.leave(first)
+    await settle()
+    assert guests.inside["a"] == 6
+    await guests.close()
+
+
 async def test_a_waiting_client_does_not_hold_back_another() -> None:
-    guests = Guests(Admission(8))
+    guests = Guests(Shares(8))
     guests.enter("a", 6)
     await settle()
     guests.enter("a", 6, patient=True)
@@ -230,7 +248,7 @@ async def test_a_waiting_client_does_not_hold_back_another() -> None:
 
 
 async def test_waiting_clients_are_let_in_first_come_first_served() -> None:
-    guests = Guests(Admission(1))
+    guests = Guests(Shares(1))
     first = guests.enter("first")
     await settle()
     for client in ("b", "c", "d"):
@@ -246,18 +264,18 @@ async def test_waiting_clients_are_let_in_first_come_first_served() -> None:
 
 
 async def test_the_patient_wait_until_their_deadline_and_no_longer() -> None:
-    guests = Guests(Admission(4))
+    guests = Guests(Shares(4))
     guests.enter("a", 3)
     await settle()
     late = guests.enter("a", patient=True, deadline=time.monotonic() + 0.02)
     with pytest.raises(DeadlineExceeded, match="waited for a place in the queue"):
         await late
-    assert guests.admission.held == 3
+    assert guests.shares.held == 3
     await guests.close()
 
 
 async def test_who_gives_up_while_waiting_leaves_no_place_taken() -> None:
-    guests = Guests(Admission(4))
+    guests = Guests(Shares(4))
     first = guests.enter("a", 3)
     await settle()
     waiting = guests.enter("a", 2, patient=True)
@@ -266,18 +284,18 @@ async def test_who_gives_up_while_waiting_leaves_no_place_taken() -> None:
     await settle()
     guests.leave(first)
     await settle()
-    assert guests.admission.held == 0
+    assert guests.shares.held == 0
     await guests.close()
 
 
 async def test_who_gives_up_in_the_moment_of_being_let_in_leaves_no_place_taken() -> None:
-    guests = Guests(Admission(4))
+    guests = Guests(Shares(4))
     leave = asyncio.Event()
 
     async def leave_and_cancel_the_next() -> None:
-        async with guests.admission.place(Caller("a"), 3):
+        async with guests.shares.hold(Caller("a"), 3):
             await leave.wait()
-        assert guests.admission.held == 2  # given on, and its new holder has not run yet
+        assert guests.shares.held == 2  # the places have a new holder, which has not run yet
         waiting.cancel()
 
     first = asyncio.create_task(leave_and_cancel_the_next())
@@ -289,12 +307,12 @@ async def test_who_gives_up_in_the_moment_of_being_let_in_leaves_no_place_taken(
     await first
     await settle()
     assert waiting.cancelled()
-    assert guests.inside["a"] == guests.admission.held == 3
+    assert guests.inside["a"] == guests.shares.held == 3
     await guests.close()
 
 
 async def test_when_a_large_request_gives_up_the_smaller_ones_behind_it_are_let_in() -> None:
-    guests = Guests(Admission(8))
+    guests = Guests(Shares(8))
     guests.enter("a", 5)
     await settle()
     large = guests.enter("a", 6, patient=True)
@@ -309,22 +327,23 @@ async def test_when_a_large_request_gives_up_the_smaller_ones_behind_it_are_let_
 
 
 async def test_clients_that_left_are_forgotten() -> None:
-    admission = Admission(2)
+    shares = Shares(2)
     for n in range(10):
-        async with admission.place(Caller(f"{n}"), 1):
+        async with shares.hold(Caller(f"{n}"), 1):
             pass
     holder, waiter = Caller("holder"), Caller("waiter", patient=True)
 
     async def wait() -> None:
-        async with admission.place(waiter, 1):
+        async with shares.hold(waiter, 1):
             pass
 
-    async with admission.place(holder, 1), admission.place(Caller("other"), 1):
+    async with shares.hold(holder, 1), shares.hold(Caller("other"), 1):
         task = asyncio.create_task(wait())
         await settle()
-    task.cancel()  # its turn was given, and is given back
+    task.cancel()  # it has got its place, and gives it back
     await asyncio.gather(task, return_exceptions=True)
-    assert not admission._held
+    assert shares.held == 0
+    assert not shares._held
 
 
 steps = st.one_of(
@@ -339,8 +358,8 @@ def test_whatever_happens_no_place_is_lost_and_nobody_waits_for_ever(
     places: int, sequence: list[tuple[object, ...]]
 ) -> None:
     async def scenario() -> None:
-        admission = Admission(places)
-        guests = Guests(admission)
+        shares = Shares(places)
+        guests = Guests(shares)
         tasks: list[asyncio.Task[None]] = []
         for step in sequence:
             match step:
@@ -356,17 +375,65 @@ def test_whatever_happens_no_place_is_lost_and_nobody_waits_for_ever(
                         await asyncio.sleep(0)
                     if tasks and action in ("cancel", "both"):
                         tasks[index % len(tasks)].cancel()
-            assert admission.held <= places
-            assert all(held <= admission.largest for held in guests.inside.values())
+            assert shares.held <= places
+            assert all(held <= shares.largest for held in guests.inside.values())
         await settle()
-        # Who heads its client's line has to wait for a reason.
+        # The first waiting request of each client does not fit.
         heads: dict[str, int] = {}
-        for _, client, images in admission._waiters:
+        for _, client, images in shares._waiters:
             heads.setdefault(client, images)
-        assert not any(admission._fits(client, images) for client, images in heads.items())
+        assert not any(shares._fits(client, images) for client, images in heads.items())
         for result in await guests.close():
             allowed = (QueueFull, RequestTooLarge, asyncio.CancelledError)
             assert result is None or isinstance(result, allowed)
-        assert not admission._waiters
+        assert not shares._waiters
 
     asyncio.run(scenario())
+
+
+# Claims
+
+
+async def test_a_claim_takes_places_at_once_from_any_thread_or_says_that_it_cannot() -> None:
+    shares = Shares(8)
+    with shares.claim(Caller("a", patient=True)) as claim:
+        assert await asyncio.to_thread(claim.take_now, 5)
+        assert shares.held == 5
+        assert not await asyncio.to_thread(claim.take_now, 2)
+        assert shares.held == 5
+        await claim.take(1)
+        assert shares.held == 6
+    assert shares.held == 0
+
+
+async def test_a_claim_that_is_closed_takes_nothing_more() -> None:
+    shares = Shares(8)
+    with shares.claim(Caller("a")) as claim:
+        pass
+    assert not claim.take_now(1)
+    assert shares.held == 0
+
+
+async def test_a_claim_does_not_overtake_a_request_of_its_client_that_waits() -> None:
+    guests = Guests(Shares(8))
+    guests.enter("a", 3)
+    await settle()
+    guests.enter("a", 6, patient=True)
+    await settle()
+    with guests.shares.claim(Caller("a")) as claim, guests.shares.claim(Caller("b")) as other:
+        assert not claim.take_now(1)
+        assert other.take_now(1)
+    await guests.close()
+
+
+def test_claims_of_many_threads_together_hold_no_more_than_there_is() -> None:
+    shares = Shares(64)
+
+    def take(number: int) -> int:
+        with shares.claim(Caller(f"{number % 4}")) as claim:
+            return sum(claim.take_now(1) for _ in range(64)) if shares.held <= 64 else 1000
+
+    with ThreadPoolExecutor(8) as pool:
+        counts = list(pool.map(take, range(64)))
+    assert max(counts) <= shares.largest
+    assert shares.held == 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many cores torch has in which of the server's threads."""
+"""The number of cores that torch has in each of the server's threads."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from latentwire_server.engine.cores import use_cores
+from latentwire_server.engine.device import use_cores
 
 
 def in_a_new_thread(work: Callable[[], int]) -> int:

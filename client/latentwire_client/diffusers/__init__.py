@@ -9,10 +9,9 @@ if not (find_spec("diffusers") and find_spec("torch")):
 from diffusers import ModelMixin
 
 from latentwire_client.diffusers.remote_autoencoder import RemoteAutoencoderKL
-from latentwire_client.diffusers.remote_calls import remote_decode, remote_encode
 from latentwire_client.diffusers.served_model import ClientOptions
 
-__all__ = ["ClientOptions", "ModelMixin", "RemoteAutoencoderKL", "remote_decode", "remote_encode"]
+__all__ = ["ClientOptions", "ModelMixin", "RemoteAutoencoderKL"]
 
 # A pipeline's model_index.json names the module of each class. It is reloaded where the caller has imported that
 # module, so it shall be this one; and by the methods of a base class that the module has too, which is ModelMixin.

@@ -93,7 +93,7 @@ class ServedModel:
         if self.info.class_name in WANT_MORE:
             raise ValueError(
                 f"{self.info.name!r} on {self.target} is of {self.info.class_name}, whose pipelines want more of their "
-                "VAE than to encode and decode; use Client, or remote_encode and remote_decode"
+                "VAE than to encode and decode; use Client, or the functions of diffusers with `serve --http-port`"
             )
         self._max_images = server.limits.max_batch_images
         ours = options.get("limits", Limits()).max_message_bytes

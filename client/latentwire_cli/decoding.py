@@ -3,17 +3,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from latentwire_cli.files import REMEDY, Job
-from latentwire_cli.patience import Patience
-from latentwire_cli.pool import answered
+from latentwire_cli.in_flight import answered
+from latentwire_cli.options import option
 from latentwire_cli.report import Batch, byte_count, print_json, print_line
-from latentwire_cli.words import option
 from latentwire_client.client import Client
 from latentwire_core.files import write_whole
 from latentwire_core.latents import Latents
@@ -69,17 +67,15 @@ def decode_files(
     results: list[dict[str, object]] = []
     written: dict[Path, Path] = {}
     total = 0
-    patiently = Patience()
 
     with connection as client:
 
         def work(job: Job) -> list[bytes]:
-            held = load(job.source)
-            return patiently(partial(client.decode_files, held, image_format=image_format, quality=quality))
+            return client.decode_files(load(job.source), image_format=image_format, quality=quality)
 
         with (
             Batch("decoding", len(jobs)) as batch,
-            closing(answered(client, patiently, jobs, work)) as answers,
+            closing(answered(client, jobs, work)) as answers,
             batch.until_broken_off(),
         ):
             for job, decoded in answers:

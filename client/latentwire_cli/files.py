@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from latentwire_cli.ending import Refusal
+from latentwire_cli.exit_status import Refusal
+from latentwire_cli.options import NO_VALUE, option
 from latentwire_cli.report import print_note
-from latentwire_cli.words import NO_VALUE, option
 
 REMEDY = "--overwrite replaces it, or write to another folder with -o"
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 
-from latentwire_cli.ending import Refusal
+from latentwire_cli.exit_status import Refusal
 
 # What each extra brings and the code behind it imports.
 EXTRAS = {

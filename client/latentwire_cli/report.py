@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from latentwire_cli.ending import FAILED, HOPELESS, one_line, print_error, reason
+from latentwire_cli.exit_status import FAILED, HOPELESS, one_line, print_error, reason
 from latentwire_client.errors import LatentwireError
 
 

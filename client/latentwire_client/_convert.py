@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images and latents <-> protobuf messages; shared by the sync and the asyncio client."""
 
-import json
 import math
 import os
 from collections.abc import Collection, Iterable, Mapping
@@ -14,8 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from latentwire_client._images import ImageInput, to_file
-from latentwire_client.info import Execution, ModelInfo, OnExecution, ServerInfo, ServerLimits
-from latentwire_client.options import CompressOptions, EncodeOptions
+from latentwire_client.config import CompressOptions, EncodeOptions
 from latentwire_core.kinds import LatentKind
 from latentwire_core.latents import Array, Latents
 from latentwire_core.noise import MAX_SEED
@@ -214,43 +212,6 @@ def from_image_tensor(message: pb.ImageTensor) -> npt.NDArray[np.generic]:
     return _from_tensor(message.tensor)
 
 
-def report(response: pb.EncodeResponse | pb.DecodeResponse, on_execution: OnExecution | None) -> None:
-    """Tell `on_execution`, where there is one, how the server carried out what it answers."""
-    if on_execution is None:
-        return
-    execution = response.execution
-    on_execution(
-        Execution(
-            queue_s=execution.queue_ns / 1e9,
-            compute_s=execution.compute_ns / 1e9,
-            coding_s=execution.coding_ns / 1e9,
-            batch_size=execution.batch_size,
-            float32_retry=execution.float32_retry,
-            model=execution.model,
-            weights_digest=execution.weights_digest,
-            approximate_tiling=execution.approximate_tiling,
-        )
-    )
-
-
-def from_info(message: pb.GetServerInfoResponse) -> ServerInfo:
-    """Map what a server says of itself to plain values."""
-    limits = message.limits
-    return ServerInfo(
-        version=message.version,
-        limits=ServerLimits(
-            max_message_bytes=limits.max_message_bytes,
-            max_image_side=limits.max_image_side,
-            max_image_pixels=limits.max_image_pixels,
-            max_batch_images=limits.max_batch_images,
-            max_queue_images=limits.max_queue_images,
-            stream_window=limits.stream_window,
-            max_refinement=limits.max_refinement,
-        ),
-        models=tuple(_from_model(model) for model in message.models),
-    )
-
-
 def single(pixels: npt.NDArray[np.generic], latents: Latents | bytes) -> Image.Image:
     """Map uint8 (1,H,W,3), decoded from latents or a payload, to a PIL image.
 
@@ -260,28 +221,6 @@ def single(pixels: npt.NDArray[np.generic], latents: Latents | bytes) -> Image.I
     if isinstance(latents, Latents) and len(latents) != 1:
         raise ValueError(f"these are the latents of {len(latents)} images; decode latents.split(), or use decode_array")
     return Image.fromarray(pixels[0])
-
-
-def _from_model(model: pb.ModelInfo) -> ModelInfo:
-    fixed = model.fixed_size
-    return ModelInfo(
-        name=model.name,
-        class_name=model.class_name,
-        latent_space=model.latent_space,
-        weights_digest=model.weights_digest,
-        file_sha256=model.file_sha256,
-        latent_channels=model.latent_channels,
-        downsample_factor=model.downsample_factor,
-        scale=tuple(model.scale),
-        shift=tuple(model.shift),
-        has_logvar=model.has_logvar,
-        fixed_size=(fixed.height, fixed.width) if model.HasField("fixed_size") else None,
-        parameters=model.parameters,
-        dtype=pb.DType.Name(model.dtype).removeprefix("DTYPE_").lower(),
-        device=model.device,
-        config=json.loads(model.config_json or "{}"),
-        loaded=model.loaded,
-    )
 
 
 def to_image_tensor(array: npt.NDArray[np.generic]) -> pb.ImageTensor:

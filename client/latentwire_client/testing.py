@@ -23,7 +23,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from PIL import Image, ImageOps
 
 from latentwire_client import _convert
-from latentwire_client._channel import SERVICE
+from latentwire_client._settings import SERVICE
 from latentwire_core.kinds import LatentKind
 from latentwire_core.latents import Latents
 from latentwire_proto import __version__

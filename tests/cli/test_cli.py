@@ -22,7 +22,7 @@ from rich.table import Table
 
 from latentwire_cli import local, main
 from latentwire_cli.commands.serve import serve as serve_command
-from latentwire_cli.ending import Refusal, end, one_line
+from latentwire_cli.exit_status import Refusal, end, one_line
 from latentwire_cli.files import plan
 from latentwire_cli.picture import AMPLIFICATION, GAP, side_by_side
 from latentwire_cli.report import Batch, byte_count, make_table, name_cell, print_table

@@ -100,7 +100,7 @@ def titles(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What stands above the pictures that are made."""
     found: list[str] = []
     for name in ("sample", "morph", "edit"):
-        module = importlib.import_module(f"latentwire_cli.{name}")
+        module = importlib.import_module(f"latentwire_cli.lab.{name}")
 
         def spy(rows: Any, *, title: str = "", sheet: Any = module.sheet, **texts: Any) -> Image.Image:
             found.append(title)

@@ -11,15 +11,13 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from latentwire_cli import target
-from latentwire_cli.coding import as_seen
-from latentwire_cli.earlier import payload_difference
+from latentwire_cli.connection import Connection, connected
+from latentwire_cli.conversion import as_seen
+from latentwire_cli.existing_files import payload_difference
 from latentwire_cli.files import Images, Job, Json, Output, Overwrite, SkipExisting, plan
-from latentwire_cli.local import served_name
-from latentwire_cli.patience import Patience
-from latentwire_cli.pool import answered
+from latentwire_cli.in_flight import answered
+from latentwire_cli.options import option
 from latentwire_cli.report import Batch, byte_count, print_json, print_line
-from latentwire_cli.words import option
 from latentwire_client.client import Client
 from latentwire_core.files import write_whole
 from latentwire_core.formats import IMAGE_SUFFIXES
@@ -29,6 +27,7 @@ NAMES = ", ".join(QUALITIES)
 FOUND = "Found by search, about ten requests for each image."
 
 
+@connected()
 def compress(
     images: Images,
     output: Output,
@@ -64,13 +63,8 @@ def compress(
     overwrite: Overwrite = False,
     skip_existing: SkipExisting = False,
     as_json: Json = False,
-    server: target.Server = None,
-    local: target.Local = False,
-    model: target.Model = "",
-    token: target.Token = None,
-    tls: target.Tls = False,
-    tls_ca: target.TlsCa = None,
-    timeout: target.TimeoutS = None,
+    *,
+    connection: Connection,
 ) -> None:
     """Compress images to `.lat` files of a few kilobytes: NAME.png becomes DIR/NAME.lat.
 
@@ -81,24 +75,23 @@ def compress(
     step = _quality(quality or "cache")
     asked = {
         "kind": "float16" if step == "lossless" and wanted is None else "quantized",
-        "model": served_name(model) if local else model,
+        "model": connection.model_name,
     }
     difference = partial(payload_difference, asked=asked) if skip_existing else None
     jobs = plan(images, IMAGE_SUFFIXES, output, ".lat", overwrite, difference)
     results: list[dict[str, object]] = []
     total = 0
-    patiently = Patience()
 
-    with target.connect(server, token, tls, tls_ca, timeout, local=local, model=model, takes_long=refine > 0) as client:
+    with connection.open(takes_long=refine > 0) as client:
 
         def work(job: Job) -> bytes:
             if wanted is not None:
-                return _searched(client, patiently, job.source, *wanted, refine)
-            return patiently(partial(client.compress, job.source, quality=step, refinement=refine))
+                return _searched(client, job.source, *wanted, refine)
+            return client.compress(job.source, quality=step, refinement=refine)
 
         with (
             Batch("compressing", len(jobs)) as batch,
-            closing(answered(client, patiently, jobs, work)) as answers,
+            closing(answered(client, jobs, work)) as answers,
             batch.until_broken_off(),
         ):
             for job, compressed in answers:
@@ -142,7 +135,7 @@ def _quality(text: str) -> str | float:
     return step
 
 
-def _searched(client: Client, patiently: Patience, path: Path, name: str, number: float, refinement: int) -> bytes:
+def _searched(client: Client, path: Path, name: str, number: float, refinement: int) -> bytes:
     """Map an image file to the payload that meets a target; raises ValueError where none does."""
     from latentwire_codec.lat.rate_target import COARSEST, largest_within, smallest_with
     from latentwire_codec.metrics.scores import psnr
@@ -152,7 +145,7 @@ def _searched(client: Client, patiently: Patience, path: Path, name: str, number
 
     @cache
     def attempt(step: float) -> bytes:
-        return patiently(partial(client.compress, data, quality=step, refinement=refinement))
+        return client.compress(data, quality=step, refinement=refinement)
 
     if name == "--bytes":
         return largest_within(attempt, int(number))
@@ -162,7 +155,7 @@ def _searched(client: Client, patiently: Patience, path: Path, name: str, number
     original = as_seen(data, size)
 
     def measure(payload: bytes) -> float:
-        decoded = patiently(partial(client.decode_array, payload))[0]
+        decoded = client.decode_array(payload)[0]
         return psnr(original, decoded.astype(np.uint8, copy=False))
 
     return smallest_with(attempt, measure, number)

@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
-from latentwire_cli import target
+from latentwire_cli.connection import Connection, connected
 from latentwire_cli.decoding import Format, Quality, decode_files, suffix_of
 from latentwire_cli.files import Json, Output, Overwrite, plan
 from latentwire_core.formats import LATENT_SUFFIXES, PAYLOAD_SUFFIXES
 
 
+@connected()
 def decompress(
     files: Annotated[
         list[Path],
@@ -24,13 +25,8 @@ def decompress(
     quality: Quality = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
-    server: target.Server = None,
-    local: target.Local = False,
-    model: target.Model = "",
-    token: target.Token = None,
-    tls: target.Tls = False,
-    tls_ca: target.TlsCa = None,
-    timeout: target.TimeoutS = None,
+    *,
+    connection: Connection,
 ) -> None:
     """Decompress `.lat` files to images: NAME.lat becomes DIR/NAME.png.
 
@@ -38,8 +34,7 @@ def decompress(
     """
     suffix = suffix_of(image_format, quality)
     jobs = plan(files, PAYLOAD_SUFFIXES, output, suffix, overwrite)
-    connection = target.connect(server, token, tls, tls_ca, timeout, local=local, model=model)
-    decode_files(connection, jobs, _read, "payload", output, image_format, quality, overwrite, as_json)
+    decode_files(connection.open(), jobs, _read, "payload", output, image_format, quality, overwrite, as_json)
 
 
 def _read(path: Path) -> bytes:

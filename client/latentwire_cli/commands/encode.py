@@ -8,13 +8,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from latentwire_cli import target
-from latentwire_cli.earlier import latents_difference
+from latentwire_cli.connection import Connection, connected
+from latentwire_cli.existing_files import latents_difference
 from latentwire_cli.files import Images, Job, Json, Output, Overwrite, SkipExisting, plan
-from latentwire_cli.local import served_name
+from latentwire_cli.options import NO_VALUE, option
 from latentwire_cli.report import Batch, byte_count, print_json, print_line
-from latentwire_cli.words import NO_VALUE, option
-from latentwire_client.options import EncodeOptions
+from latentwire_client.config import EncodeOptions
 from latentwire_core.formats import IMAGE_SUFFIXES
 from latentwire_core.latents import Latents
 from latentwire_core.noise import MAX_SEED
@@ -23,6 +22,7 @@ MAX_SIDE = 2**20 - 1
 """That a server can be set to take, pixels."""
 
 
+@connected()
 def encode(
     images: Images,
     output: Output,
@@ -48,13 +48,8 @@ def encode(
     overwrite: Overwrite = False,
     skip_existing: SkipExisting = False,
     as_json: Json = False,
-    server: target.Server = None,
-    local: target.Local = False,
-    model: target.Model = "",
-    token: target.Token = None,
-    tls: target.Tls = False,
-    tls_ca: target.TlsCa = None,
-    timeout: target.TimeoutS = None,
+    *,
+    connection: Connection,
 ) -> None:
     """Encode images to latents: NAME.png becomes DIR/NAME.safetensors.
 
@@ -72,7 +67,7 @@ def encode(
         "scale": "scaled" if scaled else "raw",
         "dtype": "float16" if dtype == "float16" else "float32",  # bfloat16 is written as float32
         "image size": size or "",
-        "model": served_name(model) if local else model,
+        "model": connection.model_name,
     }
     difference = partial(latents_difference, asked=asked) if skip_existing else None
     jobs = plan(images, IMAGE_SUFFIXES, output, ".safetensors", overwrite, difference)
@@ -80,7 +75,7 @@ def encode(
         options["seeds"] = [seed or 0] * len(jobs)
     written: dict[int, dict[str, object]] = {}
     with (
-        target.connect(server, token, tls, tls_ca, timeout, local=local, model=model) as client,
+        connection.open() as client,
         Batch("encoding", len(jobs)) as batch,
         closing(client.encode_stream((job.source for job in jobs), **options)) as stream,
         batch.until_broken_off(),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from latentwire_cli.ending import one_line
+from latentwire_cli.exit_status import one_line
 from latentwire_cli.files import Json, found
 from latentwire_cli.report import Batch, make_table, name_cell, print_json, print_line, print_table
 from latentwire_core.formats import PAYLOAD_SUFFIXES

@@ -12,11 +12,10 @@ from typing import Any
 
 from rich.table import Table
 
-from latentwire_cli import target
-from latentwire_cli.coding import as_seen
+from latentwire_cli.connection import Connection, connected
+from latentwire_cli.conversion import as_seen
 from latentwire_cli.files import Images, Job, Json, Output, Overwrite, plan
 from latentwire_cli.local import require
-from latentwire_cli.patience import Patience
 from latentwire_cli.picture import AMPLIFICATION, side_by_side
 from latentwire_cli.report import (
     Batch,
@@ -73,18 +72,14 @@ class Row:
         return self.raw_bytes / self.latent_bytes
 
 
+@connected()
 def roundtrip(
     images: Images,
     output: Output,
     overwrite: Overwrite = False,
     as_json: Json = False,
-    server: target.Server = None,
-    local: target.Local = False,
-    model: target.Model = "",
-    token: target.Token = None,
-    tls: target.Tls = False,
-    tls_ca: target.TlsCa = None,
-    timeout: target.TimeoutS = None,
+    *,
+    connection: Connection,
 ) -> None:
     """Encode images and decode them again: what is lost, how many bytes, how many milliseconds.
 
@@ -93,18 +88,15 @@ def roundtrip(
     require("codec")
     jobs = plan(images, IMAGE_SUFFIXES, output, ".roundtrip.png", overwrite)
     executions: list[Execution] = []
-    patiently = Patience()
     rows: list[Row] = []
     with (
-        target.connect(
-            server, token, tls, tls_ca, timeout, local=local, model=model, on_execution=executions.append
-        ) as client,
+        connection.open(on_execution=executions.append) as client,
         Batch("there and back", len(jobs)) as batch,
         batch.until_broken_off(),
     ):
         for job in jobs:
             try:
-                rows.append(_there_and_back(client, patiently, job, executions))
+                rows.append(_there_and_back(client, job, executions))
             except Exception as error:
                 batch.failed(job.source, error)
             else:
@@ -120,12 +112,12 @@ def roundtrip(
     batch.end()
 
 
-def _there_and_back(client: Client, patiently: Patience, job: Job, executions: list[Execution]) -> Row:
+def _there_and_back(client: Client, job: Job, executions: list[Execution]) -> Row:
     data = job.source.read_bytes()
     executions.clear()
     started = time.perf_counter()
-    latents = patiently(lambda: client.encode(data, kind="mode", dtype="float16"))
-    pixels = patiently(lambda: client.decode_array(latents))[0].astype("uint8", copy=False)
+    latents = client.encode(data, kind="mode", dtype="float16")
+    pixels = client.decode_array(latents)[0].astype("uint8", copy=False)
     wall_s = time.perf_counter() - started
 
     from latentwire_codec.metrics.scores import psnr, ssim

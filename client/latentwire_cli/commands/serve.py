@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from latentwire_cli.local import require
+from latentwire_cli.options import NO_VALUE, option
 from latentwire_cli.report import print_line
-from latentwire_cli.words import NO_VALUE, option
 
 if TYPE_CHECKING:
     from latentwire_server.config import ServerConfig

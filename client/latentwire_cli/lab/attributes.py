@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from latentwire_cli import target
-from latentwire_cli.coding import encoded, encoded_one
+from latentwire_cli.connection import Connection, connected
+from latentwire_cli.conversion import encoded, encoded_one
 from latentwire_cli.files import Json, Overwrite, check_new
+from latentwire_cli.options import option
 from latentwire_cli.report import (
     Batch,
     make_table,
@@ -22,7 +23,6 @@ from latentwire_cli.report import (
     print_table,
     working,
 )
-from latentwire_cli.words import option
 from latentwire_client.client import Client
 from latentwire_core.latents import Latents
 from latentwire_lab.accuracy import Interval
@@ -46,6 +46,7 @@ def attributes_group(context: typer.Context) -> None:
 
 
 @app.command()
+@connected()
 def fit(
     folder: Annotated[
         Path,
@@ -75,13 +76,8 @@ def fit(
     ] = 10_000,
     overwrite: Overwrite = False,
     as_json: Json = False,
-    server: target.Server = None,
-    local: target.Local = False,
-    model: target.Model = "",
-    token: target.Token = None,
-    tls: target.Tls = False,
-    tls_ca: target.TlsCa = None,
-    timeout: target.TimeoutS = None,
+    *,
+    connection: Connection,
 ) -> None:
     """Fit a vector to each attribute, and measure it on images that it was not fitted to.
 
@@ -97,10 +93,7 @@ def fit(
     chosen = np.sort(np.random.default_rng(0).permutation(len(labelled))[:limit])
     away = _held_out(labelled, chosen, held_out)
     paths = [labelled.images.root / labelled.name(index) for index in chosen]
-    with (
-        target.connect(server, token, tls, tls_ca, timeout, local=local, model=model) as client,
-        Batch("encoding", len(paths)) as batch,
-    ):
+    with connection.open() as client, Batch("encoding", len(paths)) as batch:
         places, latents = _encoded(client, paths, batch)
     labels = {
         name: labelled.values[chosen[places], column].astype(np.int64)

@@ -14,7 +14,7 @@ from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
-from latentwire_client._channel import TOKEN_VARIABLE, Address
+from latentwire_client._settings import TOKEN_VARIABLE, Address
 from latentwire_client.diffusers.expected_space import check_space
 from latentwire_client.diffusers.pipeline_config import to_pipeline_config
 from latentwire_client.diffusers.served_model import ClientOptions, ServedModel

@@ -2,9 +2,8 @@
 """Tensors -> calls of one served model -> tensors: split to its limits, repeated while it restarts, checked."""
 
 import os
-import random
-import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import TypedDict, TypeVar, Unpack
 
@@ -19,8 +18,6 @@ from latentwire_client.config import Limits, Retry, Timeout
 from latentwire_client.errors import (
     Cancelled,
     LatentSpaceMismatch,
-    Overloaded,
-    Unavailable,
     UnknownModel,
     WeightsChanged,
 )
@@ -84,8 +81,11 @@ class ServedModel:
     ) -> None:
         self._told = options.get("on_execution")
         options["on_execution"] = self._executed
+        # A restart, or a full queue, would cost a whole generation: every call waits for either.
+        retry = options.get("retry", Retry())
+        full_queue_s = max(retry.full_queue_s, retry.reconnect_s)
+        options["retry"] = replace(retry, full_queue_s=full_queue_s, calls_reconnect=True)
         self._client = Client(target, **options)
-        self._retry = options.get("retry", Retry())
         self._allow_changed_weights = allow_changed_weights
         self.tls = options.get("tls", False)
         server = self._client.info()
@@ -122,7 +122,7 @@ class ServedModel:
         array = _to_array(images, "images (B, 3, H, W)")
         places = array[0, 0].size // self.info.downsample_factor**2
         moments_bytes = 2 * self.info.latent_channels * places * np.dtype(np.float32).itemsize
-        parts = [self._persistently(self._encode, part) for part in self._split(array, moments_bytes, singly)]
+        parts = [self._complete(self._encode, part) for part in self._split(array, moments_bytes, singly)]
         means = torch.cat([torch.from_numpy(part.values) for part in parts])
         if not self.info.has_logvar:
             return means, None
@@ -147,7 +147,7 @@ class ServedModel:
         wire_dtype = dtype if dtype in HALVES else torch.float32
         image_bytes = 3 * array[0, 0].size * self.info.downsample_factor**2 * wire_dtype.itemsize
         decode = partial(self._decode, dtype=HALVES.get(wire_dtype, "float32"))
-        parts = [self._persistently(decode, part) for part in self._split(array, image_bytes, singly)]
+        parts = [self._complete(decode, part) for part in self._split(array, image_bytes, singly)]
         return torch.cat([torch.from_numpy(part) for part in parts])
 
     def check_origin(self, latent_space: str, weights_digest: str) -> None:
@@ -185,24 +185,13 @@ class ServedModel:
         for start in range(0, len(array), step):
             yield array[start : start + step]
 
-    def _persistently(self, call: Callable[[Floats], R], part: Floats) -> R:
-        """Carry out a call for a part of a batch; if the channel's own attempts fail, go on for `reconnect_s`.
-
-        A full queue is waited for as a restart is: either would cost a whole generation.
-        """
-        gone_since: float | None = None
-        failures = 0
+    def _complete(self, call: Callable[[Floats], R], part: Floats) -> R:
+        """Carry out a call for a part of a batch; make it again whenever another thread closes the channel."""
         while True:
             try:
                 return call(part)
-            except (Cancelled, Overloaded, Unavailable) as error:  # Cancelled: another thread closed the channel
-                now = time.monotonic()
-                gone_since = now if gone_since is None else gone_since
-                failures += 1
-                if now - gone_since >= self._retry.reconnect_s:
-                    raise
-                pause_s = random.uniform(0, self._retry.backoff_s(failures))
-                time.sleep(max(pause_s, error.retry_after_s) if isinstance(error, Overloaded) else pause_s)
+            except Cancelled:
+                continue
 
     def _executed(self, execution: Execution) -> None:
         if self._told is not None:

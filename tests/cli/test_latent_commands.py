@@ -18,6 +18,7 @@ from latentwire_cli import local
 from latentwire_cli.picture import GAP
 from latentwire_client import Latents
 from latentwire_client.testing import MODEL, FakeServer
+from latentwire_core.extras import install_hint
 from latentwire_core.noise import seeded_noise
 from latentwire_lab import Attributes
 from latentwire_proto import __version__
@@ -312,7 +313,7 @@ def test_a_report_of_nothing_fails_with_the_reason(run: Run, vector: None) -> No
 def test_a_report_needs_the_extra_that_it_names(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "find_spec", lambda name: None)
     status, _, err = run("latents-report", "a.png", "-o", "r.png")
-    assert (status, err) == (2, "error: this needs the plots extra: pip install 'latentwire[plots]'\n")
+    assert (status, err) == (2, f"error: this needs the plots extra: {install_hint('plots')}\n")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from rich.console import Console
 from latentwire_cli import local, main
 from latentwire_cli.commands.train import DEFAULT_RECIPE
 from latentwire_cli.display import LINE_EVERY_S, NAMED_PROBLEMS, TrainingDisplay
+from latentwire_core.extras import install_hint
 from latentwire_train.config import TrainingConfig
 from latentwire_train.data.folder import DataError, Problem
 from latentwire_train.recipes import load_config, recipe_names
@@ -175,7 +176,7 @@ def test_the_missing_extra_is_named(
 ) -> None:
     monkeypatch.setattr(local, "find_spec", lambda name: name not in ("tensorboard",) or None)
     assert main(arguments) == 2
-    assert capsys.readouterr().err == "error: this needs the train extra: pip install 'latentwire[train]'\n"
+    assert capsys.readouterr().err == f"error: this needs the train extra: {install_hint('train')}\n"
 
 
 # ---------------------------------------------------------------------------------------------------------------------

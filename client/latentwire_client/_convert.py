@@ -32,13 +32,13 @@ def to_encode_request(image: ImageInput, options: EncodeOptions, default_model: 
 
     Raises:
         OSError: the path cannot be read.
-        TypeError, ValueError: the image or an option is nothing that can be sent.
+        TypeError, ValueError: the image or an option cannot be sent.
     """
     return with_image(without_image(options, default_model), image)
 
 
 def without_image(options: EncodeOptions, default_model: str) -> pb.EncodeRequest:
-    """Map options to a request that lacks its image; raises TypeError or ValueError as `to_encode_request`."""
+    """Map options to a request that lacks its image; raise TypeError or ValueError as `to_encode_request`."""
     _refuse_unknown(options, EncodeOptions.__optional_keys__)
     dtype = options.get("dtype", "float16")
     if dtype not in names.FLOATS:
@@ -60,12 +60,12 @@ def without_image(options: EncodeOptions, default_model: str) -> pb.EncodeReques
 
 
 def to_compress_request(image: ImageInput, options: CompressOptions, default_model: str) -> pb.EncodeRequest:
-    """Map an image and options to a request for its `.lat` payload; raises as `to_encode_request`."""
+    """Map an image and options to a request for its `.lat` payload; raise as `to_encode_request`."""
     return with_image(compress_without_image(options, default_model), image)
 
 
 def compress_without_image(options: CompressOptions, default_model: str) -> pb.EncodeRequest:
-    """Map options to a request that lacks its image; raises TypeError or ValueError as `to_compress_request`."""
+    """Map options to a request that lacks its image; raise TypeError or ValueError as `to_compress_request`."""
     _refuse_unknown(options, CompressOptions.__optional_keys__)
     request = pb.EncodeRequest(
         model=options.get("model") or default_model,
@@ -81,18 +81,18 @@ def _refuse_unknown(options: Mapping[str, object], known: Collection[str]) -> No
 
 
 def _to_lat_output(quality: str | float, refinement: int) -> pb.LatOutput:
-    """Map a quality's name, or steps in units, and a number of iterations to the wanted form of payloads.
+    """Map a quality (a name, or the quantizer's step in units) and a number of iterations to the form of payloads.
 
     Raises:
-        ValueError: the quality is neither, or the number out of range.
+        ValueError: the quality is neither, or the number of iterations out of range.
     """
     if not isinstance(refinement, Integral) or not 0 <= refinement <= MAX_UINT32:
-        raise ValueError(f"refinement is {refinement!r}; it must be a number of iterations in 0..2^32-1, 0 for none")
+        raise ValueError(f"refinement is {refinement!r}; it must be a number of iterations in 0..2^32-1")
     if isinstance(quality, str) and quality in names.QUALITIES:
         return pb.LatOutput(quality=names.QUALITIES[quality], refinement=refinement)
     if not (isinstance(quality, Real) and 0 < quality < math.inf):
         known = ", ".join(names.QUALITIES)
-        raise ValueError(f"quality is {quality!r}; it must be {known}, or steps in units, a number above 0")
+        raise ValueError(f"quality is {quality!r}; it must be {known}, or the quantizer's step, a number above 0")
     return pb.LatOutput(step=quality, refinement=refinement)
 
 
@@ -103,7 +103,7 @@ def _with_size(request: pb.EncodeRequest, size: tuple[int, int] | None) -> pb.En
 
 
 def with_image(common: pb.EncodeRequest, image: ImageInput) -> pb.EncodeRequest:
-    """Map what requests have in common and an image to a request; raises as `to_encode_request`."""
+    """Copy a request that lacks its image, and give it one; raise as `to_encode_request`."""
     request = pb.EncodeRequest()
     request.CopyFrom(common)
     if isinstance(image, np.ndarray):
@@ -114,7 +114,7 @@ def with_image(common: pb.EncodeRequest, image: ImageInput) -> pb.EncodeRequest:
 
 
 def is_single(latents: object) -> TypeGuard[Latents | bytes]:
-    """Tell what is to be decoded at once from many; a path, which could be iterated over too, is refused as one."""
+    """Tell one item to decode from many. A path, which could be iterated over, counts as one and is refused later."""
     return isinstance(latents, Latents | bytes | str | os.PathLike)
 
 
@@ -124,7 +124,7 @@ def to_decode_request(
     """Map latents, or a `.lat` payload, and the wanted form of the images to a request.
 
     Raises:
-        TypeError: they are something else.
+        TypeError: the latents are of another type.
     """
     request = pb.DecodeRequest(model=model)
     if isinstance(latents, Latents):
@@ -160,7 +160,7 @@ def to_latents(latents: Latents) -> pb.Latents:
 
 
 def to_tensor_output(dtype: str) -> pb.ImageTensorOutput:
-    """Map `uint8`, or a float dtype, to the wanted form of raw images; raises ValueError for another."""
+    """Map `uint8`, or a float dtype, to the wanted form of raw images; raise ValueError for another dtype."""
     if dtype == "uint8":
         return PIXELS
     if dtype not in names.FLOATS:
@@ -169,7 +169,7 @@ def to_tensor_output(dtype: str) -> pb.ImageTensorOutput:
 
 
 def to_file_output(image_format: str, quality: int | None) -> pb.ImageFileOutput:
-    """Map a format's name and a quality to the wanted form of image files; raises ValueError where unknown."""
+    """Map a format's name and a quality to the wanted form of image files; raise ValueError where one is unknown."""
     if image_format not in names.IMAGE_FORMATS:
         raise ValueError(f"format is {image_format!r}; it must be one of {', '.join(names.IMAGE_FORMATS)}")
     if quality is not None and not 1 <= quality <= 100:
@@ -178,10 +178,10 @@ def to_file_output(image_format: str, quality: int | None) -> pb.ImageFileOutput
 
 
 def from_payloads(message: pb.LatPayloads) -> bytes:
-    """Map the payloads of one image to its only one.
+    """Return the only payload of an answer.
 
     Raises:
-        ValueError: there are none, or several.
+        ValueError: the answer holds no payload, or several.
     """
     if len(message.payloads) != 1:
         raise ValueError(f"there are {len(message.payloads)} payloads; compress one image at a time, or a list of them")
@@ -192,7 +192,7 @@ def from_latents(message: pb.Latents) -> Latents:
     """Map a message to latents; bfloat16 becomes float32.
 
     Raises:
-        ValueError: the message is of a kind or dtype that is not known here, or contradicts itself.
+        ValueError: the kind or the dtype is unknown to this version, or the message contradicts itself.
     """
     size = message.image_size
     return Latents(
@@ -224,7 +224,7 @@ def single(pixels: npt.NDArray[np.generic], latents: Latents | bytes) -> Image.I
 
 
 def to_image_tensor(array: npt.NDArray[np.generic]) -> pb.ImageTensor:
-    """Map an array as `ImageInput` describes it to raw images; raises ValueError for another."""
+    """Map an array as `ImageInput` describes it to raw images; raise ValueError for any other array."""
     batch = array[np.newaxis] if array.ndim == 3 else array
     if batch.ndim == 4 and batch.dtype == np.uint8 and batch.shape[3] == 3:
         return pb.ImageTensor(tensor=_to_tensor(batch), layout=pb.IMAGE_LAYOUT_UINT8_NHWC)
@@ -260,7 +260,7 @@ def _from_tensor(message: pb.Tensor) -> npt.NDArray[np.generic]:
     """Map a message to an array of its own memory; bfloat16 is the upper half of a float32.
 
     Raises:
-        ValueError: there is no tensor, its dtype is not known here, or its bytes don't fit its shape.
+        ValueError: there is no tensor, its dtype is unknown to this version, or its bytes do not fit its shape.
     """
     shape = tuple(message.shape)
     if message.dtype == pb.DTYPE_BFLOAT16:

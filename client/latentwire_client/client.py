@@ -74,11 +74,11 @@ class Client(Configured[Connections]):
         """Map an image, or each of a list of images, to latents.
 
         Args:
-            image: see `ImageInput`; of a list, the first failure is raised (`encode_stream` goes on).
+            image: see `ImageInput`. The first failure of a list is raised; `encode_stream` goes on.
             options: kind, scaled, dtype, seeds, size, model; see `EncodeOptions`.
 
         Returns:
-            latents (B,C,h,w), B = 1 but for an array (B,...).
+            latents (B,C,h,w); B is 1, or that of an array (B,...).
         """
         if isinstance(image, list | tuple):
             with closing(self.encode_stream(image, **options)) as stream:
@@ -98,7 +98,7 @@ class Client(Configured[Connections]):
         """Map an image, or each of a list of images, to a `.lat` payload: a whole file, which `decompress` takes.
 
         Args:
-            image: see `ImageInput`, of one image; of a list, the first failure is raised (`compress_stream` goes on).
+            image: one image, see `ImageInput`. The first failure of a list is raised; `compress_stream` goes on.
             options: quality, refinement, size, model; see `CompressOptions`.
         """
         if isinstance(image, list | tuple):
@@ -113,7 +113,7 @@ class Client(Configured[Connections]):
     def decompress(self, payload: Sequence[bytes], *, model: str = "") -> list[Image.Image]: ...
 
     def decompress(self, payload: bytes | Sequence[bytes], *, model: str = "") -> Image.Image | list[Image.Image]:
-        """Map a `.lat` payload, or each of a list of them, to PIL images; the other decode methods take them too."""
+        """Map a `.lat` payload, or each of a list, to PIL images; the other decode methods take payloads, too."""
         return self.decode(payload, model=model)
 
     @overload
@@ -127,7 +127,7 @@ class Client(Configured[Connections]):
         """Map the latents or `.lat` payload of one image, or each of a list, to PIL images of the original size.
 
         Raises:
-            ValueError: latents of several images; see `Latents.split` and `decode_array`.
+            ValueError: the latents are of several images; see `Latents.split` and `decode_array`.
         """
         if _convert.is_single(latents):
             return _convert.single(self.decode_array(latents, model=model), latents)
@@ -142,7 +142,7 @@ class Client(Configured[Connections]):
     def decode_files(
         self, latents: Latents | bytes, *, image_format: str = "png", quality: int | None = None, model: str = ""
     ) -> list[bytes]:
-        """Map latents to the bytes of B image files: `png`, `jpeg`, `webp` or `avif`, the lossy with quality 1..100."""
+        """Map latents to the bytes of B image files: `png`, or `jpeg`, `webp` or `avif` of a quality in 1..100."""
         output = _convert.to_file_output(image_format, quality)
         request = _convert.to_decode_request(latents, output, model or self._settings.model)
         return list(self._run("Decode", request).image_files.files)
@@ -151,13 +151,12 @@ class Client(Configured[Connections]):
         """Map many images to latents, a bounded number in flight.
 
         Args:
-            images: see `ImageInput`. They are read `Limits.in_flight` ahead: before the first answer is given out,
-                that many are awaited.
+            images: see `ImageInput`. They are read `Limits.in_flight` ahead of the answers.
             options: kind, scaled, dtype, seeds, size, model; see `EncodeOptions`.
 
         Returns:
             an iterator over `StreamItem`s as they are done; each holds its index and a result or an error, so that
-            one bad image never ends a folder. What had no answer when the server went away is sent again.
+            one bad image never ends a folder. Items without an answer when the server goes away are sent again.
         """
         return Stream(self._connections, "EncodeStream", _outbox.encode_outbox(images, options, self._settings))
 

@@ -391,7 +391,7 @@ def test_what_was_written_before_is_left_out_and_how_much_that_is_is_said(
 
 def test_a_folder_without_images_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["encode", str(tmp_path), "-o", str(tmp_path / "out")]) == 2
-    assert "holds none of the files looked for (.avif .bmp" in error_line(capsys)
+    assert "holds no file of the kinds looked for (.avif .bmp" in error_line(capsys)
 
 
 def test_an_output_that_cannot_be_a_folder_is_one_line(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

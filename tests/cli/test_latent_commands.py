@@ -185,7 +185,7 @@ def test_samples_stay_the_same_and_are_not_written_over(run: Run, spatial: None)
         (["sample", "-o", "s.png", "--model", "other"], "has no model 'other'; it has fake"),
         (["morph", "a.png", "b.png", "-o", "m.png", "--steps", "1"], "greater than or equal to 2"),
         (["morph", "a.png", "b.png", "-o", "m.gif"], "m.gif does not end in .png"),
-        (["latents-report", "folder.png", "-o", "r.png"], "folder.png holds none of the files looked for"),
+        (["latents-report", "folder.png", "-o", "r.png"], "folder.png holds no file of the kinds looked for"),
         (["latents-report", "a.png", "-o", "r.png", "--seed", "-1"], "0..2^64-1"),
         (["attributes", "fit", "faces", "-o", "a.st"], "a.st does not end in .safetensors"),
         (["attributes", "fit", "faces", "-o", "a.safetensors", "--held-out", "1"], "1.0 is not between 0 and 1"),

@@ -380,7 +380,7 @@ def test_a_model_whose_pipelines_want_more_than_encoding_and_decoding_is_refused
     name: str, monkeypatch: pytest.MonkeyPatch, server: FakeServer
 ) -> None:
     served_as(monkeypatch, class_name=name)
-    with pytest.raises(ValueError, match=f"is of {name}, whose pipelines want more"):
+    with pytest.raises(ValueError, match=f"is of {name}, whose pipelines use their VAE for more than encode"):
         RemoteAutoencoderKL.connect(server.target, latent_space=SPACE)
 
 

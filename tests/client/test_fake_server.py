@@ -174,7 +174,7 @@ def test_payloads_hold_what_latents_hold_and_only_a_fake_decodes_them(client: Cl
     expected = client.decode(client.encode(image, dtype="float32"))
     assert client.decompress(payload).tobytes() == expected.tobytes()
     assert [item.get() for item in client.compress_stream([image])] == [payload]
-    with pytest.raises(InvalidRequest, match="not of a fake server"):
+    with pytest.raises(InvalidRequest, match="not from a fake server"):
         client.decompress(b"\x89LAT\x01")
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`latentwire compress`: image files -> `.lat` files, of a quality, a size or a PSNR."""
+"""`latentwire compress`: image files -> `.lat` files of a quality, a size or a PSNR."""
 
 import math
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ from latentwire_core.formats import IMAGE_SUFFIXES
 from latentwire_core.quality import NAMES as QUALITIES
 
 NAMES = ", ".join(QUALITIES)
-FOUND = "Found by search, about ten requests for each image."
+FOUND = "Found by a search of about ten requests for each image."
 
 
 @connected()
@@ -41,13 +41,16 @@ def compress(
         ),
     ] = None,
     bpp: Annotated[
-        float | None, option(text=f"Instead: at most so many bits for each pixel of the image. {FOUND}", metavar="X")
+        float | None,
+        option(text=f"Instead of a quality: at most so many bits for each pixel of the image. {FOUND}", metavar="X"),
     ] = None,
     most_bytes: Annotated[
-        int | None, option("--bytes", text=f"Instead: at most so many bytes for each image. {FOUND}", metavar="N")
+        int | None,
+        option("--bytes", text=f"Instead of a quality: at most so many bytes for each image. {FOUND}", metavar="N"),
     ] = None,
     psnr: Annotated[
-        float | None, option(text=f"Instead: at least this PSNR, in as few bytes as that takes. {FOUND}", metavar="DB")
+        float | None,
+        option(text=f"Instead of a quality: at least this PSNR, in few bytes. {FOUND}", metavar="DB"),
     ] = None,
     refine: Annotated[
         int,
@@ -68,8 +71,8 @@ def compress(
 ) -> None:
     """Compress images to `.lat` files of a few kilobytes: NAME.png becomes DIR/NAME.lat.
 
-    They are decoded by the model that made them, or one of the same latent space.
-    A file that cannot be compressed is reported, and the others are done all the same.
+    The model that made a file decodes it, or another model of the same latent space.
+    An image that cannot be compressed is reported, and the other images are compressed all the same.
     """
     wanted = _wanted({"--bpp": bpp, "--bytes": most_bytes, "--psnr": psnr}, quality)
     step = _quality(quality or "cache")
@@ -136,7 +139,7 @@ def _quality(text: str) -> str | float:
 
 
 def _searched(client: Client, path: Path, name: str, number: float, refinement: int) -> bytes:
-    """Map an image file to the payload that meets a target; raises ValueError where none does."""
+    """Map an image file to the payload that meets a target; raise ValueError where no payload does."""
     from latentwire_codec.lat.rate_target import COARSEST, largest_within, smallest_with
     from latentwire_codec.metrics.scores import psnr
     from latentwire_core.container import read_header

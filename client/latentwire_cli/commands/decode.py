@@ -18,7 +18,7 @@ def decode(
     files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FILE", help="What `encode` wrote, or folders to look through for it.", show_default=False
+            metavar="FILE", help="Files that `encode` wrote, or folders to look through for them.", show_default=False
         ),
     ],
     output: Output,
@@ -32,7 +32,7 @@ def decode(
     """Decode latents to images: NAME.safetensors becomes DIR/NAME.png.
 
     A file of several latents becomes NAME-0.png, NAME-1.png and so on.
-    A file that cannot be decoded is reported, and the others are done all the same.
+    A file that cannot be decoded is reported, and the other files are decoded all the same.
     """
     suffix = suffix_of(image_format, quality)
     jobs = plan(files, LATENT_SUFFIXES, output, suffix, overwrite)

@@ -17,7 +17,9 @@ def decompress(
     files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FILE.lat", help="What `compress` wrote, or folders to look through for it.", show_default=False
+            metavar="FILE.lat",
+            help="Files that `compress` wrote, or folders to look through for them.",
+            show_default=False,
         ),
     ],
     output: Output,
@@ -30,7 +32,7 @@ def decompress(
 ) -> None:
     """Decompress `.lat` files to images: NAME.lat becomes DIR/NAME.png.
 
-    A file that is damaged, or of another latent space, is reported, and the others are done all the same.
+    A file that is damaged, or of another latent space, is reported, and the other files are decoded all the same.
     """
     suffix = suffix_of(image_format, quality)
     jobs = plan(files, PAYLOAD_SUFFIXES, output, suffix, overwrite)
@@ -39,5 +41,5 @@ def decompress(
 
 def _read(path: Path) -> bytes:
     if path.suffix.lower() in LATENT_SUFFIXES:
-        raise ValueError("it holds latents as they are; `latentwire decode` decodes them")
+        raise ValueError("it holds uncompressed latents; `latentwire decode` decodes them")
     return path.read_bytes()

@@ -19,7 +19,7 @@ from latentwire_core.latents import Latents
 from latentwire_core.noise import MAX_SEED
 
 MAX_SIDE = 2**20 - 1
-"""That a server can be set to take, pixels."""
+"""The largest `serve --max-side`, pixels."""
 
 
 @connected()
@@ -32,18 +32,27 @@ def encode(
     ] = "moments",
     seed: Annotated[
         int | None,
-        option(text="Of the sample's noise, the same for every image, 0..2^64-1.", default="0", metavar="N"),
+        option(text="The seed of the sample's noise, the same for every image, 0..2^64-1.", default="0", metavar="N"),
     ] = None,
     scaled: Annotated[
-        bool, option("--scaled", text="Scaled, as a diffusion model works on; for mode and sample.", metavar=NO_VALUE)
+        bool,
+        option(
+            "--scaled",
+            text="Scale the latents, as a diffusion model takes them; for mode and sample.",
+            metavar=NO_VALUE,
+        ),
     ] = False,
     dtype: Annotated[
         Literal["float32", "float16", "bfloat16"],
-        typer.Option(help="Of the numbers; bfloat16 is written as float32 of that precision."),
+        typer.Option(help="The dtype of the numbers; bfloat16 is written as float32 of that precision."),
     ] = "float32",
     size: Annotated[
         str | None,
-        option(text="Scale to cover this size and crop the centre.", default="as it is", metavar="WxH"),
+        option(
+            text="Scale each image to cover this size, and crop its centre.",
+            default="the size of the file",
+            metavar="WxH",
+        ),
     ] = None,
     overwrite: Overwrite = False,
     skip_existing: SkipExisting = False,
@@ -53,7 +62,7 @@ def encode(
 ) -> None:
     """Encode images to latents: NAME.png becomes DIR/NAME.safetensors.
 
-    A file that cannot be encoded is reported, and the others are done all the same.
+    A file that cannot be encoded is reported, and the other files are encoded all the same.
     """
     if seed is not None and kind != "sample":
         raise typer.BadParameter(f"only a sample has a seed; the kind is {kind}", param_hint="--seed")
@@ -98,7 +107,7 @@ def encode(
 
 
 def _write(job: Job, latents: Latents) -> dict[str, object]:
-    """Write a file; say what is in it."""
+    """Write a file; return its entry of the report."""
     latents.save(job.target)
     height, width = latents.image_size or (None, None)
     return {

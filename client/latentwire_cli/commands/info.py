@@ -11,7 +11,7 @@ from latentwire_cli.files import Json
 from latentwire_cli.report import make_table, name_cell, print_json, print_line, print_table
 from latentwire_client.info import ModelInfo, ServerInfo
 
-# What is worth knowing of a model.
+# label -> the text for a model, in the order of the table
 ROWS: tuple[tuple[str, Callable[[ModelInfo], str]], ...] = (
     ("class", lambda model: model.class_name),
     ("latent space", lambda model: model.latent_space or "unnamed"),
@@ -35,7 +35,7 @@ def info(
     *,
     connection: Connection,
 ) -> None:
-    """Show what a server is: its version, its models and its limits."""
+    """Show the version, the models and the limits of a server."""
     with connection.open() as client:
         found = client.info()
     if as_json:

@@ -34,22 +34,22 @@ from latentwire_core.formats import IMAGE_SUFFIXES
 
 @dataclass(frozen=True)
 class Row:
-    """One image's way there and back.
+    """The measurements of one image, encoded and decoded.
 
     Attributes:
         image: the file.
-        picture: original | reconstruction | difference.
-        width: pixels, as the model saw it: those of the file, or a fixed size that it was framed to.
-        height: pixels.
+        picture: the file with original, reconstruction and difference.
+        width: pixels of the image as the model saw it: the width of the file, or the model's fixed width.
+        height: pixels, likewise.
         latent_shape: (C,h,w).
-        raw_bytes: of the image as raw RGB.
-        file_bytes: of the image file.
-        latent_bytes: of the latents in float16.
-        psnr_db: None where nothing was lost.
-        ssim: None where a side is below 11 pixels.
-        encode: the server's work on the one call.
-        decode: on the other.
-        wall_s: both calls, as the client waited for them.
+        raw_bytes: bytes of the image as raw RGB.
+        file_bytes: bytes of the image file.
+        latent_bytes: bytes of the latents in float16.
+        psnr_db: dB; None: the reconstruction is exact.
+        ssim: None: a side is below 11 pixels.
+        encode: the server's times for encoding.
+        decode: the server's times for decoding.
+        wall_s: seconds that the client waited for both calls.
     """
 
     image: str
@@ -191,7 +191,7 @@ def _table(
     columns: Sequence[tuple[str, Callable[[Row], str]]],
     means: Mapping[str, str],
 ) -> Table:
-    """Make a table with a line for each image, and the means of several at its foot."""
+    """Make a table with a line for each image; for several images, their means stand at its foot."""
     footers = ["mean", *(means.get(name, "") for name, _ in columns)] if len(rows) > 1 else []
     table = make_table(title, "image", [name for name, _ in columns], footers)
     for row in rows:
@@ -200,7 +200,7 @@ def _table(
 
 
 def _mean(form: str, values: Sequence[float | None]) -> str:
-    """Map numbers to their mean; none where one is missing, as for an image that lost nothing."""
+    """Map numbers to the text of their mean; `-` where one is missing, such as the PSNR of an exact reconstruction."""
     numbers = [value for value in values if value is not None]
     return form.format(mean(numbers)) if len(numbers) == len(values) else "-"
 

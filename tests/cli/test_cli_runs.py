@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs over several files whose server goes away half-way: what is told, and what is waited for."""
+"""Runs over several files whose server goes away half-way: what the report says, and what is waited for."""
 
 import io
 import json

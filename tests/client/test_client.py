@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Both clients against a server that can be told to misbehave: what they send, wait for and leave behind."""
+"""Both clients against a server that misbehaves on request: what they send, wait for and leave behind."""
 
 import asyncio
 import gc
@@ -346,26 +346,26 @@ def test_a_token_that_cannot_be_sent_is_refused_and_not_shown(token: str) -> Non
 
 
 async def test_each_answer_is_reported_once() -> None:
-    told: list[Execution] = []
+    executions: list[Execution] = []
     with FakeServer() as server:
-        with Client(server.target, on_execution=told.append) as client:
+        with Client(server.target, on_execution=executions.append) as client:
             latents = client.encode(image())
             client.decode(latents)
             client.decode_array(latents)
             client.decode_files(latents)
-            assert len(told) == 4
+            assert len(executions) == 4
             client.info()
-            assert len(told) == 4
+            assert len(executions) == 4
             client.encode([image()] * 20)
             client.decode([latents] * 5)
-            assert len(told) == 29
+            assert len(executions) == 29
             list(client.encode_stream([b"broken", "missing.png", image()]))
-            assert len(told) == 30
-        async with AsyncClient(server.target, on_execution=told.append) as other:
+            assert len(executions) == 30
+        async with AsyncClient(server.target, on_execution=executions.append) as other:
             await other.encode([image()] * 3)
             await other.decode_files(latents)
-            assert len(told) == 34
-    assert {(execution.model, execution.batch_size) for execution in told} == {("fake", 1)}
+            assert len(executions) == 34
+    assert {(execution.model, execution.batch_size) for execution in executions} == {("fake", 1)}
 
 
 def test_the_model_is_the_call_s_or_else_the_client_s() -> None:

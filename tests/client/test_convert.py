@@ -506,13 +506,13 @@ def test_single_images_only() -> None:
 
 
 def test_times_are_reported_in_seconds() -> None:
-    told: list[Execution] = []
+    executions: list[Execution] = []
     execution = pb.Execution(
         queue_ns=10**9, compute_ns=5 * 10**8, coding_ns=1, batch_size=3, float32_retry=True,
         model="m", weights_digest="d", approximate_tiling=True,
     )  # fmt: skip
-    client_settings(told.append).report(pb.EncodeResponse(execution=execution))
-    assert told == [Execution(1.0, 0.5, 1e-9, 3, True, "m", "d", True)]
+    client_settings(executions.append).report(pb.EncodeResponse(execution=execution))
+    assert executions == [Execution(1.0, 0.5, 1e-9, 3, True, "m", "d", True)]
     client_settings().report(pb.DecodeResponse(execution=execution))
 
 

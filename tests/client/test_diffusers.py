@@ -248,12 +248,12 @@ def test_what_a_pipeline_registers_stays_here(vae: RemoteAutoencoderKL, server: 
 
 
 def model(**changes: Any) -> ModelInfo:
-    told = {
+    fields = {
         "name": "m", "class_name": "AutoencoderKL", "latent_space": "", "weights_digest": "0" * 64, "file_sha256": "",
         "latent_channels": 4, "downsample_factor": 8, "scale": (0.5,), "shift": (0.0,), "has_logvar": True,
         "fixed_size": None, "parameters": 1, "dtype": "float32", "device": "cpu", "config": {}, "loaded": True,
     }  # fmt: skip
-    return ModelInfo(**{**told, **changes})
+    return ModelInfo(**{**fields, **changes})
 
 
 @pytest.mark.parametrize(
@@ -313,7 +313,7 @@ def test_a_published_space_needs_no_word(monkeypatch: pytest.MonkeyPatch, server
 
 
 @pytest.mark.parametrize(
-    ("other", "told"),
+    ("other", "difference"),
     [
         (lambda: small_kl(channels=4), "3 channels instead of 4"),
         (lambda: small_kl(levels=3), "factor is 8 instead of 4"),
@@ -323,10 +323,10 @@ def test_a_published_space_needs_no_word(monkeypatch: pytest.MonkeyPatch, server
     ],
 )
 def test_a_vae_that_is_not_like_the_one_it_replaces_is_refused(
-    monkeypatch: pytest.MonkeyPatch, server: FakeServer, other: Any, told: str
+    monkeypatch: pytest.MonkeyPatch, server: FakeServer, other: Any, difference: str
 ) -> None:
     served_as(monkeypatch, latent_space="")
-    with pytest.raises(LatentSpaceMismatch, match=told):
+    with pytest.raises(LatentSpaceMismatch, match=difference):
         RemoteAutoencoderKL.connect(server.target, like=other())
 
 

@@ -205,7 +205,7 @@ TOO_LARGE = TooLarge(grpc.StatusCode.RESOURCE_EXHAUSTED, "larger than max")
 def test_an_error_that_ends_calls_is_attributed_to_the_items_that_cause_it_and_to_no_other(
     count: int, in_flight: int, data: st.DataObject
 ) -> None:
-    guilty = data.draw(st.sets(st.integers(0, count - 1)))
+    faulty = data.draw(st.sets(st.integers(0, count - 1)))
     box = outbox(Source(count), in_flight)
     done: list[StreamItem[str]] = []
     while not box.finished:
@@ -214,7 +214,7 @@ def test_an_error_that_ends_calls_is_attributed_to_the_items_that_cause_it_and_t
         while True:
             sent += [int(request.split(":")[0]) for request in box.fill()]
             assert len(sent) <= in_flight
-            if guilty & set(sent):
+            if faulty & set(sent):
                 failed = box.attribute(TOO_LARGE)
                 done += [] if failed is None else [failed]
                 break
@@ -224,7 +224,7 @@ def test_an_error_that_ends_calls_is_attributed_to_the_items_that_cause_it_and_t
             sent.remove(number)
             done.append(box.answer(Answer(number, str(number))))
     assert sorted(item.index for item in done) == list(range(count))
-    assert {item.index for item in done if item.error is TOO_LARGE} == guilty
+    assert {item.index for item in done if item.error is TOO_LARGE} == faulty
 
 
 def test_an_error_with_nothing_sent_is_the_stream_s_own() -> None:

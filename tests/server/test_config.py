@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an operator may set, and what is told to one who sets something else."""
+"""The options of a server: their ranges, and the messages of values that are refused."""
 
 import logging
 from dataclasses import fields

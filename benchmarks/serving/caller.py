@@ -22,9 +22,9 @@ from benchmarks.serving.forms import LATENTS, Form
 from benchmarks.serving.soaking import soak
 from benchmarks.serving.statistics import Window
 from latentwire_client import Client, Latents, LatentwireError, Limits, Timeout
-from latentwire_client.client import Stream
 from latentwire_client.errors import Cancelled
 from latentwire_client.info import Execution
+from latentwire_client.streams import Stream
 
 CALL_S = 900.0
 JOIN_S = 0.05

@@ -16,14 +16,14 @@ from latentwire_cli.commands.inspect import inspect
 from latentwire_cli.commands.roundtrip import roundtrip
 from latentwire_cli.commands.serve import serve
 from latentwire_cli.commands.train import train
-from latentwire_cli.ending import end
+from latentwire_cli.exit_status import end
 from latentwire_cli.lab.attributes import app as attributes
 from latentwire_cli.lab.draw_faces import draw_faces
 from latentwire_cli.lab.edit import edit
 from latentwire_cli.lab.latents_report import latents_report
 from latentwire_cli.lab.morph import morph
 from latentwire_cli.lab.sample import sample
-from latentwire_cli.words import NO_VALUE, option
+from latentwire_cli.options import NO_VALUE, option
 from latentwire_proto import __version__
 
 EPILOG = (

@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from latentwire_cli.ending import one_line
+from latentwire_cli.exit_status import one_line
 
 if TYPE_CHECKING:
     from latentwire_train.data.folder import Problem

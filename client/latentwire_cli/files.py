@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files and folders on the command line -> what is read and where it is written, with nothing in the way."""
+"""Files and folders on the command line -> the paths to read and to write, checked before the work begins."""
 
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from latentwire_cli.ending import Refusal
+from latentwire_cli.exit_status import Refusal
+from latentwire_cli.options import NO_VALUE, option
 from latentwire_cli.report import print_note
-from latentwire_cli.words import NO_VALUE, option
 
 REMEDY = "--overwrite replaces it, or write to another folder with -o"
 
@@ -31,7 +31,7 @@ SkipExisting = Annotated[
     bool,
     option(
         "--skip-existing",
-        text="Leave out what was written before, to go on after a stop; the names are compared, not the images.",
+        text="Leave out files that were written before, to go on after a stop; the names are compared, not the images.",
         metavar=NO_VALUE,
     ),
 ]
@@ -40,11 +40,11 @@ Json = Annotated[bool, option("--json", text="Print one JSON document on standar
 
 @dataclass(frozen=True)
 class Job:
-    """One file's way.
+    """One file to read and one to write.
 
     Attributes:
-        source: what is read.
-        target: what is written.
+        source: the path to read.
+        target: the path to write.
     """
 
     source: Path
@@ -59,11 +59,11 @@ def plan(
     overwrite: bool,
     difference: Callable[[Path], str] | None = None,
 ) -> list[Job]:
-    """Map inputs to jobs: a file to FOLDER/NAME+ending, those of a folder likewise with their place below it.
+    """Map inputs to jobs: a file to FOLDER/NAME+ending, a file of an input folder to its place below FOLDER.
 
     The folder to write to is made, and is not looked through where it is inside an input. Hidden files are left out.
-    With `difference`, which maps a file of an earlier run to how it differs from what is asked for, those that do not
-    are left out; how many is said on standard error.
+    `difference` maps a file of an earlier run to its difference from the options of this run. Files without one are
+    left out, and their number is printed on standard error.
 
     Raises:
         Refusal: two inputs would be written to one file, a file exists or differs, a folder has its name, a folder
@@ -104,7 +104,7 @@ def plan(
 
 
 def found(inputs: Iterable[Path], suffixes: Collection[str]) -> list[Path]:
-    """Map inputs to the files that they stand for, each once; hidden files of a folder are left out.
+    """Map files and folders to files, each once; hidden files of a folder are left out.
 
     Raises:
         Refusal: a folder holds no such file.
@@ -117,7 +117,7 @@ def check_new(path: Path, suffix: str, overwrite: bool) -> Path:
     """Return the path of one file to write.
 
     Raises:
-        Refusal: it does not end in the suffix, or exists and shall not be replaced.
+        Refusal: the path does not end in the suffix, or exists and shall not be replaced.
     """
     if path.suffix.lower() != suffix:
         raise Refusal(f"{path} does not end in {suffix}; give the name of a {suffix} file with -o")
@@ -128,7 +128,7 @@ def check_new(path: Path, suffix: str, overwrite: bool) -> Path:
 
 
 def _found(path: Path, suffixes: Collection[str], output: Path | None) -> Iterator[tuple[Path, Path]]:
-    """Yield each file that an input stands for, and its place below the output; a missing one fails when it is read."""
+    """Yield each file of an input, and its place below the output; a missing file fails when it is read."""
     if not path.is_dir():
         yield path, Path(path.name)
         return
@@ -143,4 +143,4 @@ def _found(path: Path, suffixes: Collection[str], output: Path | None) -> Iterat
                 empty = False
                 yield Path(here, name), Path(here, name).relative_to(path)
     if empty:
-        raise Refusal(f"{path} holds none of the files looked for ({' '.join(sorted(suffixes))})")
+        raise Refusal(f"{path} holds no file of the kinds looked for ({' '.join(sorted(suffixes))})")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model on this machine: what must be installed for it, and the names of models -> a server in this process."""
+"""A model on this machine -> a server in this process, if the extra that it needs is installed."""
 
 import logging
 import os
@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 
-from latentwire_cli.ending import Refusal
+from latentwire_cli.exit_status import Refusal
+from latentwire_core.extras import install_hint
+from latentwire_server.config import MOST_ITERATIONS, ModelSource, ServerConfig
 
-# What each extra brings and the code behind it imports.
+# extra -> the packages that it installs and the code behind it imports
 EXTRAS = {
     "codec": ("torch", "diffusers", "constriction"),
     "lab": ("matplotlib", "scipy", "sklearn"),
@@ -29,13 +31,13 @@ EXTRAS = {
 
 
 def require(extra: str) -> None:
-    """Check that an extra is installed, without importing it, and keep its libraries from chattering.
+    """Check that an extra is installed, without importing it, and silence the warnings of its libraries.
 
     Raises:
-        Refusal: it is not.
+        Refusal: the extra is not installed.
     """
     if not all(find_spec(module) for module in EXTRAS[extra]):
-        raise Refusal(f"this needs the {extra} extra: pip install 'latentwire[{extra}]'")
+        raise Refusal(f"this needs the {extra} extra: {install_hint(extra)}")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     for variable in ("DIFFUSERS_VERBOSITY", "TRANSFORMERS_VERBOSITY"):
@@ -43,13 +45,11 @@ def require(extra: str) -> None:
 
 
 def served_name(model: str) -> str:
-    """Map what `local_server` takes to the name that the model has there; an empty one to an empty one.
+    """Map the argument of `local_server` to the name that the model has there; an empty argument to an empty name.
 
     Raises:
-        ServerError: it is not of the form that is needed.
+        ServerError: the argument is not of the form [NAME=]SOURCE.
     """
-    from latentwire_server.config import ModelSource
-
     return ModelSource.parse(model).name if model else ""
 
 
@@ -63,12 +63,11 @@ def local_server(model: str) -> Iterator[str]:
     """
     require("server")
     from latentwire_server.app import background
-    from latentwire_server.config import MOST_ITERATIONS, ModelSource, ServerConfig
 
-    # It has no log here; its faults are printed all the same.
+    # Nobody reads a log here; faults are printed all the same.
     logging.getLogger("latentwire").setLevel(logging.ERROR)
     models = (ModelSource.parse(model),) if model else ServerConfig.models
-    # Interrupted, there is nobody left to finish the accepted requests for; nor does a refinement keep others waiting.
+    # After an interrupt nobody waits for the accepted requests; and a long refinement keeps nobody else waiting.
     config = ServerConfig(port=0, models=models, max_refinement=MOST_ITERATIONS, drain_timeout_s=0)
     with background(config) as server:
         yield f"127.0.0.1:{server.port}"

@@ -15,21 +15,21 @@ AMPLIFICATION = 4
 GAP = 8
 INK, PAPER = (32, 32, 32), (255, 255, 255)
 FRAME_MS, REST_MS = 60, 800
-# A title shall not be wrapped at every other word above a narrow picture.
+# A narrower title would be wrapped at every other word.
 TITLE_WIDTH = 480
-# A smaller image is hard to judge.
+# Smaller images are hard to judge.
 READABLE_SIDE = 96
 
 
 def side_by_side(original: Pixels, reconstruction: Pixels, captions: Sequence[str]) -> bytes:
     """Map two images, and captions for three, to a PNG file.
 
-    The difference is grey where the two are equal, and `AMPLIFICATION` times theirs about it.
+    In the third panel grey stands for equal pixels; differences are shown `AMPLIFICATION` times as large.
 
     Args:
         original: uint8 (H,W,3).
         reconstruction: of the same shape.
-        captions: of the original, the reconstruction and the difference.
+        captions: for the original, the reconstruction and the difference.
     """
     difference = (reconstruction.astype(np.int16) - original) * AMPLIFICATION + 128
     panels = (original, reconstruction, difference.clip(0, 255).astype(np.uint8))
@@ -39,13 +39,13 @@ def side_by_side(original: Pixels, reconstruction: Pixels, captions: Sequence[st
 def sheet(
     rows: Sequence[Sequence[Pixels]], *, title: str = "", captions: Sequence[str] = (), labels: Sequence[str] = ()
 ) -> Image.Image:
-    """Lay out images in rows on white, with text about them.
+    """Lay out images in rows on white, with a title, captions and labels.
 
     Args:
         rows: images of one size, uint8 (H,W,3); the first row is the longest.
         title: above everything; lines are wrapped to the width.
-        captions: one for each column, a line above it; a column is as wide as its caption. None: no captions.
-        labels: one for each row, a line above it. None: no labels.
+        captions: a line above each column, which is at least as wide; empty: no captions.
+        labels: a line above each row; empty: no labels.
     """
     # A file's name may have a line end in it.
     captions, labels = ([" ".join(text.split()) for text in texts] for texts in (captions, labels))
@@ -82,13 +82,13 @@ def sheet(
 
 
 def enlarged(images: Sequence[Pixels]) -> list[Pixels]:
-    """Map images of one size to larger ones, each pixel a square of them, where they would be too small to see."""
+    """Repeat the pixels of images of one size, so that no side is below `READABLE_SIDE`."""
     factor = -(-READABLE_SIDE // min(images[0].shape[:2]))
     return [pixels.repeat(factor, axis=0).repeat(factor, axis=1) for pixels in images]
 
 
 def shrunk(images: Sequence[Pixels], side: int) -> list[Pixels]:
-    """Map images of one size to ones whose longer side is `side` pixels at most (Lanczos)."""
+    """Scale images of one size so that their longer side is at most `side` pixels (Lanczos)."""
     height, width = images[0].shape[:2]
     factor = side / max(height, width)
     if factor >= 1:
@@ -105,8 +105,8 @@ def to_png(picture: Image.Image) -> bytes:
 
 
 def to_gif(frames: Sequence[Image.Image]) -> bytes:
-    """Map pictures of one size to an animation that goes there and back for ever, resting at both ends."""
-    # Each has a palette of its own: with one for all, photographs have bands, and dithering them flickers.
+    """Map pictures of one size to a GIF file that plays them forth and back for ever, resting at both ends."""
+    # Each frame has a palette of its own: with a common palette photographs have bands, and dithering flickers.
     there = [frame.quantize(256, Image.Quantize.MEDIANCUT) for frame in frames]
     images = [*there, *there[-2:0:-1]]
     durations = [FRAME_MS] * len(images)
@@ -121,7 +121,7 @@ def _width(font: Font, text: str) -> int:
 
 
 def _wrapped(text: str, font: Font, width: int) -> list[str]:
-    """Break a text into lines, at its line ends and at blanks; a word wider than a line stays whole."""
+    """Break a text into lines at its line ends and at blanks; a word wider than a line stays whole."""
     lines = []
     for paragraph in text.splitlines():
         line = ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a command did -> what its user sees: lines, tables and JSON on standard output, progress on standard error."""
+"""The results of a command -> lines, tables and JSON on standard output, progress on standard error."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from latentwire_cli.ending import FAILED, HOPELESS, one_line, print_error, reason
+from latentwire_cli.exit_status import FAILED, HOPELESS, one_line, print_error, reason
 from latentwire_client.errors import LatentwireError
 
 
@@ -25,7 +25,7 @@ class Batch:
     """The items of one run: a progress bar while it lasts, and the failures at its end. A context manager.
 
     Args:
-        what: what is being done, such as `encoding`.
+        what: the name of the work, such as `encoding`.
         total: the number of items.
     """
 
@@ -58,10 +58,10 @@ class Batch:
 
     @contextmanager
     def until_broken_off(self) -> Iterator[None]:
-        """Hold the loop over the items; what breaks it off is remembered as the reason why the rest was not done.
+        """Hold the loop over the items; an error that breaks it off is listed as the reason why the rest was not done.
 
         Raises:
-            LatentwireError: what broke it off, where nothing was done; the failures before it are listed.
+            LatentwireError: the error, where no item was done; the failures before it are listed.
         """
         try:
             yield
@@ -73,14 +73,14 @@ class Batch:
             self.failures.append({"path": f"the other {missing}", "error": one_line(reason(error))})
 
     def failed(self, source: Path, error: Exception) -> None:
-        """Remember that an item failed; where every other one would fail likewise, raise the error instead."""
+        """Remember that an item failed; raise the error instead where every other item would fail alike."""
         if isinstance(error, HOPELESS):
             raise error
         self.failures.append({"path": str(source), "error": one_line(reason(error))})
         self._progress.advance(self._task)
 
     def end(self) -> None:
-        """List the failures; with any, end the command with the status of a failure."""
+        """List the failures; if there are any, end the command with the status of a failure."""
         self._list_failures()
         if self.failures:
             raise typer.Exit(FAILED)
@@ -92,7 +92,7 @@ class Batch:
 
 @contextmanager
 def working(what: str) -> Iterator[None]:
-    """Show on a terminal that something of unknown length goes on."""
+    """Show on a terminal that work of unknown length goes on."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield
@@ -107,7 +107,7 @@ def print_line(text: str) -> None:
 
 
 def print_note(text: str) -> None:
-    """Print on standard error what is worth knowing and no failure."""
+    """Print a note, which is not a failure, on standard error."""
     print(f"note: {one_line(text)}", file=sys.stderr)
 
 
@@ -122,13 +122,13 @@ def print_table(table: Table) -> None:
 
 
 def make_table(title: str, first: str, others: Sequence[str], footers: Sequence[str] = ()) -> Table:
-    """Make a table of numbers: its first column names things and may wrap, the others are right-aligned.
+    """Make a table of numbers: its first column holds names and may wrap, the others are right-aligned.
 
     Args:
         title: above the table.
         first: heading of the first column.
-        others: headings of the others; all empty: the table has none.
-        footers: of every column; none: no line at the foot.
+        others: headings of the other columns; all empty: the table has no headings.
+        footers: the last line, one text for each column; empty: no such line.
     """
     table = Table(
         title=Text(_printable(title), "bold"), title_justify="left", box=box.SIMPLE, padding=(0, 1),
@@ -144,7 +144,7 @@ def make_table(title: str, first: str, others: Sequence[str], footers: Sequence[
 
 
 def name_cell(path: str | Path) -> Text:
-    """Map a name from outside to a table's cell: nothing in it is markup."""
+    """Map a name from outside to a table's cell, in which nothing counts as markup."""
     return Text(_printable(str(path)))
 
 
@@ -161,6 +161,6 @@ def byte_count(count: int) -> str:
 
 
 def _printable(text: str) -> str:
-    """Replace what standard output cannot hold: bytes that are not text in a file name, control characters."""
+    """Replace characters that standard output cannot hold: undecodable bytes of a file name, control characters."""
     encoding = sys.stdout.encoding or "utf-8"
     return one_line(os.fsencode(text).decode(errors="replace")).encode(encoding, "replace").decode(encoding)

@@ -5,7 +5,7 @@ from latentwire_client._images import ImageInput
 from latentwire_client._outbox import StreamItem
 from latentwire_client.aio import AsyncClient
 from latentwire_client.client import Client
-from latentwire_client.config import Limits, Retry, Timeout
+from latentwire_client.config import CompressOptions, EncodeOptions, Limits, Retry, Timeout
 from latentwire_client.errors import (
     Cancelled,
     DataLoss,
@@ -23,7 +23,6 @@ from latentwire_client.errors import (
     WeightsChanged,
 )
 from latentwire_client.info import Execution, ModelInfo, ServerInfo, ServerLimits
-from latentwire_client.options import CompressOptions, EncodeOptions
 from latentwire_core.kinds import LatentKind
 from latentwire_core.latents import Latents
 from latentwire_proto import __version__

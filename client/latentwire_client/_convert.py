@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images and latents <-> protobuf messages; shared by the sync and the asyncio client."""
 
-import json
 import math
 import os
 from collections.abc import Collection, Iterable, Mapping
@@ -14,8 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from latentwire_client._images import ImageInput, to_file
-from latentwire_client.info import Execution, ModelInfo, OnExecution, ServerInfo, ServerLimits
-from latentwire_client.options import CompressOptions, EncodeOptions
+from latentwire_client.config import CompressOptions, EncodeOptions
 from latentwire_core.kinds import LatentKind
 from latentwire_core.latents import Array, Latents
 from latentwire_core.noise import check_seed
@@ -34,13 +32,13 @@ def to_encode_request(image: ImageInput, options: EncodeOptions, default_model: 
 
     Raises:
         OSError: the path cannot be read.
-        TypeError, ValueError: the image or an option is nothing that can be sent.
+        TypeError, ValueError: the image or an option cannot be sent.
     """
     return with_image(without_image(options, default_model), image)
 
 
 def without_image(options: EncodeOptions, default_model: str) -> pb.EncodeRequest:
-    """Map options to a request that lacks its image; raises TypeError or ValueError as `to_encode_request`."""
+    """Map options to a request that lacks its image; raise TypeError or ValueError as `to_encode_request`."""
     _refuse_unknown(options, EncodeOptions.__optional_keys__)
     dtype = options.get("dtype", "float16")
     if dtype not in names.FLOATS:
@@ -61,12 +59,12 @@ def without_image(options: EncodeOptions, default_model: str) -> pb.EncodeReques
 
 
 def to_compress_request(image: ImageInput, options: CompressOptions, default_model: str) -> pb.EncodeRequest:
-    """Map an image and options to a request for its `.lat` payload; raises as `to_encode_request`."""
+    """Map an image and options to a request for its `.lat` payload; raise as `to_encode_request`."""
     return with_image(compress_without_image(options, default_model), image)
 
 
 def compress_without_image(options: CompressOptions, default_model: str) -> pb.EncodeRequest:
-    """Map options to a request that lacks its image; raises TypeError or ValueError as `to_compress_request`."""
+    """Map options to a request that lacks its image; raise TypeError or ValueError as `to_compress_request`."""
     _refuse_unknown(options, CompressOptions.__optional_keys__)
     request = pb.EncodeRequest(
         model=options.get("model") or default_model,
@@ -82,18 +80,18 @@ def _refuse_unknown(options: Mapping[str, object], known: Collection[str]) -> No
 
 
 def _to_lat_output(quality: str | float, refinement: int) -> pb.LatOutput:
-    """Map a quality's name, or steps in units, and a number of iterations to the wanted form of payloads.
+    """Map a quality (a name, or the quantizer's step in units) and a number of iterations to the form of payloads.
 
     Raises:
-        ValueError: the quality is neither, or the number out of range.
+        ValueError: the quality is neither, or the number of iterations out of range.
     """
     if not isinstance(refinement, Integral) or not 0 <= refinement <= MAX_UINT32:
-        raise ValueError(f"refinement is {refinement!r}; it must be a number of iterations in 0..2^32-1, 0 for none")
+        raise ValueError(f"refinement is {refinement!r}; it must be a number of iterations in 0..2^32-1")
     if isinstance(quality, str) and quality in names.QUALITIES:
         return pb.LatOutput(quality=names.QUALITIES[quality], refinement=refinement)
     if not (isinstance(quality, Real) and 0 < quality < math.inf):
         known = ", ".join(names.QUALITIES)
-        raise ValueError(f"quality is {quality!r}; it must be {known}, or steps in units, a number above 0")
+        raise ValueError(f"quality is {quality!r}; it must be {known}, or the quantizer's step, a number above 0")
     return pb.LatOutput(step=quality, refinement=refinement)
 
 
@@ -104,7 +102,7 @@ def _with_size(request: pb.EncodeRequest, size: tuple[int, int] | None) -> pb.En
 
 
 def with_image(common: pb.EncodeRequest, image: ImageInput) -> pb.EncodeRequest:
-    """Map what requests have in common and an image to a request; raises as `to_encode_request`."""
+    """Copy a request that lacks its image, and give it one; raise as `to_encode_request`."""
     request = pb.EncodeRequest()
     request.CopyFrom(common)
     if isinstance(image, np.ndarray):
@@ -115,7 +113,7 @@ def with_image(common: pb.EncodeRequest, image: ImageInput) -> pb.EncodeRequest:
 
 
 def is_single(latents: object) -> TypeGuard[Latents | bytes]:
-    """Tell what is to be decoded at once from many; a path, which could be iterated over too, is refused as one."""
+    """Tell one item to decode from many. A path, which could be iterated over, counts as one and is refused later."""
     return isinstance(latents, Latents | bytes | str | os.PathLike)
 
 
@@ -125,7 +123,7 @@ def to_decode_request(
     """Map latents, or a `.lat` payload, and the wanted form of the images to a request.
 
     Raises:
-        TypeError: they are something else.
+        TypeError: the latents are of another type.
     """
     request = pb.DecodeRequest(model=model)
     if isinstance(latents, Latents):
@@ -161,7 +159,7 @@ def to_latents(latents: Latents) -> pb.Latents:
 
 
 def to_tensor_output(dtype: str) -> pb.ImageTensorOutput:
-    """Map `uint8`, or a float dtype, to the wanted form of raw images; raises ValueError for another."""
+    """Map `uint8`, or a float dtype, to the wanted form of raw images; raise ValueError for another dtype."""
     if dtype == "uint8":
         return PIXELS
     if dtype not in names.FLOATS:
@@ -170,7 +168,7 @@ def to_tensor_output(dtype: str) -> pb.ImageTensorOutput:
 
 
 def to_file_output(image_format: str, quality: int | None) -> pb.ImageFileOutput:
-    """Map a format's name and a quality to the wanted form of image files; raises ValueError where unknown."""
+    """Map a format's name and a quality to the wanted form of image files; raise ValueError where one is unknown."""
     if image_format not in names.IMAGE_FORMATS:
         raise ValueError(f"format is {image_format!r}; it must be one of {', '.join(names.IMAGE_FORMATS)}")
     if quality is not None and not 1 <= quality <= 100:
@@ -179,10 +177,10 @@ def to_file_output(image_format: str, quality: int | None) -> pb.ImageFileOutput
 
 
 def from_payloads(message: pb.LatPayloads) -> bytes:
-    """Map the payloads of one image to its only one.
+    """Return the only payload of an answer.
 
     Raises:
-        ValueError: there are none, or several.
+        ValueError: the answer holds no payload, or several.
     """
     if len(message.payloads) != 1:
         raise ValueError(f"there are {len(message.payloads)} payloads; compress one image at a time, or a list of them")
@@ -193,7 +191,7 @@ def from_latents(message: pb.Latents) -> Latents:
     """Map a message to latents; bfloat16 becomes float32.
 
     Raises:
-        ValueError: the message is of a kind or dtype that is not known here, or contradicts itself.
+        ValueError: the kind or the dtype is unknown to this version, or the message contradicts itself.
     """
     size = message.image_size
     return Latents(
@@ -213,43 +211,6 @@ def from_image_tensor(message: pb.ImageTensor) -> npt.NDArray[np.generic]:
     return _from_tensor(message.tensor)
 
 
-def report(response: pb.EncodeResponse | pb.DecodeResponse, on_execution: OnExecution | None) -> None:
-    """Tell `on_execution`, where there is one, how the server carried out what it answers."""
-    if on_execution is None:
-        return
-    execution = response.execution
-    on_execution(
-        Execution(
-            queue_s=execution.queue_ns / 1e9,
-            compute_s=execution.compute_ns / 1e9,
-            coding_s=execution.coding_ns / 1e9,
-            batch_size=execution.batch_size,
-            float32_retry=execution.float32_retry,
-            model=execution.model,
-            weights_digest=execution.weights_digest,
-            approximate_tiling=execution.approximate_tiling,
-        )
-    )
-
-
-def from_info(message: pb.GetServerInfoResponse) -> ServerInfo:
-    """Map what a server says of itself to plain values."""
-    limits = message.limits
-    return ServerInfo(
-        version=message.version,
-        limits=ServerLimits(
-            max_message_bytes=limits.max_message_bytes,
-            max_image_side=limits.max_image_side,
-            max_image_pixels=limits.max_image_pixels,
-            max_batch_images=limits.max_batch_images,
-            max_queue_images=limits.max_queue_images,
-            stream_window=limits.stream_window,
-            max_refinement=limits.max_refinement,
-        ),
-        models=tuple(_from_model(model) for model in message.models),
-    )
-
-
 def single(pixels: npt.NDArray[np.generic], latents: Latents | bytes) -> Image.Image:
     """Map uint8 (1,H,W,3), decoded from latents or a payload, to a PIL image.
 
@@ -261,30 +222,8 @@ def single(pixels: npt.NDArray[np.generic], latents: Latents | bytes) -> Image.I
     return Image.fromarray(pixels[0])
 
 
-def _from_model(model: pb.ModelInfo) -> ModelInfo:
-    fixed = model.fixed_size
-    return ModelInfo(
-        name=model.name,
-        class_name=model.class_name,
-        latent_space=model.latent_space,
-        weights_digest=model.weights_digest,
-        file_sha256=model.file_sha256,
-        latent_channels=model.latent_channels,
-        downsample_factor=model.downsample_factor,
-        scale=tuple(model.scale),
-        shift=tuple(model.shift),
-        has_logvar=model.has_logvar,
-        fixed_size=(fixed.height, fixed.width) if model.HasField("fixed_size") else None,
-        parameters=model.parameters,
-        dtype=pb.DType.Name(model.dtype).removeprefix("DTYPE_").lower(),
-        device=model.device,
-        config=json.loads(model.config_json or "{}"),
-        loaded=model.loaded,
-    )
-
-
 def to_image_tensor(array: npt.NDArray[np.generic]) -> pb.ImageTensor:
-    """Map an array as `ImageInput` describes it to raw images; raises ValueError for another."""
+    """Map an array as `ImageInput` describes it to raw images; raise ValueError for any other array."""
     batch = array[np.newaxis] if array.ndim == 3 else array
     if batch.ndim == 4 and batch.dtype == np.uint8 and batch.shape[3] == 3:
         return pb.ImageTensor(tensor=_to_tensor(batch), layout=pb.IMAGE_LAYOUT_UINT8_NHWC)
@@ -320,7 +259,7 @@ def _from_tensor(message: pb.Tensor) -> npt.NDArray[np.generic]:
     """Map a message to an array of its own memory; bfloat16 is the upper half of a float32.
 
     Raises:
-        ValueError: there is no tensor, its dtype is not known here, or its bytes don't fit its shape.
+        ValueError: there is no tensor, its dtype is unknown to this version, or its bytes do not fit its shape.
     """
     shape = tuple(message.shape)
     if message.dtype == pb.DTYPE_BFLOAT16:

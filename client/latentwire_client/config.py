@@ -1,17 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a client behaves: timeouts, retries, limits; small values, checked when they are built."""
+"""How a client behaves (timeouts, retries, limits), and the options that its encoding methods take."""
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+from latentwire_core.kinds import LatentKind
 
 
 @dataclass(frozen=True)
 class Timeout:
-    """How long a client waits.
+    """How long a client waits for answers.
 
     Attributes:
-        call_s: for the answer to one call, retries included; None: for ever.
-        stream_item_s: for the answer to one item of a stream, from when the server read it; None: for ever.
+        call_s: seconds for the answer to one call, its `Retry.attempts` included; None: no limit.
+        stream_item_s: seconds for the answer to one item of a stream, from when the server read the item; None: no
+            limit.
+
+    Raises:
+        ValueError: a time is not positive and finite.
     """
 
     call_s: float | None = 120.0
@@ -25,7 +33,7 @@ class Timeout:
 
     @property
     def stream_item_ns(self) -> int:
-        """The time for a stream's item in nanoseconds, as it travels; 0: for ever."""
+        """`stream_item_s` in nanoseconds, as it travels; 0: no limit."""
         return math.ceil((self.stream_item_s or 0.0) * 1e9)
 
 
@@ -33,46 +41,62 @@ class Timeout:
 class Retry:
     """How a client tries again when the server cannot be reached, is not serving or stops during a call.
 
-    The waits are random, up to initial_backoff_s, and grow by the factor 2 up to max_backoff_s.
+    The pause before a try is random: at most `initial_backoff_s` at first, and twice as long with each failure, up to
+    `max_backoff_s`.
+
+        Client(retry=Retry(full_queue_s=120, calls_reconnect=True))  # for long jobs: wait rather than fail
 
     Attributes:
-        attempts: 1 (no retry) to 5 (gRPC's own limit), the first one included.
-        initial_backoff_s: the longest first wait, at least 0.01.
-        max_backoff_s: the longest wait.
-        reconnect_s: how long a stream that has had an answer goes on trying when the server is gone: long enough for a
-            restart.
+        attempts: tries in a row, 1 (no retry) to 5.
+        initial_backoff_s: the longest first pause, seconds, at least 0.01.
+        max_backoff_s: the longest pause, seconds.
+        reconnect_s: how long a stream that has had an answer goes on trying when the server is gone, seconds: long
+            enough for a restart.
+        full_queue_s: how long a call is tried again while the server's queue is full, seconds; 0: not at all.
+        calls_reconnect: whether single calls, too, are tried again for `reconnect_s` once the client has had an answer.
+
+    Raises:
+        ValueError: a number is out of its range.
     """
 
     attempts: int = 4
     initial_backoff_s: float = 0.2
     max_backoff_s: float = 2.0
     reconnect_s: float = 60.0
+    full_queue_s: float = 0.0
+    calls_reconnect: bool = False
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        # A server that has answered is waited for by time; for one that never did, more attempts only delay the news.
         if not 1 <= self.attempts <= 5:
             raise ValueError(f"attempts is {self.attempts}; it must be in 1..5")
-        # gRPC counts whole milliseconds; where a wait rounds down to none its call can hang, deadline or not.
+        # A shorter pause would be a busy loop.
         if not 0.01 <= self.initial_backoff_s <= self.max_backoff_s < math.inf:
             raise ValueError(
                 f"backoff is {self.initial_backoff_s} to {self.max_backoff_s} s; both must be finite and at least "
                 "0.01, in this order"
             )
-        if not 0 <= self.reconnect_s < math.inf:
-            raise ValueError(f"reconnect_s is {self.reconnect_s}; it must be finite and at least 0")
+        for name, value in (("reconnect_s", self.reconnect_s), ("full_queue_s", self.full_queue_s)):
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} is {value}; it must be finite and at least 0")
 
     def backoff_s(self, failures: int) -> float:
-        """Return the longest wait after this many failures in a row, 1 or more."""
+        """Return the longest pause after this many failures in a row, 1 or more."""
         return min(self.max_backoff_s, self.initial_backoff_s * 2.0 ** (failures - 1))
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a client keeps to.
+    """The sizes that a client keeps to.
 
     Attributes:
-        max_message_bytes: of one message, either way; the server has its own (`client.info().limits`).
+        max_message_bytes: bytes of one message, sent or received; the server has a limit of its own
+            (`client.info().limits`).
         in_flight: items of a stream that are sent and not yet answered.
+
+    Raises:
+        ValueError: a number is out of its range.
     """
 
     max_message_bytes: int = 64 * 2**20
@@ -86,13 +110,38 @@ class Limits:
             raise ValueError(f"in_flight is {self.in_flight}; it must be at least 1")
 
 
-def check_settings(timeout: Timeout, retry: Retry, limits: Limits) -> None:
-    """Check what a client is given, which it uses only later.
+class EncodeOptions(TypedDict, total=False):
+    """The keyword arguments of `encode` and `encode_stream`; all are optional.
 
-    Raises:
-        TypeError: one is something else, such as a number of seconds.
+    kind: `mode` (the default), `sample` or `moments` (mean and log-variance).
+    scaled: whether the latents are scaled, as a diffusion model takes them; default: raw.
+    dtype: `float16` (the default), `float32`, or `bfloat16`, which travels as such and arrives as float32.
+    seeds: for samples, 0..2^64-1, one for each image of an array, of a list, or of a stream in its order.
+    size: (height, width) to scale and crop an image file to; default: the size of the file.
+    model: a served name; default: the client's, else the server's.
     """
-    for name, value, kind in (("timeout", timeout, Timeout), ("retry", retry, Retry), ("limits", limits, Limits)):
-        if not isinstance(value, kind):
-            field = fields(kind)[0].name
-            raise TypeError(f"{name} is {value!r}; it must be a {kind.__name__}, such as {kind.__name__}({field}=...)")
+
+    kind: LatentKind | str
+    scaled: bool
+    dtype: str
+    seeds: Sequence[int]
+    size: tuple[int, int] | None
+    model: str
+
+
+class CompressOptions(TypedDict, total=False):
+    """The keyword arguments of `compress` and `compress_stream`; all are optional.
+
+    quality: `cache` (the default), `high`, `medium`, `low`, `lossless` (float16 latents, bit for bit), or the
+        quantizer's step in units, above 0: a smaller step is finer.
+    refinement: iterations of gradient descent that fit the latents to the image, so that it decodes closer in as many
+        bytes; default 0; at most `client.info().limits.max_refinement`. One iteration takes about as long as encoding
+        and decoding the image twice: a call may need a longer `Timeout.call_s`.
+    size: (height, width) to scale and crop an image file to; default: the size of the file.
+    model: a served name; default: the client's, else the server's.
+    """
+
+    quality: str | float
+    refinement: int
+    size: tuple[int, int] | None
+    model: str

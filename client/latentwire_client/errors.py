@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a call can fail with: gRPC statuses -> exceptions.
+"""gRPC statuses -> the exceptions of a call.
 
     LatentwireError
     ├── InvalidRequest        the request is wrong; `fields` says where
@@ -37,7 +37,7 @@ class LatentwireError(Exception):
     Attributes:
         code: the gRPC status.
         details: what was wrong, the value, the limit and the remedy.
-        request_id: under which the server's log knows the call; empty where it never got there.
+        request_id: the call's id in the server's log; empty where the call never reached the server.
     """
 
     def __init__(self, code: grpc.StatusCode, details: str, request_id: str = "") -> None:
@@ -52,7 +52,7 @@ class LatentwireError(Exception):
 
 
 class InvalidRequest(LatentwireError):
-    """The request is wrong whatever the server's state.
+    """The request is wrong, whatever the state of the server.
 
     Attributes:
         fields: path of the field in the request -> what is wrong with it.
@@ -78,14 +78,14 @@ class UnsupportedVersion(LatentwireError):
 
 
 class TooLarge(LatentwireError):
-    """The request, or the answer that it asks for, is over a limit."""
+    """The request, or its answer, is over a limit."""
 
 
 class Overloaded(LatentwireError):
     """The server's queue is full.
 
     Attributes:
-        retry_after_s: when the server expects a place to be free, seconds.
+        retry_after_s: seconds until the server expects a free place.
     """
 
     retry_after_s: float = 0.0
@@ -115,7 +115,7 @@ class ServerFault(LatentwireError):
     """The server failed; its log has the details under `request_id`."""
 
 
-# RESOURCE_EXHAUSTED is Overloaded where the server says when to come back, else TooLarge; FAILED_PRECONDITION is
+# RESOURCE_EXHAUSTED is Overloaded where the server says when to try again, else TooLarge; FAILED_PRECONDITION is
 # UnsupportedVersion where the server gives that reason, else LatentSpaceMismatch.
 CODE_TABLE: Mapping[grpc.StatusCode, type[LatentwireError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
@@ -161,11 +161,11 @@ def from_status(status: status_pb2.Status) -> LatentwireError:
 
 
 def from_rpc_error(error: Any, target: str) -> LatentwireError:
-    """Map a grpc.RpcError (of the sync or the asyncio API) of a channel that is open to an exception.
+    """Map a grpc.RpcError (of the sync or the asyncio API) on an open channel to an exception.
 
     Args:
-        error: what the call raised.
-        target: the address that was called, for the message.
+        error: the error of the call.
+        target: the address of the server, for the message.
     """
     code: grpc.StatusCode = error.code()
     message: str = error.details() or ""
@@ -173,15 +173,15 @@ def from_rpc_error(error: Any, target: str) -> LatentwireError:
     if STATUS_DETAILS in metadata:
         try:
             return from_status(status_pb2.Status.FromString(metadata[STATUS_DETAILS]))
-        except DecodeError:  # not our server's doing; the status itself is still good
+        except DecodeError:  # not from our server; the status itself still holds
             pass
-    # From here on gRPC itself speaks, not our server: it names no remedy.
+    # Below, the message is gRPC's own, which names no remedy.
     if code is grpc.StatusCode.UNAVAILABLE:
         message = (
             f"no server answers at {target} ({message}); start one with `latentwire serve`, or check the address and "
             "whether it speaks TLS"
         )
-    elif code is grpc.StatusCode.CANCELLED:  # so it ends calls that meet a server's last moment
+    elif code is grpc.StatusCode.CANCELLED:  # gRPC's answer to calls that meet a server's last moment
         code, message = grpc.StatusCode.UNAVAILABLE, f"the server at {target} stopped during the call ({message})"
     elif code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         message = f"{message}; send less at once, or raise `serve --max-message-mib` and Limits.max_message_bytes"
@@ -191,7 +191,7 @@ def from_rpc_error(error: Any, target: str) -> LatentwireError:
 
 
 def _unpack(details: Mapping[str, AnyMessage], message: Any) -> Any:
-    """Unpack the detail of the message's type, or return None where there is none, or a broken one."""
+    """Unpack the detail of the message's type; return None where it is missing or broken."""
     packed = details.get(message.DESCRIPTOR.full_name)
     try:
         return message if packed is not None and packed.Unpack(message) else None

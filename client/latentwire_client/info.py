@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a server says of itself and of its work, as plain values."""
+"""What a server says about itself and its work: messages -> plain values."""
 
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+from latentwire_proto.v1 import latent_codec_pb2 as pb
 
 
 @dataclass(frozen=True)
 class ServerLimits:
-    """What a server accepts; see the proto's `Limits`."""
+    """The limits of a server; see the proto's `Limits`."""
 
     max_message_bytes: int
     max_image_side: int
@@ -17,6 +20,11 @@ class ServerLimits:
     max_queue_images: int
     stream_window: int
     max_refinement: int
+
+    @classmethod
+    def from_message(cls, limits: pb.Limits) -> Self:
+        """Map the message of the same fields to plain values."""
+        return cls(**{field.name: getattr(limits, field.name) for field in fields(cls)})
 
 
 @dataclass(frozen=True)
@@ -42,22 +50,51 @@ class ModelInfo:
 
     @property
     def file_hash(self) -> str:
-        """The first ten digits of the file's SHA-256, as A1111 shows them; empty where there is not one file."""
+        """The first ten digits of the file's SHA-256, as A1111 shows them; empty for a model of several files."""
         return self.file_sha256[:10]
 
     @property
     def is_vector(self) -> bool:
-        """Whether its latents are one vector for an image of its one size, (B,C,1,1); else spatial, (B,C,h,w)."""
+        """Whether the latents of an image are one vector, (B,C,1,1), and all images have one size; else (B,C,h,w)."""
         return self.fixed_size is not None
+
+    @classmethod
+    def from_message(cls, model: pb.ModelInfo) -> Self:
+        """Map the message of a model to plain values."""
+        fixed = model.fixed_size
+        return cls(
+            name=model.name,
+            class_name=model.class_name,
+            latent_space=model.latent_space,
+            weights_digest=model.weights_digest,
+            file_sha256=model.file_sha256,
+            latent_channels=model.latent_channels,
+            downsample_factor=model.downsample_factor,
+            scale=tuple(model.scale),
+            shift=tuple(model.shift),
+            has_logvar=model.has_logvar,
+            fixed_size=(fixed.height, fixed.width) if model.HasField("fixed_size") else None,
+            parameters=model.parameters,
+            dtype=pb.DType.Name(model.dtype).removeprefix("DTYPE_").lower(),
+            device=model.device,
+            config=json.loads(model.config_json or "{}"),
+            loaded=model.loaded,
+        )
 
 
 @dataclass(frozen=True)
 class ServerInfo:
-    """What a server is; the first model is its default."""
+    """A server's version, limits and models; the first model is its default."""
 
     version: str
     limits: ServerLimits
     models: tuple[ModelInfo, ...]
+
+    @classmethod
+    def from_message(cls, message: pb.GetServerInfoResponse) -> Self:
+        """Map the answer to GetServerInfo to plain values."""
+        models = tuple(ModelInfo.from_message(model) for model in message.models)
+        return cls(message.version, ServerLimits.from_message(message.limits), models)
 
 
 @dataclass(frozen=True)
@@ -65,13 +102,13 @@ class Execution:
     """How a server carried out a call, or an item of a stream.
 
     Attributes:
-        queue_s: waiting for the device, and before it for the weights where they were not in memory, seconds.
-        compute_s: in the model, copies to and from the device included, seconds.
-        coding_s: reading and writing image files, resizing, padding, casting, seconds.
-        batch_size: the largest number of images that shared a batch with one of these, 1 or more.
+        queue_s: seconds of waiting for the device, and before that for weights that were not in memory.
+        compute_s: seconds in the model, copies to and from the device included.
+        coding_s: seconds of reading and writing image files, resizing, padding, casting.
+        batch_size: the largest number of images that shared a batch with an image of the call, 1 or more.
         float32_retry: whether an output was not finite in the served dtype and was computed again in float32.
-        model: the model that did it, by the name it is served under.
-        weights_digest: SHA-256 of its weights, 64 hex digits.
+        model: the name under which the model is served.
+        weights_digest: SHA-256 of the model's weights, 64 hex digits.
         approximate_tiling: whether an image was too large for the memory of the server, and blended from tiles; classes
             that the server computes in strips give the same result at any size, and never say so.
     """
@@ -85,6 +122,20 @@ class Execution:
     weights_digest: str
     approximate_tiling: bool
 
+    @classmethod
+    def from_message(cls, execution: pb.Execution) -> Self:
+        """Map the message, whose times are nanoseconds, to plain values."""
+        return cls(
+            queue_s=execution.queue_ns / 1e9,
+            compute_s=execution.compute_ns / 1e9,
+            coding_s=execution.coding_ns / 1e9,
+            batch_size=execution.batch_size,
+            float32_retry=execution.float32_retry,
+            model=execution.model,
+            weights_digest=execution.weights_digest,
+            approximate_tiling=execution.approximate_tiling,
+        )
+
 
 OnExecution = Callable[[Execution], None]
-"""Told of each execution as its answer arrives, where the caller waits: in its thread, or in its event loop."""
+"""Called with each execution as its answer arrives, where the caller waits: in its thread, or in its event loop."""

@@ -23,7 +23,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from PIL import Image, ImageOps
 
 from latentwire_client import _convert
-from latentwire_client._channel import SERVICE
+from latentwire_client._settings import SERVICE
 from latentwire_core.kinds import LatentKind
 from latentwire_core.latents import Latents
 from latentwire_proto import __version__
@@ -67,12 +67,12 @@ LIMITS = pb.Limits(
 class FakeServer(LatentCodecServiceServicer):
     """A gRPC server on a free port of the loopback; its one model, `fake`, has f = 8 and C = 3.
 
-    Latents are the means of 8x8 blocks in [-1,1] with a log-variance of -30, samples equal the mode, and decoding
-    repeats each mean over its block. Payloads hold just the same, whatever their quality: they are no `.lat` files, and
+    Latents are the means of 8x8 blocks in [-1,1] with a log-variance of -30; samples equal the mode; decoding repeats
+    each mean over its block. Payloads hold the same latents, whatever their quality: they are not `.lat` files, and
     only a fake server decodes them.
 
     Attributes:
-        calls: how often each RPC was called, failures included.
+        calls: name of an RPC -> the number of its calls, failures included.
     """
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ class FakeServer(LatentCodecServiceServicer):
         return f"127.0.0.1:{self._port}"
 
     def fail_next(self, code: grpc.StatusCode, message: str = "told to fail", times: int = 1) -> None:
-        """Let the next calls, of any kind but health checks, fail with a status."""
+        """Let the next calls fail with a status; health checks go on."""
         with self._lock:
             self._failures += [(code, message)] * times
 
@@ -110,7 +110,7 @@ class FakeServer(LatentCodecServiceServicer):
         self._threads.shutdown()
 
     def GetServerInfo(self, request: pb.GetServerInfoRequest, context: Any) -> pb.GetServerInfoResponse:
-        """Say what the server is."""
+        """Answer with the version, the limits and the one model."""
         self._count("GetServerInfo", context)
         return pb.GetServerInfoResponse(version=__version__, limits=LIMITS, models=[MODEL])
 
@@ -184,7 +184,7 @@ def _encode(request: pb.EncodeRequest) -> pb.EncodeResponse:
     means = np.ascontiguousarray((blocks.mean(axis=(2, 4)) / 127.5 - 1).transpose(0, 3, 1, 2))
     asked = request.latents
     kind = _convert.FROM_KIND.get(asked.kind, LatentKind.MODE)
-    # bfloat16 would arrive as float32 too; the means just keep their precision.
+    # bfloat16 would arrive as float32, too; here the means keep their full precision.
     exact = asked.dtype in (pb.DTYPE_FLOAT32, pb.DTYPE_BFLOAT16) or request.WhichOneof("output") == "lat"
     dtype = np.float32 if exact else np.float16
     latents = Latents(
@@ -208,7 +208,7 @@ def _decode(request: pb.DecodeRequest) -> pb.DecodeResponse:
     if request.WhichOneof("input") == "lat":
         (payload,) = request.lat.payloads
         if not payload.startswith(PAYLOAD_MARK):
-            raise ValueError("the payload is not of a fake server, and this one decodes no others")
+            raise ValueError("the payload is not from a fake server, and a fake server decodes no others")
         message = pb.Latents.FromString(payload.removeprefix(PAYLOAD_MARK))
     latents = _convert.from_latents(message)
     means = latents.values.astype(np.float32).repeat(FACTOR, axis=2).repeat(FACTOR, axis=3)

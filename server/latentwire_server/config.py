@@ -1,19 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an operator can set, checked when it is built."""
+"""The configuration of a server: models and options, checked when they are built. Needs no torch."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from latentwire_codec.images.files import ImageLimits
-from latentwire_core.formats import model_name
 from latentwire_server.errors import ServerError
+from latentwire_server.options import Option, options_of, setting
+
+if TYPE_CHECKING:
+    from latentwire_codec.images.files import ImageLimits
 
 MIB = 2**20
 MOST_ITERATIONS = 1_000_000
 LAST_PORT = 65535
+MODELS, PROCESSES, NETWORK, BATCHES, LIMITS, ACCESS = "Models", "Processes", "Network", "Batches", "Limits", "Access"
+AS_SAID = "as the checkpoint says"
+LOG_FORMAT = Option(
+    flag="--log-format",
+    text="text, or json: one object a line; on standard error.",
+    panel="Log",
+    metavar="FORMAT",
+    choices=("text", "json"),
+    default="text",
+)
 
 
 @dataclass(frozen=True)
@@ -21,21 +33,30 @@ class ModelSource:
     """A model to serve.
 
     Attributes:
-        name: what clients ask for; only names that the operator gave are ever looked up.
+        name: the name in requests; only names that the operator gave are ever looked up.
         source: a bundled name, a diffusers folder, a checkpoint file, or a hub id in the local cache.
         scale: scaled = (raw - shift) * scale, 1 or C numbers; None: as the source says.
-        shift: likewise.
-        latent_space: the name of its latents' space; None: as the source says.
+        shift: see scale.
+        latent_space: the name of the model's latent space; None: as the source says.
 
     Raises:
-        ServerError: a scale or a shift is no number that can be used.
+        ServerError: a scale or a shift is not finite, or a scale is 0.
     """
 
     name: str
     source: str
-    scale: tuple[float, ...] | None = None
-    shift: tuple[float, ...] | None = None
-    latent_space: str | None = None
+    # fmt: off
+    scale: tuple[float, ...] | None = setting(
+        None, "--scale [NAME=]NUMBER[,...]", MODELS,
+        "scaled = (raw - shift) * scale, one number or one for each channel; repeatable, the name may be left out "
+        "where there is one model.", repeatable=True, default=AS_SAID)
+    shift: tuple[float, ...] | None = setting(
+        None, "--shift [NAME=]NUMBER[,...]", MODELS, "As --scale.", repeatable=True, default=AS_SAID)
+    latent_space: str | None = setting(
+        None, "--latent-space [NAME=]SPACE", MODELS,
+        "What the latents are called, such as sd1 or sdxl: a known name also tells scale and shift, and latents of "
+        "another space are refused.", repeatable=True, default=AS_SAID)
+    # fmt: on
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -47,10 +68,15 @@ class ModelSource:
 
     @classmethod
     def parse(cls, text: str) -> "ModelSource":
-        """Map `[NAME=]SOURCE` to a model; without a name it is the source's last path component, without its suffix.
+        """Map `[NAME=]SOURCE` to a model; the name's default is the source's last path component without its suffix.
 
-        What holds a `/` is no name: `/runs/lr=1e-4/vae` is a source alone.
+        A name holds no `/`: `/runs/lr=1e-4/vae` is a source alone.
+
+        Raises:
+            ServerError: the text is not of that form.
         """
+        from latentwire_codec.checkpoints.model_name import model_name
+
         name, separator, source = text.partition("=")
         if not separator or "/" in name:
             name, source = model_name(text), text
@@ -60,17 +86,19 @@ class ModelSource:
 
 
 def with_options(models: Sequence[ModelSource], options: Mapping[str, Sequence[str]]) -> tuple[ModelSource, ...]:
-    """Map models and what is said of them to models that know it.
+    """Map models, and the options that are given for them, to models that have these options.
 
     Args:
         models: at least one.
-        options: attribute of a ModelSource -> texts of the form `[NAME=]VALUE`; without a name it is the only model's.
+        options: attribute of a ModelSource -> texts of the form `[NAME=]VALUE`; a value without a name is for the only
+            model.
 
     Raises:
-        ServerError: a text names no model, or none of several; is a second one for the same; is no number.
+        ServerError: a text names an unknown model, or no model where there are several; a model is given an option
+            twice; a value is not a number.
     """
     names = [model.name for model in models]
-    told: dict[str, dict[str, Any]] = {name: {} for name in names}
+    given: dict[str, dict[str, Any]] = {name: {} for name in names}
     for option, texts in options.items():
         flag = f"--{option.replace('_', '-')}"
         for text in texts:
@@ -79,12 +107,12 @@ def with_options(models: Sequence[ModelSource], options: Mapping[str, Sequence[s
                 if len(models) > 1:
                     raise ServerError(f"{flag} {text} is for which of {', '.join(names)}? Write {flag} NAME={text}")
                 name = names[0]
-            if name not in told:
+            if name not in given:
                 raise ServerError(f"{flag} {text}: there is no model {name!r}; there is {', '.join(names)}")
-            if option in told[name]:
+            if option in given[name]:
                 raise ServerError(f"{flag} is given twice for {name}")
-            told[name][option] = value if option == "latent_space" else _numbers(flag, value)
-    return tuple(replace(model, **told[model.name]) for model in models)
+            given[name][option] = value if option == "latent_space" else _numbers(flag, value)
+    return tuple(replace(model, **given[model.name]) for model in models)
 
 
 def _numbers(flag: str, text: str) -> tuple[float, ...]:
@@ -98,69 +126,94 @@ def _joined(numbers: Sequence[float]) -> str:
     return ",".join(f"{number:g}" for number in numbers)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ServerConfig:
     """The configuration of one server.
 
-    Attributes:
-        models: at least one; the first is the default.
-        model_memory_mib: MiB of the weights in memory, of all models together; None: no limit, all stay loaded.
-        activation_memory_mib: MiB of the activations that one batch may take; larger images are computed in strips;
-            None: half of the device's memory.
-        rewrites: whether a CPU computes with less arithmetic, where it knows the class; equal within rounding.
-        allow_pickle: whether a diffusers folder's `.bin` weights are taken, as tensors and nothing else.
-        host: address to listen on.
-        port: 0 takes a free one.
-        http_port: where clients of diffusers' remote VAE functions are served over HTTP; None: nowhere, 0 takes a free
-            one.
-        oip: whether clients of the Open Inference Protocol, such as tritonclient, are answered on `port` too; it opens
-            no port of its own, asks for the same token and keeps the same limits, so it is on unless switched off.
-        metrics_port: where Prometheus metrics are served over HTTP; None: nowhere, 0 takes a free one.
-        device: `auto`, `cpu`, `cuda:0` ...; several with commas between them: one worker for each.
-        workers: processes that share the port; each has the models, the queue and the limits for itself.
-        dtype: `auto`, `float32`, `bfloat16` or `float16`.
-        max_delay_ms: how long a batch may wait for more images; None: 0 on a CPU, 5 on a GPU.
-        max_batch_pixels: pixels of the images that share a batch; a larger image goes alone.
-        max_batch: images in one request.
-        max_queue: images waiting or at work, of all clients.
-        max_message_mib: MiB of one message, either way; an image may have a third as many pixels as this has bytes.
-        max_side: pixels along each side of an image.
-        stream_window: items of one stream in flight.
-        max_refinement: iterations by which latents are fitted to one image; 0: none.
-        drain_timeout_s: how long accepted requests may take after SIGTERM.
-        token: what clients must send; None: no token is asked for.
-        tls_cert: PEM file of the certificate chain; with tls_key, the server speaks TLS.
-        tls_key: PEM file of the private key.
+    The text of a field is its help. `latentwire serve` makes its flags and variables of the fields, and the
+    documentation its table.
 
     Raises:
-        ServerError: a value is out of range, or two contradict each other.
+        ServerError: a value is out of its range, or two values contradict each other.
     """
 
-    models: tuple[ModelSource, ...] = (ModelSource("f8c4", "f8c4"),)
-    model_memory_mib: int | None = None
-    activation_memory_mib: int | None = None
-    allow_pickle: bool = False
-    rewrites: bool = True
-    host: str = "127.0.0.1"
-    port: int = 50051
-    http_port: int | None = None
-    oip: bool = True
-    metrics_port: int | None = None
-    device: str = "auto"
-    workers: int = 1
-    dtype: str = "auto"
-    max_delay_ms: float | None = None
-    max_batch_pixels: int = 16 * 512 * 512
-    max_batch: int = 64
-    max_queue: int = 256
-    max_message_mib: int = 64
-    max_side: int = 8192
-    stream_window: int = 16
-    max_refinement: int = 100
-    drain_timeout_s: float = 60.0
-    token: str | None = field(default=None, repr=False)
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
+    # fmt: off
+    models: tuple[ModelSource, ...] = setting(
+        (ModelSource("f8c4", "f8c4"),), "--model [NAME=]SOURCE", MODELS,
+        "A bundled model, a diffusers folder, a checkpoint file, or a hub id in the local cache; repeatable, the first "
+        "is the default (in the variable: separated by spaces).", repeatable=True, default="f8c4")
+    model_memory_mib: int | None = setting(
+        None, "--model-memory MIB", MODELS,
+        "MiB of weights in memory, {range}; models beyond it are loaded when they are asked for, and the one used "
+        "longest ago goes.", (1, 2**24), default="no limit")
+    activation_memory_mib: int | None = setting(
+        None, "--activation-memory MIB", MODELS,
+        "MiB of activations that one batch may take, {range}; larger images are computed in strips, with the same "
+        "result.", (1, 2**24), default="half of the device's memory")
+    allow_pickle: bool = setting(
+        False, "--allow-pickle", MODELS, "Take .bin weights too; no code in them is ever run.")
+    rewrites: bool = setting(
+        True, "--rewrites/--no-rewrites", MODELS,
+        "On a CPU, compute with less arithmetic where the class is known; without it, bit for bit as diffusers.")
+    dtype: str = setting(
+        "auto", "--dtype NAME", MODELS, "What the model computes in: auto, float32, bfloat16 or float16.",
+        choices=("auto", "float32", "bfloat16", "float16"))
+    device: str = setting(
+        "auto", "--device NAME[,...]", PROCESSES,
+        "cpu, cuda, cuda:1 ...; auto takes a GPU if there is one. A list, as in cuda:0,cuda:1, starts a worker for "
+        "each of its devices.")
+    workers: int = setting(
+        1, "--workers N", PROCESSES,
+        "Processes on one port, {range}; connections are spread over them. Each has the models, the queue and the "
+        "limits for itself, and its share of the CPU's cores.", (1, 1024))
+    host: str = setting(
+        "127.0.0.1", "--host ADDRESS", NETWORK, "Address to listen on; 0.0.0.0 for every one.")
+    port: int = setting(
+        50051, "--port PORT", NETWORK, "The gRPC port, {range}; 0 takes a free one.", (0, LAST_PORT))
+    http_port: int | None = setting(
+        None, "--http-port PORT", NETWORK,
+        "HTTP for diffusers' remote_decode and remote_encode, {range}; 0 takes a free one.", (0, LAST_PORT),
+        default="off")
+    # On unless switched off: it opens no port of its own, asks for the same token and keeps the same limits.
+    oip: bool = setting(
+        True, "--oip/--no-oip", NETWORK,
+        "Answer clients of the Open Inference Protocol, such as tritonclient, on the same port.")
+    metrics_port: int | None = setting(
+        None, "--metrics-port PORT", NETWORK,
+        "Prometheus metrics over HTTP, {range}; 0 takes a free one. Each further worker has the next port.",
+        (0, LAST_PORT), default="off")
+    max_delay_ms: float | None = setting(
+        None, "--max-delay-ms MS", BATCHES, "How long a batch waits for more images, {range} ms.", (0, 10_000),
+        default="5 on a GPU, 0 on a CPU")
+    max_batch_pixels: int = setting(
+        16 * 512 * 512, "--max-batch-pixels PIXELS", BATCHES,
+        "Pixels of the images that share a batch, {range}; a larger image goes alone.", (1, 2**40))
+    max_batch: int = setting(
+        64, "--max-batch IMAGES", LIMITS, "Images in one request, {range}.", (1, 65_536))
+    max_queue: int = setting(
+        256, "--max-queue IMAGES", LIMITS, "Images waiting or at work, of all clients, {range}.", (1, 2**20))
+    max_message_mib: int = setting(
+        64, "--max-message-mib MIB", LIMITS,
+        "MiB of one message, either way, {range}; an image may have a third as many pixels as this has bytes.",
+        (1, 2047))  # protobuf's own limit is 2 GiB
+    max_side: int = setting(
+        8192, "--max-side PIXELS", LIMITS, "Pixels along each side of an image, {range}.", (8, 2**20 - 1))
+    stream_window: int = setting(
+        16, "--stream-window ITEMS", LIMITS, "Items of one stream in flight, {range}.", (1, 4096))
+    max_refinement: int = setting(
+        100, "--max-refinement ITERATIONS", LIMITS,
+        "Iterations by which latents may be fitted to an image (compress --refine), {range}; 0: no refinement.",
+        (0, MOST_ITERATIONS))
+    drain_timeout_s: float = setting(
+        60.0, "--drain-timeout-s SECONDS", LIMITS, "How long accepted requests may take after SIGTERM, {range} s.",
+        (0, 86_400))
+    token: str | None = setting(
+        None, "--token TEXT", ACCESS, "The token that clients must send; better given by its variable.", shown=False)
+    tls_cert: Path | None = setting(
+        None, "--tls-cert PATH", ACCESS, "Speak TLS with the certificate chain of this PEM file.")
+    tls_key: Path | None = setting(
+        None, "--tls-key PATH", ACCESS, "PEM file of the certificate's private key.")
+    # fmt: on
 
     def __post_init__(self) -> None:
         """Check every value."""
@@ -169,31 +222,15 @@ class ServerConfig:
             raise ServerError("no model to serve; give at least one --model")
         if len(set(names)) < len(names):
             raise ServerError(f"two models share a name in {', '.join(names)}; name them with --model NAME=SOURCE")
-        for flag, value, least, most in (
-            ("--model-memory", 1 if self.model_memory_mib is None else self.model_memory_mib, 1, 2**24),
-            ("--activation-memory", 1 if self.activation_memory_mib is None else self.activation_memory_mib, 1, 2**24),
-            ("--workers", self.workers, 1, 1024),
-            ("--port", self.port, 0, LAST_PORT),
-            ("--http-port", self.http_port or 0, 0, LAST_PORT),
-            ("--metrics-port", self.metrics_port or 0, 0, LAST_PORT),
-            ("--max-delay-ms", self.max_delay_ms or 0.0, 0, 10_000),
-            ("--max-batch-pixels", self.max_batch_pixels, 1, 2**40),
-            ("--max-batch", self.max_batch, 1, 65_536),
-            ("--max-queue", self.max_queue, 1, 2**20),
-            ("--max-message-mib", self.max_message_mib, 1, 2047),  # protobuf's own limit is 2 GiB
-            ("--max-side", self.max_side, 8, 2**20 - 1),
-            ("--stream-window", self.stream_window, 1, 4096),
-            ("--max-refinement", self.max_refinement, 0, MOST_ITERATIONS),
-            ("--drain-timeout-s", self.drain_timeout_s, 0, 86_400),
-        ):
-            if not least <= value <= most:
-                raise ServerError(f"{flag} is {value}; it must be in {least}..{most}")
+        for name, option in options_of(ServerConfig):
+            if getattr(self, name) is not None:
+                option.check(getattr(self, name))
         self._check_workers()
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ServerError("--tls-cert and --tls-key are needed together")
         if self.token is not None and not self.token:
             raise ServerError("the token is empty; leave it out to serve without one")
-        # What a header can hold: no client could send another.
+        # A header holds nothing else: no client could send such a token.
         if self.token is not None and not (self.token.isascii() and self.token.isprintable()):
             raise ServerError("the token has a character other than printable ASCII; is there a line break at its end?")
         if self.token is not None and self.token != self.token.strip():
@@ -201,23 +238,25 @@ class ServerConfig:
 
     @property
     def worker_devices(self) -> tuple[str, ...]:
-        """The device of each worker: those of the list, or the only one for each of `workers`."""
+        """The device of each worker: one of the list each, or the same one for all `workers`."""
         devices = tuple(name.strip() for name in self.device.split(","))
         return devices if len(devices) > 1 else devices * self.workers
 
     @property
     def model_memory_bytes(self) -> int | None:
-        """The bytes that the weights in memory may take; None: any number."""
+        """The most bytes of weights in memory; None: no limit."""
         return None if self.model_memory_mib is None else self.model_memory_mib * MIB
 
     @property
     def max_message_bytes(self) -> int:
-        """The bytes of one message."""
+        """The most bytes of one message."""
         return self.max_message_mib * MIB
 
     @property
-    def image_limits(self) -> ImageLimits:
+    def image_limits(self) -> "ImageLimits":
         """The size of one image: its uint8 pixels fit into one message."""
+        from latentwire_codec.images.files import ImageLimits
+
         return ImageLimits(max_side=self.max_side, max_pixels=self.max_message_bytes // 3)
 
     def _check_workers(self) -> None:

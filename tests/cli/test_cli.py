@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from inspect import signature
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,14 +21,15 @@ from PIL import Image
 from rich.table import Table
 
 from latentwire_cli import local, main
-from latentwire_cli.commands.serve import serve as serve_command
-from latentwire_cli.ending import Refusal, end, one_line
+from latentwire_cli.commands.serve import serve
+from latentwire_cli.exit_status import Refusal, end, one_line
 from latentwire_cli.files import plan
 from latentwire_cli.picture import AMPLIFICATION, GAP, side_by_side
 from latentwire_cli.report import Batch, byte_count, make_table, name_cell, print_table
 from latentwire_client.errors import Unavailable
 from latentwire_client.testing import FakeServer
 from latentwire_codec.lat.payload import Provenance, compress_latents
+from latentwire_core.extras import install_hint
 from latentwire_core.files import write_whole
 from latentwire_core.formats import IMAGE_SUFFIXES
 from latentwire_proto import __version__
@@ -71,7 +72,8 @@ import sys
 from latentwire_cli import main
 for command in {COMMANDS!r}:
     assert main([command, "--help"]) == 0
-heavy = [name for name in sys.modules if name in ("torch", "diffusers", "latentwire_codec", "latentwire_server")]
+heavy = ("torch", "diffusers", "latentwire_codec", "latentwire_server.app", "starlette", "prometheus_client")
+heavy = [name for name in sys.modules if name in heavy]
 assert not heavy, heavy
 """
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
@@ -172,12 +174,12 @@ def test_a_refinement_is_waited_for_as_long_as_it_takes_or_is_said(
 
 
 def test_serve_has_a_flag_for_every_field_of_the_configuration() -> None:
-    options = signature(serve_command).parameters.keys() - {"log_format", "scale", "shift", "latent_space"}
+    options = signature(serve).parameters.keys() - {"log_format", "scale", "shift", "latent_space"}
     assert options == {field.name for field in fields(ServerConfig)}
 
 
 def test_serve_states_the_defaults_that_the_configuration_has() -> None:
-    hints = get_type_hints(serve_command, include_extras=True)
+    parameters = signature(serve).parameters
     unset = {
         "metrics_port": "off",
         "http_port": "off",
@@ -186,7 +188,7 @@ def test_serve_states_the_defaults_that_the_configuration_has() -> None:
         "activation_memory_mib": "half of the device's memory",
     }
     for field in fields(ServerConfig):
-        stated = re.search(r"\[default: (.*)\]\[/dim\]", hints[field.name].__metadata__[0].help)
+        stated = re.search(r"\[default: (.*)\]\[/dim\]", parameters[field.name].annotation.__metadata__[0].help)
         if field.name == "models":
             expected: str | None = ServerConfig.models[0].source
         elif field.default is None:
@@ -315,7 +317,7 @@ def test_a_missing_extra_is_named_with_the_command_that_installs_it(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(local, "find_spec", lambda name: None)
     assert main(arguments) == 2
-    assert error_line(capsys) == f"error: this needs the {extra} extra: pip install 'latentwire[{extra}]'\n"
+    assert error_line(capsys) == f"error: this needs the {extra} extra: {install_hint(extra)}\n"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -390,7 +392,7 @@ def test_what_was_written_before_is_left_out_and_how_much_that_is_is_said(
 
 def test_a_folder_without_images_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["encode", str(tmp_path), "-o", str(tmp_path / "out")]) == 2
-    assert "holds none of the files looked for (.avif .bmp" in error_line(capsys)
+    assert "holds no file of the kinds looked for (.avif .bmp" in error_line(capsys)
 
 
 def test_an_output_that_cannot_be_a_folder_is_one_line(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,22 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs over several files whose server goes away half-way: what is told, and what is waited for."""
+"""Runs over several files whose server goes away half-way: what the report says, and what is waited for."""
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
 from PIL import Image
 
-from latentwire_cli import patience
-from latentwire_cli.patience import Patience
 from latentwire_client import Client
-from latentwire_client.config import Retry
-from latentwire_client.errors import Overloaded, Unavailable
 from latentwire_client.testing import PAYLOAD_MARK, FakeServer
 from latentwire_codec.lat.payload import Provenance, compress_latents
 from latentwire_proto.v1 import latent_codec_pb2 as pb
@@ -135,64 +134,25 @@ def test_a_restart_does_not_end_a_run(run: Run, monkeypatch: pytest.MonkeyPatch)
     assert files("out") == {"a.roundtrip.png", "d.roundtrip.png"}
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Patience
-# ---------------------------------------------------------------------------------------------------------------------
+class Busy(FakeServer):
+    """A server whose queue is full for the first calls."""
+
+    refusals = 3
+
+    def Encode(self, request: pb.EncodeRequest, context: Any) -> pb.EncodeResponse:
+        if self.refusals > 0:
+            self.refusals -= 1
+            detail = any_pb2.Any()
+            detail.Pack(error_details_pb2.RetryInfo())
+            refused = status_pb2.Status(code=8, message="the queue is full", details=[detail])
+            context.abort_with_status(rpc_status.to_status(refused))
+        return super().Encode(request, context)
 
 
-def failing(*errors: Exception) -> Callable[[], str]:
-    """A call that fails with each error, and then succeeds."""
-    left = list(errors)
-
-    def call() -> str:
-        if left:
-            raise left.pop(0)
-        return "answer"
-
-    return call
-
-
-def gone() -> Unavailable:
-    return Unavailable(grpc.StatusCode.UNAVAILABLE, "gone")
-
-
-def full(retry_after_s: float) -> Overloaded:
-    error = Overloaded(grpc.StatusCode.RESOURCE_EXHAUSTED, "full")
-    error.retry_after_s = retry_after_s
-    return error
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A restart is looked for every 10 ms at least."""
-    monkeypatch.setattr(patience, "RESTART", Retry(attempts=1, initial_backoff_s=0.01, max_backoff_s=0.01))
-
-
-def test_a_server_that_has_answered_is_waited_for(quick: None) -> None:
-    patiently = Patience()
-    assert patiently(failing()) == "answer"
-    assert patiently(failing(gone(), gone(), gone())) == "answer"
-
-
-def test_a_server_that_has_never_answered_is_not_waited_for(quick: None) -> None:
-    with pytest.raises(Unavailable):
-        Patience()(failing(gone()))
-
-
-def test_a_server_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "RESTART", Retry(attempts=1, reconnect_s=0))
-    patiently = Patience()
-    patiently(failing())
-    with pytest.raises(Unavailable):
-        patiently(failing(gone()))
-
-
-def test_a_full_queue_is_waited_for_from_the_first_call_on() -> None:
-    assert Patience()(failing(full(0.0))) == "answer"
-
-
-def test_a_call_that_waits_fails_at_once_when_its_run_ends() -> None:
-    patiently = Patience()
-    patiently.end()
-    with pytest.raises(Overloaded):
-        patiently(failing(full(1000.0)))
+def test_a_full_queue_is_waited_for_from_the_first_call_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = inputs("roundtrip", "a")
+    with Busy() as server:
+        monkeypatch.setenv("LATENTWIRE_SERVER", server.target)
+        status, _, err = run("roundtrip", *images, "-o", "out")
+        assert server.refusals == 0
+    assert (status, err) == (0, "")

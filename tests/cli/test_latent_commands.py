@@ -18,6 +18,7 @@ from latentwire_cli import local
 from latentwire_cli.picture import GAP
 from latentwire_client import Latents
 from latentwire_client.testing import MODEL, FakeServer
+from latentwire_core.extras import install_hint
 from latentwire_core.noise import seeded_noise
 from latentwire_lab import Attributes
 from latentwire_proto import __version__
@@ -184,7 +185,7 @@ def test_samples_stay_the_same_and_are_not_written_over(run: Run, spatial: None)
         (["sample", "-o", "s.png", "--model", "other"], "has no model 'other'; it has fake"),
         (["morph", "a.png", "b.png", "-o", "m.png", "--steps", "1"], "greater than or equal to 2"),
         (["morph", "a.png", "b.png", "-o", "m.gif"], "m.gif does not end in .png"),
-        (["latents-report", "folder.png", "-o", "r.png"], "folder.png holds none of the files looked for"),
+        (["latents-report", "folder.png", "-o", "r.png"], "folder.png holds no file of the kinds looked for"),
         (["latents-report", "a.png", "-o", "r.png", "--seed", "-1"], "0..2^64-1"),
         (["attributes", "fit", "faces", "-o", "a.st"], "a.st does not end in .safetensors"),
         (["attributes", "fit", "faces", "-o", "a.safetensors", "--held-out", "1"], "1.0 is not between 0 and 1"),
@@ -312,7 +313,7 @@ def test_a_report_of_nothing_fails_with_the_reason(run: Run, vector: None) -> No
 def test_a_report_needs_the_extra_that_it_names(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "find_spec", lambda name: None)
     status, _, err = run("latents-report", "a.png", "-o", "r.png")
-    assert (status, err) == (2, "error: this needs the lab extra: pip install 'latentwire[lab]'\n")
+    assert (status, err) == (2, f"error: this needs the lab extra: {install_hint('lab')}\n")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from PIL import Image
 
 from latentwire_cli import local, main
 from latentwire_cli.commands.train import DEFAULT_RECIPE
+from latentwire_core.extras import install_hint
 from latentwire_train.config import TrainingConfig
 from latentwire_train.data.folder import DataError
 from latentwire_train.recipes import load_config, recipe_names
@@ -129,7 +130,7 @@ def test_the_missing_extra_is_named(
 ) -> None:
     monkeypatch.setattr(local, "find_spec", lambda name: name != "tensorboard" or None)
     assert main(arguments) == 2
-    assert capsys.readouterr().err == "error: this needs the train extra: pip install 'latentwire[train]'\n"
+    assert capsys.readouterr().err == f"error: this needs the train extra: {install_hint('train')}\n"
 
 
 # ---------------------------------------------------------------------------------------------------------------------

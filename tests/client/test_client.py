@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Both clients against a server that can be told to misbehave: what they send, wait for and leave behind."""
+"""Both clients against a server that misbehaves on request: what they send, wait for and leave behind."""
 
 import asyncio
 import gc
@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import grpc
@@ -36,7 +37,9 @@ from latentwire_client import (
     TooLarge,
     Unavailable,
 )
-from latentwire_client._channel import Address
+from latentwire_client._channels import AsyncConnections
+from latentwire_client._settings import Address, Settings
+from latentwire_client._waiting import Waiting
 from latentwire_client.testing import FakeServer
 from latentwire_proto.v1 import latent_codec_pb2 as pb
 from latentwire_server.app import background
@@ -191,7 +194,7 @@ async def test_a_call_is_tried_as_often_as_it_says(attempts: int, code: grpc.Sta
                 await other.decode([(await other.encode(image(), dtype="float32"))])
 
 
-def test_the_shortest_backoff_is_one_that_grpc_takes() -> None:
+def test_the_shortest_backoff_works() -> None:
     with FakeServer() as server, Client(server.target, retry=Retry(3, 0.01, 0.01)) as client:
         server.fail_next(grpc.StatusCode.UNAVAILABLE, times=2)
         client.info()
@@ -243,6 +246,8 @@ def test_the_time_for_a_stream_s_item_travels_with_it() -> None:
         (lambda: Retry(initial_backoff_s=0.001), r"backoff is 0.001 to 2.0 s; both must be finite and at least 0\.01"),
         (lambda: Retry(initial_backoff_s=3, max_backoff_s=2), "in this order"),
         (lambda: Retry(max_backoff_s=float("inf")), "finite"),
+        (lambda: Retry(reconnect_s=-1), "reconnect_s is -1; it must be finite and at least 0"),
+        (lambda: Retry(full_queue_s=float("inf")), "full_queue_s is inf; it must be finite and at least 0"),
         (lambda: Limits(max_message_bytes=0), "max_message_bytes is 0"),
         (lambda: Limits(max_message_bytes=2**31), r"it must be in 1\.\.2\^31-1"),
         (lambda: Limits(in_flight=0), "in_flight is 0; it must be at least 1"),
@@ -341,26 +346,26 @@ def test_a_token_that_cannot_be_sent_is_refused_and_not_shown(token: str) -> Non
 
 
 async def test_each_answer_is_reported_once() -> None:
-    told: list[Execution] = []
+    executions: list[Execution] = []
     with FakeServer() as server:
-        with Client(server.target, on_execution=told.append) as client:
+        with Client(server.target, on_execution=executions.append) as client:
             latents = client.encode(image())
             client.decode(latents)
             client.decode_array(latents)
             client.decode_files(latents)
-            assert len(told) == 4
+            assert len(executions) == 4
             client.info()
-            assert len(told) == 4
+            assert len(executions) == 4
             client.encode([image()] * 20)
             client.decode([latents] * 5)
-            assert len(told) == 29
+            assert len(executions) == 29
             list(client.encode_stream([b"broken", "missing.png", image()]))
-            assert len(told) == 30
-        async with AsyncClient(server.target, on_execution=told.append) as other:
+            assert len(executions) == 30
+        async with AsyncClient(server.target, on_execution=executions.append) as other:
             await other.encode([image()] * 3)
             await other.decode_files(latents)
-            assert len(told) == 34
-    assert {(execution.model, execution.batch_size) for execution in told} == {("fake", 1)}
+            assert len(executions) == 34
+    assert {(execution.model, execution.batch_size) for execution in executions} == {("fake", 1)}
 
 
 def test_the_model_is_the_call_s_or_else_the_client_s() -> None:
@@ -430,7 +435,7 @@ def test_the_channels_of_loops_that_are_gone_are_dropped() -> None:
         client = AsyncClient(server.target)
         for _ in range(3):
             asyncio.run(client.info())
-            assert len(client._channels) == 1
+            assert len(client._connections.by_loop) == 1
 
 
 def test_a_client_survives_pickling_and_close() -> None:
@@ -505,10 +510,17 @@ async def test_a_status_that_grpc_hides_is_taken_for_the_end_of_the_stream(monke
             pass
 
     calls = iter([Hidden(), Hidden()])
-    opened = AsyncClient._open_stream
-    monkeypatch.setattr(
-        AsyncClient, "_open_stream", lambda self, method, requests: next(calls, None) or opened(self, method, requests)
-    )
+    current = AsyncConnections.current
+
+    def hiding(self: AsyncConnections) -> Any:
+        connection = current(self)
+        opened = connection.codec.EncodeStream
+        codec = SimpleNamespace(EncodeStream=lambda *sent, **options: next(calls, None) or opened(*sent, **options))
+        return SimpleNamespace(
+            settings=connection.settings, codec=codec, mapped_errors=connection.mapped_errors, pause=connection.pause
+        )
+
+    monkeypatch.setattr(AsyncConnections, "current", hiding)
     with FakeServer() as server:
         async with AsyncClient(server.target, retry=FAST) as client:
             assert len(await client.encode([image()] * 3)) == 3
@@ -723,15 +735,21 @@ async def test_a_stream_that_broke_off_is_not_taken_for_one_that_is_at_its_end()
 def test_a_file_that_is_missing_is_no_answer_of_a_server_that_was_never_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pauses: list[float] = []
-    monkeypatch.setattr(time, "sleep", pauses.append)
+    pauses: list[float | None] = []
+    real = Waiting.pause_s
+
+    def noted(self: Waiting, error: LatentwireError, answers: int) -> float | None:
+        pauses.append(real(self, error, answers))
+        return pauses[-1]
+
+    monkeypatch.setattr(Waiting, "pause_s", noted)
     with FakeServer() as server, Client(server.target, retry=Retry(2, 0.01, 0.02, reconnect_s=5)) as client:
         server.fail_next(grpc.StatusCode.UNAVAILABLE, times=10_000)
         stream = client.encode_stream([tmp_path / "missing.png", image()])
         assert isinstance(next(stream).error, FileNotFoundError)
         with pytest.raises(Unavailable):
             next(stream)
-    assert len(pauses) == 1
+    assert [pause_s is None for pause_s in pauses] == [False, True]
 
 
 async def test_two_streams_run_at_once_on_one_client() -> None:
@@ -766,11 +784,11 @@ def test_a_chain_of_streams_whose_first_fails_is_not_cut_short_in_silence() -> N
 def test_threads_share_one_client_and_one_channel(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[grpc.Channel] = []
     together = threading.Barrier(4, timeout=PATIENCE_S)
-    real = Address.open
+    real = Settings.open
 
-    def open_together(self: Address, api: Any, limits: Limits, retry: Retry) -> Any:
+    def open_together(self: Settings, api: Any) -> Any:
         together.wait()
-        made.append(real(self, api, limits, retry))
+        made.append(real(self, api))
         return made[-1]
 
     results: dict[int, list[int]] = {}
@@ -780,7 +798,7 @@ def test_threads_share_one_client_and_one_channel(monkeypatch: pytest.MonkeyPatc
         results[number] = [latents.values.shape[2] for latents in client.encode([image(number)] * 10)]
         results[number].append(client.encode(image(number)).values.shape[2])
 
-    monkeypatch.setattr(Address, "open", open_together)
+    monkeypatch.setattr(Settings, "open", open_together)
     with FakeServer() as server, Client(server.target) as client:
         threads = [threading.Thread(target=work, args=(number,)) for number in range(1, 5)]
         for thread in threads:
@@ -788,7 +806,7 @@ def test_threads_share_one_client_and_one_channel(monkeypatch: pytest.MonkeyPatc
         for thread in threads:
             thread.join(PATIENCE_S)
         assert results == {number: [number] * 11 for number in range(1, 5)}
-        (kept,) = client._connections.values()
+        (kept,) = client._connections.by_process.values()
         assert len(made) == 4
         for channel in made:
             if channel is not kept.channel:

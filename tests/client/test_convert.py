@@ -17,9 +17,7 @@ from PIL import ExifTags, Image, ImageCms
 from latentwire_client import EncodeOptions, LatentKind, Latents
 from latentwire_client._convert import (
     from_image_tensor,
-    from_info,
     from_latents,
-    report,
     single,
     to_compress_request,
     to_decode_request,
@@ -29,15 +27,20 @@ from latentwire_client._convert import (
     to_latents,
     to_tensor_output,
 )
-from latentwire_client._outboxes import encode_outbox
-from latentwire_client.config import Limits, Timeout
-from latentwire_client.info import Execution
+from latentwire_client._outbox import encode_outbox
+from latentwire_client._settings import Address, Settings
+from latentwire_client.config import Limits, Retry, Timeout
+from latentwire_client.info import Execution, OnExecution, ServerInfo
 from latentwire_codec.images.files import read_image
 from latentwire_core.errors import ImageError
 from latentwire_core.noise import MAX_SEED
 from latentwire_proto.v1 import latent_codec_pb2 as pb
 
 Bytes = npt.NDArray[np.uint8]
+
+
+def client_settings(on_execution: OnExecution | None = None) -> Settings:
+    return Settings(Address("host:1", None, False), "", Timeout(), Retry(), Limits(), on_execution)
 
 
 @pytest.fixture(scope="module")
@@ -352,18 +355,18 @@ def test_a_wrong_option_is_refused_for_a_call_and_at_once_for_a_stream(
     with pytest.raises(kind, match=message):
         request(photo, **options)
     with pytest.raises(kind, match=message):
-        encode_outbox([photo], cast(EncodeOptions, options), "", Timeout(), Limits(), None)
+        encode_outbox([photo], cast(EncodeOptions, options), client_settings())
 
 
 def test_a_list_with_more_or_fewer_seeds_than_images_is_refused(photo: bytes) -> None:
     for seeds in ([1], [1, 2, 3]):
         with pytest.raises(ValueError, match=f"there are {len(seeds)} seeds for 2 images; give one for each"):
-            encode_outbox([photo, photo], {"kind": "sample", "seeds": seeds}, "", Timeout(), Limits(), None)
+            encode_outbox([photo, photo], {"kind": "sample", "seeds": seeds}, client_settings())
 
 
 @pytest.mark.parametrize("quality", [None, "best", 0, -1.0, float("nan"), float("inf"), (1,)])
 def test_a_quality_that_is_neither_a_name_nor_a_step_is_refused(photo: bytes, quality: Any) -> None:
-    with pytest.raises(ValueError, match="it must be lossless, cache, high, medium, low, or steps in units"):
+    with pytest.raises(ValueError, match="it must be lossless, cache, high, medium, low, or the quantizer's step"):
         to_compress_request(photo, {"quality": quality}, "")
 
 
@@ -503,14 +506,14 @@ def test_single_images_only() -> None:
 
 
 def test_times_are_reported_in_seconds() -> None:
-    told: list[Execution] = []
+    executions: list[Execution] = []
     execution = pb.Execution(
         queue_ns=10**9, compute_ns=5 * 10**8, coding_ns=1, batch_size=3, float32_retry=True,
         model="m", weights_digest="d", approximate_tiling=True,
     )  # fmt: skip
-    report(pb.EncodeResponse(execution=execution), told.append)
-    assert told == [Execution(1.0, 0.5, 1e-9, 3, True, "m", "d", True)]
-    report(pb.DecodeResponse(execution=execution), None)
+    client_settings(executions.append).report(pb.EncodeResponse(execution=execution))
+    assert executions == [Execution(1.0, 0.5, 1e-9, 3, True, "m", "d", True)]
+    client_settings().report(pb.DecodeResponse(execution=execution))
 
 
 def test_what_a_server_says_of_itself_becomes_plain_values() -> None:
@@ -520,7 +523,7 @@ def test_what_a_server_says_of_itself_becomes_plain_values() -> None:
     )  # fmt: skip
     fixed = pb.ModelInfo(fixed_size=pb.ImageSize(height=32, width=64))
     limits = pb.Limits(max_message_bytes=1, max_image_side=2, max_image_pixels=3, max_refinement=4)
-    info = from_info(pb.GetServerInfoResponse(version="1.2.3", limits=limits, models=[model, fixed]))
+    info = ServerInfo.from_message(pb.GetServerInfoResponse(version="1.2.3", limits=limits, models=[model, fixed]))
     assert (info.version, info.limits.max_image_pixels, info.limits.max_refinement) == ("1.2.3", 3, 4)
     one, other = info.models
     assert (one.name, one.scale, one.shift, one.dtype, one.fixed_size) == ("m", (0.5,), (0.25,), "bfloat16", None)

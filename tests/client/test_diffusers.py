@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from diffusers import AutoencoderKL
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 from latentwire_client import (
-    Client,
     Execution,
     LatentSpaceMismatch,
     Limits,
@@ -31,6 +31,7 @@ from latentwire_client import (
     WeightsChanged,
     testing,
 )
+from latentwire_client._channels import Connection, Connections
 from latentwire_client.diffusers import RemoteAutoencoderKL
 from latentwire_client.diffusers.expected_space import weights_digest
 from latentwire_client.diffusers.pipeline_config import to_pipeline_config
@@ -247,12 +248,12 @@ def test_what_a_pipeline_registers_stays_here(vae: RemoteAutoencoderKL, server: 
 
 
 def model(**changes: Any) -> ModelInfo:
-    told = {
+    fields = {
         "name": "m", "class_name": "AutoencoderKL", "latent_space": "", "weights_digest": "0" * 64, "file_sha256": "",
         "latent_channels": 4, "downsample_factor": 8, "scale": (0.5,), "shift": (0.0,), "has_logvar": True,
         "fixed_size": None, "parameters": 1, "dtype": "float32", "device": "cpu", "config": {}, "loaded": True,
     }  # fmt: skip
-    return ModelInfo(**{**told, **changes})
+    return ModelInfo(**{**fields, **changes})
 
 
 @pytest.mark.parametrize(
@@ -312,7 +313,7 @@ def test_a_published_space_needs_no_word(monkeypatch: pytest.MonkeyPatch, server
 
 
 @pytest.mark.parametrize(
-    ("other", "told"),
+    ("other", "difference"),
     [
         (lambda: small_kl(channels=4), "3 channels instead of 4"),
         (lambda: small_kl(levels=3), "factor is 8 instead of 4"),
@@ -322,10 +323,10 @@ def test_a_published_space_needs_no_word(monkeypatch: pytest.MonkeyPatch, server
     ],
 )
 def test_a_vae_that_is_not_like_the_one_it_replaces_is_refused(
-    monkeypatch: pytest.MonkeyPatch, server: FakeServer, other: Any, told: str
+    monkeypatch: pytest.MonkeyPatch, server: FakeServer, other: Any, difference: str
 ) -> None:
     served_as(monkeypatch, latent_space="")
-    with pytest.raises(LatentSpaceMismatch, match=told):
+    with pytest.raises(LatentSpaceMismatch, match=difference):
         RemoteAutoencoderKL.connect(server.target, like=other())
 
 
@@ -379,7 +380,7 @@ def test_a_model_whose_pipelines_want_more_than_encoding_and_decoding_is_refused
     name: str, monkeypatch: pytest.MonkeyPatch, server: FakeServer
 ) -> None:
     served_as(monkeypatch, class_name=name)
-    with pytest.raises(ValueError, match=f"is of {name}, whose pipelines want more"):
+    with pytest.raises(ValueError, match=f"is of {name}, whose pipelines use their VAE for more than encode"):
         RemoteAutoencoderKL.connect(server.target, latent_space=SPACE)
 
 
@@ -405,7 +406,7 @@ def test_copies_and_pickles_hold_no_connection_and_make_their_own(
     for twin in (copy.deepcopy(vae), pickle.loads(pickle.dumps(vae))):
         assert type(twin) is RemoteAutoencoderKL
         assert (dict(twin.config), twin.info, twin.use_slicing) == (dict(vae.config), vae.info, True)
-        assert not twin._served._client._connections
+        assert not twin._served._client._connections.by_process
         twin.half()
         assert torch.equal(twin.float().encode(images).latent_dist.mode(), wanted)
         twin.close()
@@ -448,15 +449,16 @@ def test_a_full_queue_is_waited_for_as_long_as_the_server_says(
     full = Overloaded(grpc.StatusCode.RESOURCE_EXHAUSTED, "the queue is full")
     full.retry_after_s = 7.0
     answers: list[Exception] = [full, full]
-    real, pauses = Client.encode, list[float]()
+    pauses: list[float] = []
 
-    def encode(self: Client, *arguments: Any, **options: Any) -> Any:
+    @contextmanager
+    def refusing(self: Connection) -> Iterator[None]:
         if answers:
             raise answers.pop()
-        return real(self, *arguments, **options)
+        yield
 
-    monkeypatch.setattr(Client, "encode", encode)
-    monkeypatch.setattr("latentwire_client.diffusers.served_model.time.sleep", pauses.append)
+    monkeypatch.setattr(Connection, "mapped_errors", refusing)
+    monkeypatch.setattr(Connection, "pause", lambda self, seconds: pauses.append(seconds))
     assert vae.encode(images).latent_dist.mode().shape == (5, 3, 2, 3)
     assert pauses == [7.0, 7.0]
 
@@ -464,15 +466,15 @@ def test_a_full_queue_is_waited_for_as_long_as_the_server_says(
 def test_a_call_whose_connection_another_thread_closes_is_made_again(
     vae: RemoteAutoencoderKL, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, closings = Client._call, [vae.close]
+    real, closings = Connections.current, [vae.close]
 
-    def call(self: Client, method: str, request: Any) -> Any:
+    def current(self: Connections) -> Connection:
+        connection = real(self)
         if closings:
             closings.pop()()
-            raise self._closed()
-        return real(self, method, request)
+        return connection
 
-    monkeypatch.setattr(Client, "_call", call)
+    monkeypatch.setattr(Connections, "current", current)
     assert vae.encode(images).latent_dist.mode().shape == (5, 3, 2, 3)
     assert closings == []
 

@@ -109,15 +109,15 @@ def test_the_table_has_every_status_but_ok() -> None:
 
 
 def test_every_status_that_the_server_sends_is_more_than_a_fault() -> None:
-    told = {code for _, code in STATUS_TABLE} - {grpc.StatusCode.INTERNAL}
-    assert ServerFault not in {CODE_TABLE[code] for code in told}
+    sent = {code for _, code in STATUS_TABLE} - {grpc.StatusCode.INTERNAL}
+    assert ServerFault not in {CODE_TABLE[code] for code in sent}
 
 
 @pytest.mark.parametrize("code", EXPECTED)
 def test_each_status_is_its_exception_from_a_call_and_from_a_stream(code: grpc.StatusCode) -> None:
-    told = status(code, "what was wrong")
-    called = FakeRpcError(code, "", [(STATUS_DETAILS, told.SerializeToString())])
-    for error in (from_status(told), from_rpc_error(called, "host:1")):
+    sent = status(code, "what was wrong")
+    called = FakeRpcError(code, "", [(STATUS_DETAILS, sent.SerializeToString())])
+    for error in (from_status(sent), from_rpc_error(called, "host:1")):
         assert type(error) is EXPECTED[code]
         assert error.code is code
         assert error.details == str(error) == "what was wrong"
@@ -174,14 +174,14 @@ def test_a_status_that_is_no_error_or_not_known_is_a_fault_of_the_server(code: i
 
 
 def test_broken_details_are_left_out() -> None:
-    message = status(grpc.StatusCode.INVALID_ARGUMENT, "still told", error_details_pb2.RequestInfo(request_id="r-2"))
+    message = status(grpc.StatusCode.INVALID_ARGUMENT, "still there", error_details_pb2.RequestInfo(request_id="r-2"))
     message.details.add().CopyFrom(broken("google.rpc.BadRequest"))
     message.details.add().CopyFrom(broken("google.rpc.RetryInfo"))
     message.details.add().CopyFrom(broken("nobody.knows.This"))
     message.details.add()
     error = from_status(message)
     assert isinstance(error, InvalidRequest)
-    assert (error.details, error.request_id, error.fields) == ("still told", "r-2", {})
+    assert (error.details, error.request_id, error.fields) == ("still there", "r-2", {})
 
 
 @settings(deadline=None)

@@ -174,7 +174,7 @@ def test_payloads_hold_what_latents_hold_and_only_a_fake_decodes_them(client: Cl
     expected = client.decode(client.encode(image, dtype="float32"))
     assert client.decompress(payload).tobytes() == expected.tobytes()
     assert [item.get() for item in client.compress_stream([image])] == [payload]
-    with pytest.raises(InvalidRequest, match="not of a fake server"):
+    with pytest.raises(InvalidRequest, match="not from a fake server"):
         client.decompress(b"\x89LAT\x01")
 
 
@@ -212,13 +212,13 @@ def test_it_decodes_what_diffusion_made(client: Client) -> None:
         (grpc.StatusCode.UNAVAILABLE, Unavailable),
     ],
 )
-def test_it_fails_as_it_is_told_and_then_goes_on(
+def test_it_fails_on_request_and_then_goes_on(
     server: FakeServer, client: Client, code: grpc.StatusCode, kind: type[LatentwireError]
 ) -> None:
-    server.fail_next(code, "as told", times=2)
-    with pytest.raises(kind, match="as told"):
+    server.fail_next(code, "on request", times=2)
+    with pytest.raises(kind, match="on request"):
         client.info()
-    with pytest.raises(kind, match="as told"):
+    with pytest.raises(kind, match="on request"):
         next(client.encode_stream([noise(8, 8)])).get()
     assert client.is_healthy()
     assert not issubclass(kind, Overloaded)
@@ -226,7 +226,7 @@ def test_it_fails_as_it_is_told_and_then_goes_on(
     assert server.calls == {"GetServerInfo": 1, "EncodeStream": 1, "Encode": 1}
 
 
-def test_different_failures_come_in_the_order_they_were_told(server: FakeServer, client: Client) -> None:
+def test_different_failures_come_in_the_order_of_the_requests(server: FakeServer, client: Client) -> None:
     server.fail_next(grpc.StatusCode.NOT_FOUND)
     server.fail_next(grpc.StatusCode.INTERNAL)
     codes = []

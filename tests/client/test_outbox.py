@@ -202,10 +202,10 @@ TOO_LARGE = TooLarge(grpc.StatusCode.RESOURCE_EXHAUSTED, "larger than max")
 
 
 @given(count=st.integers(1, 12), in_flight=st.integers(1, 5), data=st.data())
-def test_an_error_that_ends_calls_is_blamed_on_the_items_that_have_it_and_on_no_other(
+def test_an_error_that_ends_calls_is_attributed_to_the_items_that_cause_it_and_to_no_other(
     count: int, in_flight: int, data: st.DataObject
 ) -> None:
-    guilty = data.draw(st.sets(st.integers(0, count - 1)))
+    faulty = data.draw(st.sets(st.integers(0, count - 1)))
     box = outbox(Source(count), in_flight)
     done: list[StreamItem[str]] = []
     while not box.finished:
@@ -214,9 +214,9 @@ def test_an_error_that_ends_calls_is_blamed_on_the_items_that_have_it_and_on_no_
         while True:
             sent += [int(request.split(":")[0]) for request in box.fill()]
             assert len(sent) <= in_flight
-            if guilty & set(sent):
-                blamed = box.blame(TOO_LARGE)
-                done += [] if blamed is None else [blamed]
+            if faulty & set(sent):
+                failed = box.attribute(TOO_LARGE)
+                done += [] if failed is None else [failed]
                 break
             if not sent:
                 break
@@ -224,13 +224,46 @@ def test_an_error_that_ends_calls_is_blamed_on_the_items_that_have_it_and_on_no_
             sent.remove(number)
             done.append(box.answer(Answer(number, str(number))))
     assert sorted(item.index for item in done) == list(range(count))
-    assert {item.index for item in done if item.error is TOO_LARGE} == guilty
+    assert {item.index for item in done if item.error is TOO_LARGE} == faulty
 
 
 def test_an_error_with_nothing_sent_is_the_stream_s_own() -> None:
     box = outbox(Source(2))
     with pytest.raises(TooLarge):
-        box.blame(TOO_LARGE)
+        box.attribute(TOO_LARGE)
+
+
+def test_an_error_that_the_source_may_have_raised_is_attributed_to_no_item() -> None:
+    def source() -> Iterator[str]:
+        yield "item"
+        raise TOO_LARGE  # such as a stream of another client, whose answers are the items of this one
+
+    box = outbox(source())
+    with pytest.raises(TooLarge):
+        list(box.fill())
+    with pytest.raises(TooLarge) as caught:
+        box.attribute(TOO_LARGE)
+    assert caught.value is TOO_LARGE
+    box.begin()
+    assert list(box.fill()) == ["0: item"]  # it still waits for its answer
+
+
+def test_after_an_error_is_attributed_the_stream_is_as_fast_as_before() -> None:
+    box = outbox(Source(12), in_flight=4)
+    assert len(list(box.fill())) == 4
+    assert box.attribute(TOO_LARGE) is None  # one of items 0 to 3
+    box.begin()
+    assert list(box.fill()) == ["0: item 0"]
+    failed = box.attribute(TOO_LARGE)
+    assert failed is not None
+    assert failed.index == 0
+    box.begin()
+    for number in (1, 2):
+        assert list(box.fill()) == [f"{number}: item {number}"]
+        box.answer(Answer(number))
+    assert list(box.fill()) == ["3: item 3"]
+    box.answer(Answer(3))
+    assert len(list(box.fill())) == 4  # every suspected item is done
 
 
 def test_a_result_that_is_false_is_a_result() -> None:

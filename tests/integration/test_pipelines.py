@@ -52,7 +52,7 @@ def vaes(folders: Mapping[str, Path]) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def rewritten_vaes(folders: Mapping[str, Path]) -> Iterator[str]:
-    """The address of a server that computes with less arithmetic, as it does unless told otherwise."""
+    """The address of a server that computes with less arithmetic, as it does by default."""
     models = tuple(ModelSource(name, str(folder)) for name, folder in folders.items())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(convolution, "WINOGRAD_CHANNELS", 1)  # these VAEs are too small for it otherwise

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an operator may set, and what is told to one who sets something else."""
+"""The options of a server: their ranges, and the messages of values that are refused."""
 
 import logging
 from dataclasses import fields
@@ -11,6 +11,7 @@ import pytest
 from latentwire_server import app
 from latentwire_server.config import ModelSource, ServerConfig, with_options
 from latentwire_server.errors import ServerError
+from latentwire_server.options import options_of
 
 
 @pytest.mark.parametrize(
@@ -135,6 +136,41 @@ def test_every_number_has_a_range() -> None:
     numbers |= {f.name for f in fields(ServerConfig) if f.type in (int, float)}
     assert numbers <= set(RANGES)
     assert len(numbers) >= 8
+
+
+def test_a_word_that_is_no_choice_is_refused_with_the_choices() -> None:
+    with pytest.raises(ServerError, match="--dtype is 'half'; it must be one of auto, float32, bfloat16, float16"):
+        ServerConfig(dtype="half")
+
+
+def test_every_field_is_an_option_with_a_flag_of_its_own() -> None:
+    options = dict(options_of(ServerConfig))
+    assert options.keys() == {f.name for f in fields(ServerConfig)}
+    assert len({option.variable for option in options.values()}) == len(options)
+    assert all(option.text and option.panel for option in options.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "flag", "variable", "default"),
+    [
+        ("max_queue", "--max-queue", "LATENTWIRE_MAX_QUEUE", "256"),
+        ("oip", "--oip", "LATENTWIRE_OIP", "on"),
+        ("drain_timeout_s", "--drain-timeout-s", "LATENTWIRE_DRAIN_TIMEOUT_S", "60"),
+        ("model_memory_mib", "--model-memory", "LATENTWIRE_MODEL_MEMORY", "no limit"),
+        ("token", "--token", "LATENTWIRE_TOKEN", ""),
+    ],
+)
+def test_an_option_knows_its_flag_its_variable_and_its_default(
+    name: str, flag: str, variable: str, default: str
+) -> None:
+    option = dict(options_of(ServerConfig))[name]
+    assert (option.name, option.variable, option.default) == (flag, variable, default)
+
+
+def test_the_help_of_a_number_states_its_range() -> None:
+    options = dict(options_of(ServerConfig))
+    for name, (least, most) in RANGES.items():
+        assert f"{least}..{most}" in options[name].help
 
 
 def test_no_model_is_refused() -> None:

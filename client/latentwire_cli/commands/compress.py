@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`latentwire compress`: image files -> `.lat` files, of a quality, a size or a PSNR."""
+"""`latentwire compress`: image files -> `.lat` files of a quality, a size or a PSNR."""
 
 import math
 from collections.abc import Mapping
@@ -11,24 +11,23 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from latentwire_cli import target
-from latentwire_cli.coding import as_seen
-from latentwire_cli.earlier import payload_difference
+from latentwire_cli.connection import Connection, connected
+from latentwire_cli.conversion import as_seen
+from latentwire_cli.existing_files import payload_difference
 from latentwire_cli.files import Images, Job, Json, Output, Overwrite, SkipExisting, plan
-from latentwire_cli.local import served_name
-from latentwire_cli.patience import Patience
-from latentwire_cli.pool import answered
+from latentwire_cli.in_flight import answered
+from latentwire_cli.options import option
 from latentwire_cli.report import Batch, byte_count, print_json, print_line
-from latentwire_cli.words import option
 from latentwire_client.client import Client
 from latentwire_core.files import write_whole
 from latentwire_core.formats import IMAGE_SUFFIXES
 from latentwire_core.quality import NAMES as QUALITIES
 
 NAMES = ", ".join(QUALITIES)
-FOUND = "Found by search, about ten requests for each image."
+FOUND = "Found by a search of about ten requests for each image."
 
 
+@connected()
 def compress(
     images: Images,
     output: Output,
@@ -42,13 +41,16 @@ def compress(
         ),
     ] = None,
     bpp: Annotated[
-        float | None, option(text=f"Instead: at most so many bits for each pixel of the image. {FOUND}", metavar="X")
+        float | None,
+        option(text=f"Instead of a quality: at most so many bits for each pixel of the image. {FOUND}", metavar="X"),
     ] = None,
     most_bytes: Annotated[
-        int | None, option("--bytes", text=f"Instead: at most so many bytes for each image. {FOUND}", metavar="N")
+        int | None,
+        option("--bytes", text=f"Instead of a quality: at most so many bytes for each image. {FOUND}", metavar="N"),
     ] = None,
     psnr: Annotated[
-        float | None, option(text=f"Instead: at least this PSNR, in as few bytes as that takes. {FOUND}", metavar="DB")
+        float | None,
+        option(text=f"Instead of a quality: at least this PSNR, in few bytes. {FOUND}", metavar="DB"),
     ] = None,
     refine: Annotated[
         int,
@@ -64,41 +66,35 @@ def compress(
     overwrite: Overwrite = False,
     skip_existing: SkipExisting = False,
     as_json: Json = False,
-    server: target.Server = None,
-    local: target.Local = False,
-    model: target.Model = "",
-    token: target.Token = None,
-    tls: target.Tls = False,
-    tls_ca: target.TlsCa = None,
-    timeout: target.TimeoutS = None,
+    *,
+    connection: Connection,
 ) -> None:
     """Compress images to `.lat` files of a few kilobytes: NAME.png becomes DIR/NAME.lat.
 
-    They are decoded by the model that made them, or one of the same latent space.
-    A file that cannot be compressed is reported, and the others are done all the same.
+    The model that made a file decodes it, or another model of the same latent space.
+    An image that cannot be compressed is reported, and the other images are compressed all the same.
     """
     wanted = _wanted({"--bpp": bpp, "--bytes": most_bytes, "--psnr": psnr}, quality)
     step = _quality(quality or "cache")
     asked = {
         "kind": "float16" if step == "lossless" and wanted is None else "quantized",
-        "model": served_name(model) if local else model,
+        "model": connection.model_name,
     }
     difference = partial(payload_difference, asked=asked) if skip_existing else None
     jobs = plan(images, IMAGE_SUFFIXES, output, ".lat", overwrite, difference)
     results: list[dict[str, object]] = []
     total = 0
-    patiently = Patience()
 
-    with target.connect(server, token, tls, tls_ca, timeout, local=local, model=model, takes_long=refine > 0) as client:
+    with connection.open(takes_long=refine > 0) as client:
 
         def work(job: Job) -> bytes:
             if wanted is not None:
-                return _searched(client, patiently, job.source, *wanted, refine)
-            return patiently(partial(client.compress, job.source, quality=step, refinement=refine))
+                return _searched(client, job.source, *wanted, refine)
+            return client.compress(job.source, quality=step, refinement=refine)
 
         with (
             Batch("compressing", len(jobs)) as batch,
-            closing(answered(client, patiently, jobs, work)) as answers,
+            closing(answered(client, jobs, work)) as answers,
             batch.until_broken_off(),
         ):
             for job, compressed in answers:
@@ -142,8 +138,8 @@ def _quality(text: str) -> str | float:
     return step
 
 
-def _searched(client: Client, patiently: Patience, path: Path, name: str, number: float, refinement: int) -> bytes:
-    """Map an image file to the payload that meets a target; raises ValueError where none does."""
+def _searched(client: Client, path: Path, name: str, number: float, refinement: int) -> bytes:
+    """Map an image file to the payload that meets a target; raise ValueError where no payload does."""
     from latentwire_codec.lat.rate_target import COARSEST, largest_within, smallest_with
     from latentwire_codec.metrics.scores import psnr
     from latentwire_core.container import read_header
@@ -152,7 +148,7 @@ def _searched(client: Client, patiently: Patience, path: Path, name: str, number
 
     @cache
     def attempt(step: float) -> bytes:
-        return patiently(partial(client.compress, data, quality=step, refinement=refinement))
+        return client.compress(data, quality=step, refinement=refinement)
 
     if name == "--bytes":
         return largest_within(attempt, int(number))
@@ -162,7 +158,7 @@ def _searched(client: Client, patiently: Patience, path: Path, name: str, number
     original = as_seen(data, size)
 
     def measure(payload: bytes) -> float:
-        decoded = patiently(partial(client.decode_array, payload))[0]
+        decoded = client.decode_array(payload)[0]
         return psnr(original, decoded.astype(np.uint8, copy=False))
 
     return smallest_with(attempt, measure, number)

@@ -6,18 +6,19 @@ from typing import Annotated
 
 import typer
 
-from latentwire_cli import target
+from latentwire_cli.connection import Connection, connected
 from latentwire_cli.decoding import Format, Quality, decode_files, suffix_of
 from latentwire_cli.files import Json, Output, Overwrite, plan
 from latentwire_core.formats import IMAGE_SUFFIXES, LATENT_SUFFIXES, PAYLOAD_SUFFIXES
 from latentwire_core.latents import Latents
 
 
+@connected()
 def decode(
     files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FILE", help="What `encode` wrote, or folders to look through for it.", show_default=False
+            metavar="FILE", help="Files that `encode` wrote, or folders to look through for them.", show_default=False
         ),
     ],
     output: Output,
@@ -25,23 +26,17 @@ def decode(
     quality: Quality = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
-    server: target.Server = None,
-    local: target.Local = False,
-    model: target.Model = "",
-    token: target.Token = None,
-    tls: target.Tls = False,
-    tls_ca: target.TlsCa = None,
-    timeout: target.TimeoutS = None,
+    *,
+    connection: Connection,
 ) -> None:
     """Decode latents to images: NAME.safetensors becomes DIR/NAME.png.
 
     A file of several latents becomes NAME-0.png, NAME-1.png and so on.
-    A file that cannot be decoded is reported, and the others are done all the same.
+    A file that cannot be decoded is reported, and the other files are decoded all the same.
     """
     suffix = suffix_of(image_format, quality)
     jobs = plan(files, LATENT_SUFFIXES, output, suffix, overwrite)
-    connection = target.connect(server, token, tls, tls_ca, timeout, local=local, model=model)
-    decode_files(connection, jobs, _load, "latents", output, image_format, quality, overwrite, as_json)
+    decode_files(connection.open(), jobs, _load, "latents", output, image_format, quality, overwrite, as_json)
 
 
 def _load(path: Path) -> Latents:

@@ -6,17 +6,20 @@ from typing import Annotated
 
 import typer
 
-from latentwire_cli import target
+from latentwire_cli.connection import Connection, connected
 from latentwire_cli.decoding import Format, Quality, decode_files, suffix_of
 from latentwire_cli.files import Json, Output, Overwrite, plan
 from latentwire_core.formats import LATENT_SUFFIXES, PAYLOAD_SUFFIXES
 
 
+@connected()
 def decompress(
     files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FILE.lat", help="What `compress` wrote, or folders to look through for it.", show_default=False
+            metavar="FILE.lat",
+            help="Files that `compress` wrote, or folders to look through for them.",
+            show_default=False,
         ),
     ],
     output: Output,
@@ -24,25 +27,19 @@ def decompress(
     quality: Quality = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
-    server: target.Server = None,
-    local: target.Local = False,
-    model: target.Model = "",
-    token: target.Token = None,
-    tls: target.Tls = False,
-    tls_ca: target.TlsCa = None,
-    timeout: target.TimeoutS = None,
+    *,
+    connection: Connection,
 ) -> None:
     """Decompress `.lat` files to images: NAME.lat becomes DIR/NAME.png.
 
-    A file that is damaged, or of another latent space, is reported, and the others are done all the same.
+    A file that is damaged, or of another latent space, is reported, and the other files are decoded all the same.
     """
     suffix = suffix_of(image_format, quality)
     jobs = plan(files, PAYLOAD_SUFFIXES, output, suffix, overwrite)
-    connection = target.connect(server, token, tls, tls_ca, timeout, local=local, model=model)
-    decode_files(connection, jobs, _read, "payload", output, image_format, quality, overwrite, as_json)
+    decode_files(connection.open(), jobs, _read, "payload", output, image_format, quality, overwrite, as_json)
 
 
 def _read(path: Path) -> bytes:
     if path.suffix.lower() in LATENT_SUFFIXES:
-        raise ValueError("it holds latents as they are; `latentwire decode` decodes them")
+        raise ValueError("it holds uncompressed latents; `latentwire decode` decodes them")
     return path.read_bytes()

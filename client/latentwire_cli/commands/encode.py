@@ -8,21 +8,21 @@ from typing import Annotated, Literal
 
 import typer
 
-from latentwire_cli import target
-from latentwire_cli.earlier import latents_difference
+from latentwire_cli.connection import Connection, connected
+from latentwire_cli.existing_files import latents_difference
 from latentwire_cli.files import Images, Job, Json, Output, Overwrite, SkipExisting, plan
-from latentwire_cli.local import served_name
+from latentwire_cli.options import NO_VALUE, option
 from latentwire_cli.report import Batch, byte_count, print_json, print_line
-from latentwire_cli.words import NO_VALUE, option
-from latentwire_client.options import EncodeOptions
+from latentwire_client.config import EncodeOptions
 from latentwire_core.formats import IMAGE_SUFFIXES
 from latentwire_core.latents import Latents
 from latentwire_core.noise import MAX_SEED
 
 MAX_SIDE = 2**20 - 1
-"""That a server can be set to take, pixels."""
+"""The largest `serve --max-side`, pixels."""
 
 
+@connected()
 def encode(
     images: Images,
     output: Output,
@@ -32,33 +32,37 @@ def encode(
     ] = "moments",
     seed: Annotated[
         int | None,
-        option(text="Of the sample's noise, the same for every image, 0..2^64-1.", default="0", metavar="N"),
+        option(text="The seed of the sample's noise, the same for every image, 0..2^64-1.", default="0", metavar="N"),
     ] = None,
     scaled: Annotated[
-        bool, option("--scaled", text="Scaled, as a diffusion model works on; for mode and sample.", metavar=NO_VALUE)
+        bool,
+        option(
+            "--scaled",
+            text="Scale the latents, as a diffusion model takes them; for mode and sample.",
+            metavar=NO_VALUE,
+        ),
     ] = False,
     dtype: Annotated[
         Literal["float32", "float16", "bfloat16"],
-        typer.Option(help="Of the numbers; bfloat16 is written as float32 of that precision."),
+        typer.Option(help="The dtype of the numbers; bfloat16 is written as float32 of that precision."),
     ] = "float32",
     size: Annotated[
         str | None,
-        option(text="Scale to cover this size and crop the centre.", default="as it is", metavar="WxH"),
+        option(
+            text="Scale each image to cover this size, and crop its centre.",
+            default="the size of the file",
+            metavar="WxH",
+        ),
     ] = None,
     overwrite: Overwrite = False,
     skip_existing: SkipExisting = False,
     as_json: Json = False,
-    server: target.Server = None,
-    local: target.Local = False,
-    model: target.Model = "",
-    token: target.Token = None,
-    tls: target.Tls = False,
-    tls_ca: target.TlsCa = None,
-    timeout: target.TimeoutS = None,
+    *,
+    connection: Connection,
 ) -> None:
     """Encode images to latents: NAME.png becomes DIR/NAME.safetensors.
 
-    A file that cannot be encoded is reported, and the others are done all the same.
+    A file that cannot be encoded is reported, and the other files are encoded all the same.
     """
     if seed is not None and kind != "sample":
         raise typer.BadParameter(f"only a sample has a seed; the kind is {kind}", param_hint="--seed")
@@ -72,7 +76,7 @@ def encode(
         "scale": "scaled" if scaled else "raw",
         "dtype": "float16" if dtype == "float16" else "float32",  # bfloat16 is written as float32
         "image size": size or "",
-        "model": served_name(model) if local else model,
+        "model": connection.model_name,
     }
     difference = partial(latents_difference, asked=asked) if skip_existing else None
     jobs = plan(images, IMAGE_SUFFIXES, output, ".safetensors", overwrite, difference)
@@ -80,7 +84,7 @@ def encode(
         options["seeds"] = [seed or 0] * len(jobs)
     written: dict[int, dict[str, object]] = {}
     with (
-        target.connect(server, token, tls, tls_ca, timeout, local=local, model=model) as client,
+        connection.open() as client,
         Batch("encoding", len(jobs)) as batch,
         closing(client.encode_stream((job.source for job in jobs), **options)) as stream,
         batch.until_broken_off(),
@@ -103,7 +107,7 @@ def encode(
 
 
 def _write(job: Job, latents: Latents) -> dict[str, object]:
-    """Write a file; say what is in it."""
+    """Write a file; return its entry of the report."""
     latents.save(job.target)
     height, width = latents.image_size or (None, None)
     return {

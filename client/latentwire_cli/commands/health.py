@@ -1,36 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
 """`latentwire health`: a server -> an exit status, for probes."""
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
 
-from latentwire_cli import target
-from latentwire_cli.ending import FAILED, NOT_BEGUN, print_error, reason
+from latentwire_cli.connection import PANEL, Connection, connected
+from latentwire_cli.exit_status import FAILED, NOT_BEGUN, print_error, reason
+from latentwire_cli.options import option
 from latentwire_cli.report import print_line
-from latentwire_cli.words import option
 from latentwire_client.errors import LatentwireError
 
 
+@connected("local", "model", "token", "timeout")
 def health(
-    server: target.Server = None,
-    tls: target.Tls = False,
-    tls_ca: target.TlsCa = None,
+    *,
+    connection: Connection,
     timeout: Annotated[
         float,
         option(
             text="How long to wait for the answer, seconds, above 0, at most 1000000.",
             default="5",
-            panel=target.PANEL,
+            panel=PANEL,
             metavar="SECONDS",
         ),
     ] = 5.0,
 ) -> None:
     """Ask whether a server is serving.
 
-    Exit status 0: it is; 1: it answers, but warms up or drains; 2: it cannot be reached.
+    Exit status 0: it is serving; 1: it answers, but warms up or drains; 2: it cannot be reached.
     """
-    with target.connect(server, None, tls, tls_ca, timeout) as client:
+    with replace(connection, timeout=timeout).open() as client:
         try:
             serving = client.is_healthy()
         except LatentwireError as error:

@@ -6,12 +6,12 @@ from dataclasses import asdict
 
 from rich.table import Table
 
-from latentwire_cli import target
+from latentwire_cli.connection import Connection, connected
 from latentwire_cli.files import Json
 from latentwire_cli.report import make_table, name_cell, print_json, print_line, print_table
 from latentwire_client.info import ModelInfo, ServerInfo
 
-# What is worth knowing of a model.
+# label -> the text for a model, in the order of the table
 ROWS: tuple[tuple[str, Callable[[ModelInfo], str]], ...] = (
     ("class", lambda model: model.class_name),
     ("latent space", lambda model: model.latent_space or "unnamed"),
@@ -29,16 +29,14 @@ ROWS: tuple[tuple[str, Callable[[ModelInfo], str]], ...] = (
 )
 
 
+@connected("local", "model")
 def info(
     as_json: Json = False,
-    server: target.Server = None,
-    token: target.Token = None,
-    tls: target.Tls = False,
-    tls_ca: target.TlsCa = None,
-    timeout: target.TimeoutS = None,
+    *,
+    connection: Connection,
 ) -> None:
-    """Show what a server is: its version, its models and its limits."""
-    with target.connect(server, token, tls, tls_ca, timeout) as client:
+    """Show the version, the models and the limits of a server."""
+    with connection.open() as client:
         found = client.info()
     if as_json:
         print_json(asdict(found))

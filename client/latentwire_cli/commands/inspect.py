@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`latentwire inspect`: `.lat` files -> what they say of themselves, and whether they are as they were written."""
+"""`latentwire inspect`: `.lat` files -> the contents of their headers, and whether their bytes are as written."""
 
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from latentwire_cli.ending import one_line
+from latentwire_cli.exit_status import one_line
 from latentwire_cli.files import Json, found
 from latentwire_cli.report import Batch, make_table, name_cell, print_json, print_line, print_table
 from latentwire_core.formats import PAYLOAD_SUFFIXES
@@ -17,7 +17,7 @@ from latentwire_core.formats import PAYLOAD_SUFFIXES
 if TYPE_CHECKING:
     from latentwire_core.container import Header
 
-# That fit side by side.
+# channels whose numbers fit on one line
 MOST_CHANNELS = 8
 KINDS = {"QUANTIZED": "quantized", "FLOAT16": "float16, bit for bit"}
 
@@ -26,15 +26,17 @@ def inspect(
     files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FILE.lat", help="What `compress` wrote, or folders to look through for it.", show_default=False
+            metavar="FILE.lat",
+            help="Files that `compress` wrote, or folders to look through for them.",
+            show_default=False,
         ),
     ],
     as_json: Json = False,
 ) -> None:
     """Show what `.lat` files hold: image, latents, model, bytes by section, and whether their checksums are right.
 
-    It needs no server and no model; with the extra codec installed it also tells the bits of each channel.
-    A damaged file is reported, with what its header says where that is whole.
+    It needs no server and no model; with the codec extra it also shows the bits of each channel.
+    A damaged file is reported, with the contents of its header if the header is whole.
     """
     from latentwire_core.container import read_header, unpack
     from latentwire_core.errors import BitstreamError

@@ -12,11 +12,10 @@ from typing import Any
 
 from rich.table import Table
 
-from latentwire_cli import target
-from latentwire_cli.coding import as_seen
+from latentwire_cli.connection import Connection, connected
+from latentwire_cli.conversion import as_seen
 from latentwire_cli.files import Images, Job, Json, Output, Overwrite, plan
 from latentwire_cli.local import require
-from latentwire_cli.patience import Patience
 from latentwire_cli.picture import AMPLIFICATION, side_by_side
 from latentwire_cli.report import (
     Batch,
@@ -35,22 +34,22 @@ from latentwire_core.formats import IMAGE_SUFFIXES
 
 @dataclass(frozen=True)
 class Row:
-    """One image's way there and back.
+    """The measurements of one image, encoded and decoded.
 
     Attributes:
         image: the file.
-        picture: original | reconstruction | difference.
-        width: pixels, as the model saw it: those of the file, or a fixed size that it was framed to.
-        height: pixels.
+        picture: the file with original, reconstruction and difference.
+        width: pixels of the image as the model saw it: the width of the file, or the model's fixed width.
+        height: pixels, likewise.
         latent_shape: (C,h,w).
-        raw_bytes: of the image as raw RGB.
-        file_bytes: of the image file.
-        latent_bytes: of the latents in float16.
-        psnr_db: None where nothing was lost.
-        ssim: None where a side is below 11 pixels.
-        encode: the server's work on the one call.
-        decode: on the other.
-        wall_s: both calls, as the client waited for them.
+        raw_bytes: bytes of the image as raw RGB.
+        file_bytes: bytes of the image file.
+        latent_bytes: bytes of the latents in float16.
+        psnr_db: dB; None: the reconstruction is exact.
+        ssim: None: a side is below 11 pixels.
+        encode: the server's times for encoding.
+        decode: the server's times for decoding.
+        wall_s: seconds that the client waited for both calls.
     """
 
     image: str
@@ -73,18 +72,14 @@ class Row:
         return self.raw_bytes / self.latent_bytes
 
 
+@connected()
 def roundtrip(
     images: Images,
     output: Output,
     overwrite: Overwrite = False,
     as_json: Json = False,
-    server: target.Server = None,
-    local: target.Local = False,
-    model: target.Model = "",
-    token: target.Token = None,
-    tls: target.Tls = False,
-    tls_ca: target.TlsCa = None,
-    timeout: target.TimeoutS = None,
+    *,
+    connection: Connection,
 ) -> None:
     """Encode images and decode them again: what is lost, how many bytes, how many milliseconds.
 
@@ -93,18 +88,15 @@ def roundtrip(
     require("codec")
     jobs = plan(images, IMAGE_SUFFIXES, output, ".roundtrip.png", overwrite)
     executions: list[Execution] = []
-    patiently = Patience()
     rows: list[Row] = []
     with (
-        target.connect(
-            server, token, tls, tls_ca, timeout, local=local, model=model, on_execution=executions.append
-        ) as client,
+        connection.open(on_execution=executions.append) as client,
         Batch("there and back", len(jobs)) as batch,
         batch.until_broken_off(),
     ):
         for job in jobs:
             try:
-                rows.append(_there_and_back(client, patiently, job, executions))
+                rows.append(_there_and_back(client, job, executions))
             except Exception as error:
                 batch.failed(job.source, error)
             else:
@@ -120,12 +112,12 @@ def roundtrip(
     batch.end()
 
 
-def _there_and_back(client: Client, patiently: Patience, job: Job, executions: list[Execution]) -> Row:
+def _there_and_back(client: Client, job: Job, executions: list[Execution]) -> Row:
     data = job.source.read_bytes()
     executions.clear()
     started = time.perf_counter()
-    latents = patiently(lambda: client.encode(data, kind="mode", dtype="float16"))
-    pixels = patiently(lambda: client.decode_array(latents))[0].astype("uint8", copy=False)
+    latents = client.encode(data, kind="mode", dtype="float16")
+    pixels = client.decode_array(latents)[0].astype("uint8", copy=False)
     wall_s = time.perf_counter() - started
 
     from latentwire_codec.metrics.scores import psnr, ssim
@@ -199,7 +191,7 @@ def _table(
     columns: Sequence[tuple[str, Callable[[Row], str]]],
     means: Mapping[str, str],
 ) -> Table:
-    """Make a table with a line for each image, and the means of several at its foot."""
+    """Make a table with a line for each image; for several images, their means stand at its foot."""
     footers = ["mean", *(means.get(name, "") for name, _ in columns)] if len(rows) > 1 else []
     table = make_table(title, "image", [name for name, _ in columns], footers)
     for row in rows:
@@ -208,7 +200,7 @@ def _table(
 
 
 def _mean(form: str, values: Sequence[float | None]) -> str:
-    """Map numbers to their mean; none where one is missing, as for an image that lost nothing."""
+    """Map numbers to the text of their mean; `-` where one is missing, such as the PSNR of an exact reconstruction."""
     numbers = [value for value in values if value is not None]
     return form.format(mean(numbers)) if len(numbers) == len(values) else "-"
 

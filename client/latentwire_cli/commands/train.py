@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from latentwire_cli.display import TrainingDisplay
-from latentwire_cli.ending import Refusal
+from latentwire_cli.exit_status import Refusal
 from latentwire_cli.local import require
+from latentwire_cli.options import NO_VALUE, option
 from latentwire_cli.report import print_line
-from latentwire_cli.words import NO_VALUE, option
 
 if TYPE_CHECKING:
     from latentwire_train.record.observer import Result

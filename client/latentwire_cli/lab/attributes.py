@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from latentwire_cli import target
-from latentwire_cli.coding import encoded, encoded_one
+from latentwire_cli.connection import Connection, connected
+from latentwire_cli.conversion import encoded, encoded_one
 from latentwire_cli.files import Json, Overwrite, check_new
 from latentwire_cli.local import require
+from latentwire_cli.options import option
 from latentwire_cli.report import (
     Batch,
     make_table,
@@ -23,7 +24,6 @@ from latentwire_cli.report import (
     print_table,
     working,
 )
-from latentwire_cli.words import option
 from latentwire_client.client import Client
 from latentwire_core.latents import Latents
 from latentwire_lab.accuracy import Interval
@@ -47,6 +47,7 @@ def attributes_group(context: typer.Context) -> None:
 
 
 @app.command()
+@connected()
 def fit(
     folder: Annotated[
         Path,
@@ -76,13 +77,8 @@ def fit(
     ] = 10_000,
     overwrite: Overwrite = False,
     as_json: Json = False,
-    server: target.Server = None,
-    local: target.Local = False,
-    model: target.Model = "",
-    token: target.Token = None,
-    tls: target.Tls = False,
-    tls_ca: target.TlsCa = None,
-    timeout: target.TimeoutS = None,
+    *,
+    connection: Connection,
 ) -> None:
     """Fit a vector to each attribute, and measure it on images that it was not fitted to.
 
@@ -100,10 +96,7 @@ def fit(
     chosen = np.sort(np.random.default_rng(0).permutation(len(labelled))[:limit])
     away = _held_out(labelled, chosen, held_out)
     paths = [labelled.images.root / labelled.name(index) for index in chosen]
-    with (
-        target.connect(server, token, tls, tls_ca, timeout, local=local, model=model) as client,
-        Batch("encoding", len(paths)) as batch,
-    ):
+    with connection.open() as client, Batch("encoding", len(paths)) as batch:
         places, latents = _encoded(client, paths, batch)
     labels = {
         name: labelled.values[chosen[places], column].astype(np.int64)

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from latentwire_cli.ending import Refusal
+from latentwire_cli.exit_status import Refusal
+from latentwire_cli.options import option
 from latentwire_cli.report import Batch, print_line
-from latentwire_cli.words import option
 
 
 def draw_faces(

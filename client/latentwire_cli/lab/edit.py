@@ -10,13 +10,13 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from latentwire_cli import target
-from latentwire_cli.coding import as_seen, decoded, encoded_one
+from latentwire_cli.connection import Connection, connected
+from latentwire_cli.conversion import as_seen, decoded, encoded_one
 from latentwire_cli.files import Json, Overwrite, Picture, check_new
 from latentwire_cli.local import require
+from latentwire_cli.options import NO_VALUE, option
 from latentwire_cli.picture import enlarged, sheet, shrunk, to_gif, to_png
 from latentwire_cli.report import print_json, print_line
-from latentwire_cli.words import NO_VALUE, option
 from latentwire_core.files import write_whole
 from latentwire_core.latents import Latents
 from latentwire_lab.attributes import Attributes
@@ -26,6 +26,7 @@ FRAMES, STRIDE, SWEPT_SIDE = 25, 3, 256
 """A sweep has so many frames; one in `STRIDE` is in the row; frames are at most so wide, pixels."""
 
 
+@connected()
 def edit(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The image to edit.", show_default=False)],
     vectors: Annotated[Path, option("--attributes", text="The file that `attributes fit` wrote.", metavar="FILE")],
@@ -46,13 +47,8 @@ def edit(
     ] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
-    server: target.Server = None,
-    local: target.Local = False,
-    model: target.Model = "",
-    token: target.Token = None,
-    tls: target.Tls = False,
-    tls_ca: target.TlsCa = None,
-    timeout: target.TimeoutS = None,
+    *,
+    connection: Connection,
 ) -> None:
     """Add attribute vectors to the latents of an image, and decode them: original | decoded unchanged | edited.
 
@@ -65,8 +61,8 @@ def edit(
     animation = output.with_suffix(".gif")
     if sweep:
         check_new(animation, ".gif", overwrite)
-    with target.connect(server, token, tls, tls_ca, timeout, local=local, model=model) as client:
-        check_same_space(target.chosen_model(client, model, local), attributes)
+    with connection.open() as client:
+        check_same_space(connection.chosen_model(client), attributes)
         latents = encoded_one(client, image, attributes.image_size)
         parts = np.linspace(-1, 1, FRAMES).tolist() if sweep else [0.0, 1.0]
         images = decoded(client, _edited(attributes, latents, strengths, parts))

@@ -9,13 +9,13 @@ from typing import Annotated, Any
 import numpy.typing as npt
 import typer
 
-from latentwire_cli import target
-from latentwire_cli.coding import encoded
+from latentwire_cli.connection import Connection, connected
+from latentwire_cli.conversion import encoded
 from latentwire_cli.files import Images, Json, Overwrite, Picture, check_new, found
 from latentwire_cli.lab.plots import nats, report_page
 from latentwire_cli.local import require
+from latentwire_cli.options import option
 from latentwire_cli.report import Batch, print_json, print_line
-from latentwire_cli.words import option
 from latentwire_client.info import ModelInfo
 from latentwire_core.files import write_whole
 from latentwire_core.formats import IMAGE_SUFFIXES
@@ -25,19 +25,15 @@ from latentwire_lab.statistics import ACTIVE_VARIANCE, LatentStatistics, posteri
 PAGE_LETTERS = 180
 
 
+@connected()
 def latents_report(
     images: Images,
     output: Picture,
     seed: Annotated[int, option(text="Of the posteriors' samples, 0..2^64-1.", default="0", metavar="N")] = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,
-    server: target.Server = None,
-    local: target.Local = False,
-    model: target.Model = "",
-    token: target.Token = None,
-    tls: target.Tls = False,
-    tls_ca: target.TlsCa = None,
-    timeout: target.TimeoutS = None,
+    *,
+    connection: Connection,
 ) -> None:
     """Plot the latents of images against N(0, I), and say whether they are close to it.
 
@@ -52,10 +48,10 @@ def latents_report(
     check_new(output, ".png", overwrite)
     paths = found(images, IMAGE_SUFFIXES)
     with (
-        target.connect(server, token, tls, tls_ca, timeout, local=local, model=model) as client,
+        connection.open() as client,
         Batch("encoding", len(paths)) as batch,
     ):
-        source = target.chosen_model(client, model, local)
+        source = connection.chosen_model(client)
         posteriors = encoded(client, paths, batch, kind="moments", dtype="float32")
         try:
             statistics = posterior_statistics((latents for _, latents in posteriors), seed=seed)

@@ -8,12 +8,12 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from latentwire_cli import target
-from latentwire_cli.coding import decoded, encoded_one
+from latentwire_cli.connection import Connection, connected
+from latentwire_cli.conversion import decoded, encoded_one
 from latentwire_cli.files import Json, Overwrite, Picture, check_new
+from latentwire_cli.options import option
 from latentwire_cli.picture import enlarged, sheet, shrunk, to_gif, to_png
 from latentwire_cli.report import print_json, print_line
-from latentwire_cli.words import option
 from latentwire_client.client import Client
 from latentwire_core.files import write_whole
 from latentwire_core.latents import Latents
@@ -27,6 +27,7 @@ SHOWN_SIDE = 256
 MOVING_SIDE = 192
 
 
+@connected()
 def morph(
     start: Annotated[Path, typer.Argument(metavar="A", help="The image to begin with.", show_default=False)],
     end: Annotated[
@@ -45,13 +46,8 @@ def morph(
     ] = 8,
     overwrite: Overwrite = False,
     as_json: Json = False,
-    server: target.Server = None,
-    local: target.Local = False,
-    model: target.Model = "",
-    token: target.Token = None,
-    tls: target.Tls = False,
-    tls_ca: target.TlsCa = None,
-    timeout: target.TimeoutS = None,
+    *,
+    connection: Connection,
 ) -> None:
     """Decode the path between two images in latent space.
 
@@ -63,8 +59,8 @@ def morph(
     # One frame in `stride` is an image of the row.
     stride = -(-(SMOOTH_STEPS - 1) // (steps - 1))
     frames = stride * (steps - 1) + 1
-    with target.connect(server, token, tls, tls_ca, timeout, local=local, model=model) as client:
-        source = target.chosen_model(client, model, local)
+    with connection.open() as client:
+        source = connection.chosen_model(client)
         first, last, resized = _ends(client, start, end)
         paths = along_line(first, last, frames), along_sphere(first, last, frames)
         together = replace(paths[0], values=np.concatenate([path.values for path in paths]))

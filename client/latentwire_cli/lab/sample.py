@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from latentwire_cli import target
-from latentwire_cli.coding import decoded
+from latentwire_cli.connection import Connection, connected
+from latentwire_cli.conversion import decoded
 from latentwire_cli.files import Json, Overwrite, Picture, check_new
+from latentwire_cli.options import option
 from latentwire_cli.picture import enlarged, sheet, to_png
 from latentwire_cli.report import print_json, print_line
-from latentwire_cli.words import option
 from latentwire_client.info import ModelInfo, ServerLimits
 from latentwire_core.files import write_whole
 from latentwire_core.noise import MAX_SEED
@@ -21,6 +21,7 @@ MAX_COUNT = 1024
 DEFAULT_SIDE = 256
 
 
+@connected()
 def sample(
     output: Picture,
     count: Annotated[int, option(text="How many images.", default="16", metavar="N", min=1, max=MAX_COUNT)] = 16,
@@ -36,13 +37,8 @@ def sample(
     ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
-    server: target.Server = None,
-    local: target.Local = False,
-    model: target.Model = "",
-    token: target.Token = None,
-    tls: target.Tls = False,
-    tls_ca: target.TlsCa = None,
-    timeout: target.TimeoutS = None,
+    *,
+    connection: Connection,
 ) -> None:
     """Decode samples of the prior N(0, I): the images that a model generates by itself.
 
@@ -54,8 +50,8 @@ def sample(
     seeds = range(seed, seed + count)
     if not 0 <= seed <= seeds[-1] <= MAX_SEED:
         raise typer.BadParameter(f"{seed} to {seeds[-1]} is not in 0..2^64-1", param_hint="--seed")
-    with target.connect(server, token, tls, tls_ca, timeout, local=local, model=model) as client:
-        source = target.chosen_model(client, model, local)
+    with connection.open() as client:
+        source = connection.chosen_model(client)
         samples = prior_samples(source, seeds, _size(source, client.info().limits, height, width))
         images = decoded(client, samples)
     columns = math.ceil(math.sqrt(count))

@@ -3,17 +3,18 @@
 
 from importlib.util import find_spec
 
+from latentwire_core.extras import install_hint
+
 if not (find_spec("diffusers") and find_spec("torch")):
-    raise ModuleNotFoundError("latentwire_client.diffusers needs its extra: pip install 'latentwire[diffusers]'")
+    raise ModuleNotFoundError(f"latentwire_client.diffusers needs its extra: {install_hint('diffusers')}")
 
 from diffusers import ModelMixin
 
 from latentwire_client.diffusers.remote_autoencoder import RemoteAutoencoderKL
-from latentwire_client.diffusers.remote_calls import remote_decode, remote_encode
 from latentwire_client.diffusers.served_model import ClientOptions
 
-__all__ = ["ClientOptions", "ModelMixin", "RemoteAutoencoderKL", "remote_decode", "remote_encode"]
+__all__ = ["ClientOptions", "ModelMixin", "RemoteAutoencoderKL"]
 
-# A pipeline's model_index.json names the module of each class. It is reloaded where the caller has imported that
-# module, so it shall be this one; and by the methods of a base class that the module has too, which is ModelMixin.
+# A pipeline's model_index.json names the module of each class. To reload the class, diffusers wants a module that the
+# caller has imported, which is this one, and in it a base class whose methods load: ModelMixin.
 RemoteAutoencoderKL.__module__ = __name__

@@ -13,27 +13,27 @@ from latentwire_client.info import ModelInfo
 from latentwire_core import identity
 from latentwire_core.scaling import from_config, same_numbers
 
-# No published pipeline works in these.
+# No published pipeline works in a space whose name begins so.
 OWN_SPACES = "latentwire-"
 
 
 def check_space(info: ModelInfo, latent_space: str | None, like: Any) -> None:
     """Refuse a model whose latents are not those that a pipeline was trained on.
 
-    Names decide. Of a VAE given as `like`, what can be seen is compared besides: the latents' channels and size, the
-    scaling and the shift, and where neither space has a name, the SHA-256 of the weights.
+    Names decide. With `like`, the channels and the size of the latents, scale and shift are compared, too, and where
+    neither space has a name, the SHA-256 of the weights.
 
     Args:
         info: the served model.
-        latent_space: the space that the caller expects, such as `sd1`; None or empty: not said.
-        like: the diffusers VAE that is to be replaced; None: not said.
+        latent_space: the space that the caller expects, such as `sd1`; None or empty: unknown.
+        like: the diffusers VAE that is to be replaced; None: unknown.
 
     Raises:
-        LatentSpaceMismatch: the model's space is another, or it is one of latentwire's own and nobody asked for it.
+        LatentSpaceMismatch: the model's space differs, or it is one of latentwire's own and nobody asked for it.
         ValueError: `latent_space` and `like` contradict each other.
 
     Warns:
-        UserWarning: the model's space has no name, and nothing else proves that it is the one expected.
+        UserWarning: the model's space has no name, and the weights do not prove that it is the expected one.
     """
     named = "" if like is None else str(like.config.get("latent_space") or "")
     if latent_space and named and latent_space != named:
@@ -42,7 +42,7 @@ def check_space(info: ModelInfo, latent_space: str | None, like: Any) -> None:
     served = f"the model {info.name!r}"
     differences = [] if like is None else list(_differences(info, like))
     if differences:
-        _refuse(f"{served} is not like the VAE that it shall replace: {'; '.join(differences)}")
+        _refuse(f"{served} differs from the VAE that it shall replace: {'; '.join(differences)}")
     if expected and info.latent_space and expected != info.latent_space:
         _refuse(f"{served} is of the latent space {info.latent_space!r}, not {expected!r}; ask for another model")
     if not expected and info.latent_space.startswith(OWN_SPACES):
@@ -68,8 +68,8 @@ def check_space(info: ModelInfo, latent_space: str | None, like: Any) -> None:
 def weights_digest(module: torch.nn.Module) -> str:
     """Map a network to the SHA-256 of its tensors, 64 hex digits, as servers report it.
 
-    See `identity.weights_digest`; the digest is the server's only where the tensors
-    still have the dtype and the names that they are stored with. Empty for tensors that are not there (meta).
+    See `identity.weights_digest`. The digest equals the server's only while the tensors have the dtype and the names of
+    their file. It is empty where a tensor has no values (the meta device).
     """
     tensors = module.state_dict()
     if any(tensor.is_meta for tensor in tensors.values()):
@@ -88,7 +88,7 @@ def _digest_of(like: Any) -> str:
 
 
 def _differences(info: ModelInfo, like: Any) -> Iterator[str]:
-    """Yield in words what of the VAE's configuration contradicts the served model."""
+    """Yield in words each contradiction between the VAE's configuration and the served model."""
     channels = like.config.get("latent_channels")
     if channels not in (None, info.latent_channels):
         yield f"its latents have {info.latent_channels} channels instead of {channels}"

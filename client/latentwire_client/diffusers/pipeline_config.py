@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a server says of a model -> the configuration that pipelines read: all keys of an AutoencoderKL, always."""
+"""A server's description of a model -> the configuration that pipelines read: all keys of an AutoencoderKL, always."""
 
 import inspect
 from typing import Any
@@ -10,16 +10,16 @@ from latentwire_client.info import ModelInfo
 from latentwire_core.scaling import from_config, same_numbers, spread
 
 SCALING_KEYS = ("scaling_factor", "shift_factor", "latents_mean", "latents_std")
-# Only the number of these is ever read of a VAE whose networks are elsewhere.
+# Of a VAE without networks, pipelines read only the number of its blocks, never a width.
 ANY_WIDTH = 64
 
 
 def to_pipeline_config(info: ModelInfo) -> dict[str, Any]:
     """Map a served model to its configuration.
 
-    The keys of its own class are kept. Those of AutoencoderKL that it lacks are filled in: the number of
-    `block_out_channels` so that pipelines derive the true downsampling factor from it, the scaling from the server's
-    numbers, the others from the class's defaults.
+    The keys of the model's own class are kept. Missing keys of AutoencoderKL are filled in: as many
+    `block_out_channels` as give pipelines the true downsampling factor, the scaling by the server's numbers, other keys
+    by the defaults of AutoencoderKL.
     """
     defaults = {
         name: parameter.default
@@ -36,7 +36,7 @@ def to_pipeline_config(info: ModelInfo) -> dict[str, Any]:
 
 
 def _scaling(info: ModelInfo) -> dict[str, Any]:
-    """Return the model's own keys where they say what the server says, else the server's numbers in these keys."""
+    """Return the model's own keys where they agree with the server, else the server's numbers in these keys."""
     own = from_config(info.config)
     if own is not None and same_numbers(own.scale, info.scale) and same_numbers(own.shift, info.shift):
         return {key: info.config.get(key) for key in SCALING_KEYS}

@@ -14,7 +14,7 @@ from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
-from latentwire_client._channel import TOKEN_VARIABLE, Address
+from latentwire_client._settings import TOKEN_VARIABLE, Address
 from latentwire_client.diffusers.expected_space import check_space
 from latentwire_client.diffusers.pipeline_config import to_pipeline_config
 from latentwire_client.diffusers.served_model import ClientOptions, ServedModel
@@ -22,7 +22,7 @@ from latentwire_client.info import ModelInfo
 from latentwire_core.files import write_whole
 
 NETWORKS = ("encoder", "decoder", "quant_conv")
-# The part of a saved config.json that says where the model is and what it was.
+# The part of a saved config.json with the address and the identities of the model.
 REMOTE = "remote"
 REMOTE_KEYS = ("target", "tls", "model", "latent_space", "weights_digest")
 
@@ -30,13 +30,14 @@ REMOTE_KEYS = ("target", "tls", "model", "latent_space", "weights_digest")
 class RemoteAutoencoderKL(AutoencoderKL):  # type: ignore[misc]
     """Images (B,3,H,W) in [-1,1] <-> raw latents (B,C,H/f,W/f), as an AutoencoderKL maps them, on a server.
 
-    Make one with `connect` and give it to a pipeline as its `vae`. It holds no weights, only one parameter, by which
-    it has a dtype and a device like any other model. Answers are on the device of the input and in `dtype`; the
-    server computes in a precision of its own. `config` has every key of an AutoencoderKL; what a pipeline registers
-    there stays here.
+        pipe.vae = RemoteAutoencoderKL.connect("host:50051", like=pipe.vae)
+
+    It holds no weights, only one parameter, which gives it a dtype and a device like any other model. Answers are on
+    the device of the input and in `dtype`; the server computes in a precision of its own. `config` has every key of an
+    AutoencoderKL; keys that a pipeline registers stay in this process.
 
     - Batches are split to the server's limits. After `enable_slicing` each image travels by itself. Tiling is the
-      server's own affair: the switch is there and changes nothing.
+      server's task: `enable_tiling` changes nothing.
     - Calls may be in flight from several threads. While the server restarts, or its queue is full, they wait
       (`Retry.reconnect_s`).
     - Copies and pickles hold no connection; each process makes its own.
@@ -68,8 +69,8 @@ class RemoteAutoencoderKL(AutoencoderKL):  # type: ignore[misc]
     ) -> Self:
         """Map a server's address to a VAE.
 
-        A server's latents are of no use to a pipeline that was trained on others, and nothing but a ruined image would
-        tell. So say which are expected, by `latent_space` or `like`. Without either, a model in one of latentwire's
+        Latents of another space than the pipeline was trained on give a ruined image and no error.
+        So say which space is expected, by `latent_space` or `like`. Without either, a model in one of latentwire's
         own spaces is refused, and one whose space has no name is taken with a warning.
 
         Args:

@@ -2,9 +2,8 @@
 """Tensors -> calls of one served model -> tensors: split to its limits, repeated while it restarts, checked."""
 
 import os
-import random
-import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import TypedDict, TypeVar, Unpack
 
@@ -19,8 +18,6 @@ from latentwire_client.config import Limits, Retry, Timeout
 from latentwire_client.errors import (
     Cancelled,
     LatentSpaceMismatch,
-    Overloaded,
-    Unavailable,
     UnknownModel,
     WeightsChanged,
 )
@@ -28,9 +25,9 @@ from latentwire_client.info import Execution, ModelInfo, OnExecution, ServerInfo
 from latentwire_core.kinds import LatentKind
 from latentwire_core.latents import Latents
 
-# Their pipelines read its batch normalisation, or give it latents (B, C, frames, h, w).
+# Pipelines of these classes read the VAE's batch normalisation, or give it latents (B, C, frames, h, w).
 WANT_MORE = ("AutoencoderKLFlux2", "AutoencoderKLQwenImage", "AutoencoderKLWan")
-# What the fields around the tensors of a message take, generously.
+# Bytes of a message beside its tensors, generously.
 MESSAGE_OVERHEAD = 4096
 HALVES = {torch.float16: "float16", torch.bfloat16: "bfloat16"}
 
@@ -39,13 +36,13 @@ R = TypeVar("R")
 
 
 class ClientOptions(TypedDict, total=False):
-    """What `connect` takes for the connection; all are optional, see `Client`.
+    """The keyword arguments of `connect` that concern the connection; all are optional, see `Client`.
 
     timeout: how long to wait for one call.
-    retry: how to try again. A server that has answered once is waited for `reconnect_s`, so that neither a restart nor
-        a full queue costs a generation.
+    retry: how to try again. A restart, or a full queue, is waited for `reconnect_s`, so that neither costs a
+        generation.
     limits: the size of messages.
-    token: what the server asks for; default `$LATENTWIRE_TOKEN`.
+    token: the server's token; default `$LATENTWIRE_TOKEN`.
     tls: True, or the path of a PEM file with the root certificates to trust.
     on_execution: called with each `Execution`: the server's times for a call.
     """
@@ -70,30 +67,33 @@ class ServedModel:
         options: see `ClientOptions`.
 
     Attributes:
-        info: what the server said of the model at first.
-        tls: as it was given.
+        info: the server's description of the model when this connected.
+        tls: the option as it was given.
 
     Raises:
-        UnknownModel: the server has none of that name.
-        ValueError: the model has no spatial latents, or its pipelines want more of it than to encode and decode.
+        UnknownModel: the server has no model of that name.
+        ValueError: the model has no spatial latents, or its pipelines use it for more than encode and decode.
         LatentwireError: the server cannot be asked.
     """
 
     def __init__(
         self, target: str | None, model: str, allow_changed_weights: bool, **options: Unpack[ClientOptions]
     ) -> None:
-        self._told = options.get("on_execution")
+        self._on_execution = options.get("on_execution")
         options["on_execution"] = self._executed
+        # A restart, or a full queue, would cost a whole generation: every call waits for either.
+        retry = options.get("retry", Retry())
+        full_queue_s = max(retry.full_queue_s, retry.reconnect_s)
+        options["retry"] = replace(retry, full_queue_s=full_queue_s, calls_reconnect=True)
         self._client = Client(target, **options)
-        self._retry = options.get("retry", Retry())
         self._allow_changed_weights = allow_changed_weights
         self.tls = options.get("tls", False)
         server = self._client.info()
         self.info = find_model(server, model, self.target)
         if self.info.class_name in WANT_MORE:
             raise ValueError(
-                f"{self.info.name!r} on {self.target} is of {self.info.class_name}, whose pipelines want more of their "
-                "VAE than to encode and decode; use Client, or remote_encode and remote_decode"
+                f"{self.info.name!r} on {self.target} is of {self.info.class_name}, whose pipelines use their VAE for "
+                "more than encode and decode; use Client, or the functions of diffusers with `serve --http-port`"
             )
         self._max_images = server.limits.max_batch_images
         ours = options.get("limits", Limits()).max_message_bytes
@@ -108,12 +108,12 @@ class ServedModel:
         """Map images to the moments of their latents.
 
         Args:
-            images: float (B,3,H,W) in [-1,1] on any device; H and W multiples of f. float16 travels as it is, all
-                else as float32.
+            images: float (B,3,H,W) in [-1,1] on any device; H and W multiples of f. float16 travels as it is, other
+                dtypes as float32.
             singly: one request for each image.
 
         Returns:
-            mean and logvar, each float32 (B,C,H/f,W/f) on the CPU; no logvar from a VAE without one.
+            mean and logvar, each float32 (B,C,H/f,W/f) on the CPU; logvar is None for a VAE without one.
 
         Raises:
             ValueError: the shape is wrong.
@@ -122,7 +122,7 @@ class ServedModel:
         array = _to_array(images, "images (B, 3, H, W)")
         places = array[0, 0].size // self.info.downsample_factor**2
         moments_bytes = 2 * self.info.latent_channels * places * np.dtype(np.float32).itemsize
-        parts = [self._persistently(self._encode, part) for part in self._split(array, moments_bytes, singly)]
+        parts = [self._complete(self._encode, part) for part in self._split(array, moments_bytes, singly)]
         means = torch.cat([torch.from_numpy(part.values) for part in parts])
         if not self.info.has_logvar:
             return means, None
@@ -132,8 +132,8 @@ class ServedModel:
         """Map raw latents to images.
 
         Args:
-            latents: float (B,C,h,w) on any device. float16 travels as it is, all else as float32.
-            dtype: of the answer; float16 and bfloat16 travel as such.
+            latents: float (B,C,h,w) on any device. float16 travels as it is, other dtypes as float32.
+            dtype: the dtype of the answer; float16 and bfloat16 travel as such.
             singly: one request for each image.
 
         Returns:
@@ -147,15 +147,15 @@ class ServedModel:
         wire_dtype = dtype if dtype in HALVES else torch.float32
         image_bytes = 3 * array[0, 0].size * self.info.downsample_factor**2 * wire_dtype.itemsize
         decode = partial(self._decode, dtype=HALVES.get(wire_dtype, "float32"))
-        parts = [self._persistently(decode, part) for part in self._split(array, image_bytes, singly)]
+        parts = [self._complete(decode, part) for part in self._split(array, image_bytes, singly)]
         return torch.cat([torch.from_numpy(part) for part in parts])
 
     def check_origin(self, latent_space: str, weights_digest: str) -> None:
-        """Refuse what was made, or saved, with another model than this.
+        """Refuse latents, or a saved VAE, of another model than this one.
 
         Raises:
-            LatentSpaceMismatch: the space is another.
-            WeightsChanged: the weights are others, and that is not allowed.
+            LatentSpaceMismatch: the latent space differs.
+            WeightsChanged: the weights differ, and changed weights are not allowed.
         """
         if latent_space != self.info.latent_space:
             raise LatentSpaceMismatch(
@@ -166,7 +166,7 @@ class ServedModel:
         self._check_weights(weights_digest)
 
     def close(self) -> None:
-        """Close this process's channel; the next call makes another, and so does one that is in flight."""
+        """Close this process's channel; the next call makes another, and so does a call in flight."""
         self._client.close()
 
     def _encode(self, images: Floats) -> Latents:
@@ -185,28 +185,17 @@ class ServedModel:
         for start in range(0, len(array), step):
             yield array[start : start + step]
 
-    def _persistently(self, call: Callable[[Floats], R], part: Floats) -> R:
-        """Carry out a call for a part of a batch; if the channel's own attempts fail, go on for `reconnect_s`.
-
-        A full queue is waited for as a restart is: either would cost a whole generation.
-        """
-        gone_since: float | None = None
-        failures = 0
+    def _complete(self, call: Callable[[Floats], R], part: Floats) -> R:
+        """Carry out a call for a part of a batch; make it again whenever another thread closes the channel."""
         while True:
             try:
                 return call(part)
-            except (Cancelled, Overloaded, Unavailable) as error:  # Cancelled: another thread closed the channel
-                now = time.monotonic()
-                gone_since = now if gone_since is None else gone_since
-                failures += 1
-                if now - gone_since >= self._retry.reconnect_s:
-                    raise
-                pause_s = random.uniform(0, self._retry.backoff_s(failures))
-                time.sleep(max(pause_s, error.retry_after_s) if isinstance(error, Overloaded) else pause_s)
+            except Cancelled:
+                continue
 
     def _executed(self, execution: Execution) -> None:
-        if self._told is not None:
-            self._told(execution)
+        if self._on_execution is not None:
+            self._on_execution(execution)
         self._check_weights(execution.weights_digest)
 
     def _check_weights(self, weights_digest: str) -> None:
@@ -219,11 +208,11 @@ class ServedModel:
 
 
 def find_model(server: ServerInfo, name: str, target: str) -> ModelInfo:
-    """Map a name, or the empty one, to the model that a pipeline can use.
+    """Return the served model of that name, or for an empty name the first, if a pipeline can use it.
 
     Raises:
-        UnknownModel: there is none of that name.
-        ValueError: its latents are not spatial.
+        UnknownModel: no model of that name is served.
+        ValueError: the latents of the model are not spatial.
     """
     names = [model.name for model in server.models]
     if name and name not in names:

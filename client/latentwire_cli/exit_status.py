@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a command ends: whatever it raises -> at most one line on standard error, and an exit status."""
+"""What a command raises -> its exit status, and at most one line on standard error."""
 
 import os
 import sys
@@ -8,16 +8,18 @@ from collections.abc import Callable
 import typer
 
 from latentwire_client.errors import LatentwireError, ServerFault, Unauthenticated, Unavailable, UnknownModel
+from latentwire_core.errors import CodecError, ModelError
+from latentwire_server.errors import ServerError
 
 FAILED = 1
 NOT_BEGUN = 2
 
-# These would befall every item of a run alike.
+# Every item of a run would fail with one of these alike.
 HOPELESS = (Unavailable, Unauthenticated, UnknownModel)
 
 
 class Refusal(Exception):
-    """A command cannot begin: something is wrong with its arguments or with what is installed."""
+    """A command cannot begin: its arguments are wrong, or a package is missing."""
 
 
 def end(command: Callable[[], object]) -> int:
@@ -58,10 +60,7 @@ def one_line(text: str) -> str:
 
 
 def _explain(error: Exception) -> tuple[str, int] | None:
-    """Map what a command raised to a line and a status; None for what no command should raise."""
-    from latentwire_core.errors import CodecError, ModelError
-    from latentwire_server.errors import ServerError
-
+    """Map what a command raised to a line and a status; return None for an error that no command should raise."""
     if isinstance(error, typer.TyperException):  # the command line itself; its base class in every version
         context = getattr(error, "ctx", None)
         name = "latentwire" if context is None else context.command_path

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Jobs and what a server shall do for each -> their answers, a few on their way at any time."""
+"""Jobs, and a call for each -> their answers in order, with a few calls in flight at any time."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -7,7 +7,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from latentwire_cli.files import Job
-from latentwire_cli.patience import Patience
 from latentwire_client.client import Client
 
 T = TypeVar("T")
@@ -17,14 +16,13 @@ IN_FLIGHT = 4
 
 
 def answered(
-    client: Client, patience: Patience, jobs: Iterable[Job], work: Callable[[Job], T]
+    client: Client, jobs: Iterable[Job], work: Callable[[Job], T]
 ) -> Generator[tuple[Job, Future[T]], None, None]:
-    """Yield each job with what `work` makes of it or its failure, in order; to be closed where it is left early.
+    """Yield each job with the result of `work` or its failure, in order; to be closed where it is left early.
 
     Args:
-        client: what `work` uses; it is closed at the end.
-        patience: what `work` calls it with; it is ended likewise.
-        jobs: what is to be done.
+        client: used by `work`; it is closed at the end, which cancels the calls in flight.
+        jobs: the arguments of `work`.
         work: called in threads.
     """
     waiting: deque[tuple[Job, Future[T]]] = deque()
@@ -36,6 +34,5 @@ def answered(
                 yield waiting.popleft()
         yield from waiting
     finally:
-        patience.end()
-        client.close()  # an early end takes the calls on their way along
+        client.close()
         pool.shutdown(cancel_futures=True)

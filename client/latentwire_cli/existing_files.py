@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A file of an earlier run, and what is asked for now -> how the two differ, as far as the file tells it."""
+"""A file of an earlier run, and the options of this run -> how the two differ, as far as the file's header shows."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,36 +12,36 @@ DTYPES = {"F16": "float16", "F32": "float32"}
 
 
 def latents_difference(path: Path, asked: Mapping[str, str]) -> str:
-    """Map a file at the place of latents to how it differs; empty: not in what it tells.
+    """Map a file that stands where latents would be written to its difference; empty: it shows no difference.
 
     Args:
         path: the file; its numbers are not read.
-        asked: any of kind, scale, dtype, image size, model -> what was asked for; empty: nothing was.
+        asked: any of kind, scale, dtype, image size, model -> the requested value; empty: any value will do.
 
     Raises:
         OSError: the file cannot be read.
     """
-    with path.open("rb"):  # what cannot be read is an OSError, not a broken safetensors file
+    with path.open("rb"):  # an unreadable file is an OSError, not a broken safetensors file
         pass
     try:
         with safe_open(path, framework="numpy") as file:
-            told: dict[str, str] = file.metadata() or {}
+            declared: dict[str, str] = file.metadata() or {}
             dtypes = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         return f"holds no latents ({error})"
-    if told.get("format") != FORMAT:
-        return f"holds no latents (its format is {told.get('format')!r})"
-    size = "x".join(told[side] for side in ("image_width", "image_height") if side in told)
+    if declared.get("format") != FORMAT:
+        return f"holds no latents (its format is {declared.get('format')!r})"
+    size = "x".join(declared[side] for side in ("image_width", "image_height") if side in declared)
     dtype = ", ".join(sorted(DTYPES.get(each, each) for each in dtypes))
-    return _difference(told | {"image size": size, "dtype": dtype}, asked)
+    return _difference(declared | {"image size": size, "dtype": dtype}, asked)
 
 
 def payload_difference(path: Path, asked: Mapping[str, str]) -> str:
-    """Map a file at the place of a `.lat` payload to how it differs; empty: not in what it tells.
+    """Map a file that stands where a `.lat` payload would be written to its difference; empty: it shows no difference.
 
     Args:
-        path: the file; of its content the header is looked at.
-        asked: any of kind (quantized or float16), model -> what was asked for; empty: nothing was.
+        path: the file; only its header is read.
+        asked: any of kind (quantized or float16), model -> the requested value; empty: any value will do.
 
     Raises:
         OSError: the file cannot be read.
@@ -56,9 +56,9 @@ def payload_difference(path: Path, asked: Mapping[str, str]) -> str:
     return _difference({"kind": header.kind.name.lower(), "model": header.model}, asked)
 
 
-def _difference(told: Mapping[str, str], asked: Mapping[str, str]) -> str:
+def _difference(declared: Mapping[str, str], asked: Mapping[str, str]) -> str:
     for name, wanted in asked.items():
-        there = told.get(name, "")
+        there = declared.get(name, "")
         if wanted and there and there != wanted:
             return f"was written with the {name} {there}, and {wanted} is asked for"
     return ""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from latentwire_core.formats import model_name
 from latentwire_server.errors import ServerError
 from latentwire_server.options import Option, options_of, setting
 
@@ -75,8 +76,6 @@ class ModelSource:
         Raises:
             ServerError: the text is not of that form.
         """
-        from latentwire_codec.checkpoints.model_name import model_name
-
         name, separator, source = text.partition("=")
         if not separator or "/" in name:
             name, source = model_name(text), text

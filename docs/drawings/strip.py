@@ -11,7 +11,7 @@ ROW = 12
 def strip() -> Canvas:
     """Draw how a strip is computed."""
     c = Canvas(
-        1080, 668, "How a strip is computed: a residual block row by row, with the statistics of the whole image"
+        1080, 690, "How a strip is computed: a residual block row by row, with the statistics of the whole image"
     )
     c.text(40, 40, "A residual block, strip by strip", 15, bold=True, anchor="start")
     words = (

@@ -51,7 +51,7 @@ def test_a_file_of_another_kind_is_refused_with_the_command_for_it(run: Run, pho
     Path("face.safetensors").write_bytes(b"")
     status, _, err = run("decompress", "face.safetensors", "-o", "images", "--model", "tiny")
     assert status == 1
-    assert "face.safetensors: it holds latents as they are; `latentwire decode` decodes them" in err
+    assert "face.safetensors: it holds uncompressed latents; `latentwire decode` decodes them" in err
 
 
 def test_a_server_that_is_an_url_is_refused_with_the_address_to_give(run: Run, photos: Path) -> None:

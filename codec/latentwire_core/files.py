@@ -89,12 +89,9 @@ def _left_behind(partial: Path) -> bool:
 
 
 def read_tensors(path: Path, what: str, file_format: str) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
-    """Map a safetensors file to its arrays and its metadata.
+    """Map a safetensors file to its arrays and its metadata, which must state `file_format` under `format`.
 
-    Args:
-        path: the file.
-        what: that it should hold, in the plural, for the message.
-        file_format: what its metadata must state under `format`.
+    `what` names the contents in the messages, in the plural.
 
     Raises:
         OSError: the file cannot be read.

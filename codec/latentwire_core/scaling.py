@@ -9,12 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Scaling:
-    """How latents are scaled: scaled = (raw - shift) * scale.
-
-    Attributes:
-        scale: 1 or C numbers.
-        shift: 1 or C numbers.
-    """
+    """How latents are scaled: scaled = (raw - shift) * scale, each 1 or C numbers."""
 
     scale: tuple[float, ...]
     shift: tuple[float, ...] = (0.0,)

@@ -97,13 +97,13 @@ def read_tensors(path: Path, what: str, file_format: str) -> tuple[dict[str, npt
         OSError: the file cannot be read.
         ValueError: it is no safetensors file, or not one of that format.
     """
-    with path.open("rb"):  # a missing file is an OSError of its own, not a broken safetensors file
+    with path.open("rb"):  # raises OSError for a file that is missing; below, all errors are safetensors'
         pass
     try:
         with safe_open(path, framework="numpy") as file:
             metadata: dict[str, str] = file.metadata() or {}
             tensors = {name: np.asarray(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
-    except (AttributeError, SafetensorError, TypeError) as error:  # the dtypes that numpy lacks are not its own errors
+    except (AttributeError, SafetensorError, TypeError) as error:  # numpy lacks some dtypes of safetensors
         raise ValueError(f"{path} cannot be read as safetensors: {error}") from error
     if metadata.get("format") != file_format:
         raise ValueError(f"{path} has the format {metadata.get('format')!r}; {what} are {file_format!r}")

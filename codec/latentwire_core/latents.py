@@ -111,7 +111,7 @@ class Latents:
         return [replace(self, values=one, logvar=logvar) for one, logvar in zip(values, logvars, strict=True)]
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write a safetensors file, whole or not at all, and the folders above it; raises OSError where it cannot.
+        """Write a safetensors file, whole or not at all, and the folders above it; raises OSError where writing fails.
 
         It holds the tensor `latents`, or `mean` and `logvar`, and everything else as metadata.
         """

@@ -55,7 +55,7 @@ def find_folder(source: str) -> Path:
 
 
 def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Map a folder to its configuration and its stored tensors; raises CheckpointError where one cannot be read."""
+    """Map a folder to its configuration and stored tensors; raises CheckpointError where a file cannot be read."""
     return read_config(folder / "config.json"), _read_weights(folder, allow_pickle=False)[0]
 
 
@@ -70,7 +70,7 @@ def stored_in_folder(folder: Path, allow_pickle: bool = False) -> StoredVAE:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Map a JSON file to the object in it; raises CheckpointError where it has no object, or cannot be read."""
+    """Map a JSON file to its object; raises CheckpointError where the file cannot be read, or holds no object."""
     try:
         config = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:

@@ -33,7 +33,7 @@ def half_of(names: Iterable[str]) -> str:
 
 
 def other_file(path: Path, half: str) -> Path:
-    """Map a file of a pair to the other, named alike; raises CheckpointError where there is no other."""
+    """Map one file of a pair to the other file; raises CheckpointError where the other file is missing."""
     other = "decoder" if half == "encoder" else "encoder"
     mate = path.with_name(other.join(path.name.rsplit(half, 1)))
     if mate == path or not mate.is_file():

@@ -45,7 +45,7 @@ class WeightsFile:
     _pickled: Mapping[str, Tensor] | None
 
     def read(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """Map names to their stored tensors, and read no others; raises CheckpointError where it cannot."""
+        """Map names to their stored tensors, and read no others; raises CheckpointError where reading fails."""
         if self._pickled is not None:
             return {name: self._pickled[name] for name in names}
         with _safetensors(self.path) as tensors:

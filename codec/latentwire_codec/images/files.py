@@ -35,8 +35,8 @@ from latentwire_codec.images.geometry import Pixels, check_pixels
 from latentwire_core.errors import ImageError, ImageTooLarge
 from latentwire_core.formats import ImageFormat
 
-# Signature and reader of each format. The plugins are called directly: Image.open would refuse large images by a limit
-# of the whole process, before this module sees their width and height.
+# The signature and the Pillow plugin of each format. The plugins are called directly, because Image.open applies a
+# limit of the whole process before this module sees the width and the height.
 _FORMATS: dict[str, tuple[re.Pattern[bytes], Callable[[io.BytesIO], ImageFile.ImageFile]]] = {
     "PNG": (re.compile(rb"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile),
     "JPEG": (re.compile(rb"\xff\xd8\xff"), JpegImagePlugin.JpegImageFile),
@@ -199,7 +199,7 @@ def _open(name: str, data: bytes, limits: ImageLimits) -> ImageFile.ImageFile:
     image = _FORMATS[name][1](io.BytesIO(data))
     limits.check(*image.size)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        # libtiff decodes whole tiles, however small the image that is cut from them.
+        # libtiff decodes whole tiles, even for an image that is smaller than one tile.
         tile = image.tag_v2.get(_TIFF_TILE_WIDTH, 1) * image.tag_v2.get(_TIFF_TILE_LENGTH, 1)
         if tile > limits.max_pixels:
             raise ImageTooLarge(

@@ -30,7 +30,7 @@ def check_pixels(pixels: Pixels) -> None:
 
 
 def padded_side(side: int, multiple: int) -> int:
-    """Map a side to the smallest multiple not below it; raises ValueError where either is below 1."""
+    """Map a side to the smallest multiple that is not below it; raises ValueError where a number is below 1."""
     if side < 1 or multiple < 1:
         raise ValueError(f"side is {side} and multiple is {multiple}; both must be >= 1")
     return -(-side // multiple) * multiple

@@ -121,5 +121,5 @@ class AutoencoderVectorVAE(PipelineVAE):
 
     @property
     def fixed_size(self) -> tuple[int, int]:
-        """The only size of images that it takes, (height, width)."""
+        """The only image size that the network takes: (height, width)."""
         return (self.config.image_size, self.config.image_size)

@@ -97,7 +97,7 @@ def read_tensors(path: Path, what: str, file_format: str) -> tuple[dict[str, npt
         OSError: the file cannot be read.
         ValueError: it is no safetensors file, or not one of that format.
     """
-    with path.open("rb"):  # raises OSError for a file that is missing; below, all errors are safetensors'
+    with path.open("rb"):  # a missing file raises OSError here
         pass
     try:
         with safe_open(path, framework="numpy") as file:

@@ -10,7 +10,7 @@ MAX_SEED = 2**64 - 1
 
 
 def check_seed(seed: int, name: str = "seed") -> None:
-    """Refuse a seed outside 0 .. 2^64 - 1, by its name; raises TensorError, which is a ValueError."""
+    """Refuse a seed outside 0 .. 2^64 - 1; raises TensorError, a ValueError, with the name of the seed."""
     if not 0 <= seed <= MAX_SEED:
         raise TensorError(f"{name} is {seed}; it must be in 0..2^64-1")
 

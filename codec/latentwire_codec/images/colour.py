@@ -68,7 +68,7 @@ def _split_alpha(image: Image.Image, png_depth: int | None) -> tuple[Image.Image
 
 
 def _grey_from_16_bits(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """Map mode I or I;16 to mode L, rounded, and to alpha if one grey is transparent; ImageError over 16 bits."""
+    """Map mode I or I;16 to mode L, rounded, and one transparent grey to alpha; raises ImageError beyond 0..65535."""
     values = np.asarray(image).astype(np.int32)
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:

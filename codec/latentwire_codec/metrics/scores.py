@@ -71,7 +71,7 @@ def ms_ssim(a: Pixels, b: Pixels) -> float:
 
 
 def ssimulacra2(a: Pixels, b: Pixels) -> float:
-    """Map an original and its distorted image to SSIMULACRA2, which depends on their order.
+    """Map an original and its distorted image, in this order, to SSIMULACRA2.
 
     Returns:
         100 or less; it can be negative. Over 90 no loss is seen; 70 is high, 50 medium, 30 low quality.

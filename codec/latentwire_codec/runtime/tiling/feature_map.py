@@ -45,7 +45,7 @@ class FeatureMap(Protocol):
 
 
 class Stored:
-    """A map in memory, (1,C,H,W) in channels_last; its rows are returned on `device`, where the values need not lie."""
+    """A map in memory, (1,C,H,W) in channels_last; it may lie on another device than the rows that it returns."""
 
     def __init__(self, values: Tensor, device: torch.device, moments: Moments | None = None) -> None:
         self.values, self.moments = values, moments

@@ -61,43 +61,16 @@ _NAMES = {
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
 
+# fmt: off
 __all__ = [
-    "Autoencoder",
-    "AutoencoderLatentVAE",
-    "AutoencoderSpec",
-    "AutoencoderVectorVAE",
-    "BitstreamError",
-    "CheckpointError",
-    "ChecksumMismatch",
-    "CodecError",
-    "ImageError",
-    "ImageFormat",
-    "ImageLimits",
-    "ImageTooLarge",
-    "LatentOptimisation",
-    "LatentSpaceMismatch",
-    "LatentVAE",
-    "Malformed",
-    "ModelError",
-    "NonFiniteError",
-    "Posterior",
-    "Provenance",
-    "TensorError",
-    "TensorTooLarge",
-    "TrailingBytes",
-    "Truncated",
-    "UnknownModel",
-    "UnsupportedVersion",
-    "VectorVAE",
-    "compress",
-    "compress_latents",
-    "decompress",
-    "decompress_latents",
-    "load_autoencoder",
-    "optimise_latents",
-    "read_image",
-    "write_image",
+    "Autoencoder", "AutoencoderLatentVAE", "AutoencoderSpec", "AutoencoderVectorVAE", "BitstreamError",
+    "CheckpointError", "ChecksumMismatch", "CodecError", "ImageError", "ImageFormat", "ImageLimits", "ImageTooLarge",
+    "LatentOptimisation", "LatentSpaceMismatch", "LatentVAE", "Malformed", "ModelError", "NonFiniteError", "Posterior",
+    "Provenance", "TensorError", "TensorTooLarge", "TrailingBytes", "Truncated", "UnknownModel", "UnsupportedVersion",
+    "VectorVAE", "compress", "compress_latents", "decompress", "decompress_latents", "load_autoencoder",
+    "optimise_latents", "read_image", "write_image",
 ]
+# fmt: on
 
 
 def __getattr__(name: str) -> Any:

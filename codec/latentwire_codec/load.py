@@ -28,9 +28,9 @@ def load_autoencoder(
     A VAE whose weights may be SD 1.x's or SDXL's is tried on a few images; see `probe`.
 
     Args:
-        source: see `load_checkpoint`, also for `scale`, `shift`, `latent_space` and `allow_pickle`.
-        device: see `Placement.choose`.
-        dtype: see `Placement.choose`.
+        source: a bundled name, a folder, a cached hub id or a single file; see `load_checkpoint`.
+        device: `auto` or a torch device; see `Placement.choose`.
+        dtype: `auto`, `float32`, `bfloat16` or `float16`.
         scale: 1 or C numbers; None: the source decides.
         shift: 1 or C numbers; None: the source decides.
         latent_space: a family's name (`sd1`, `sdxl` ...) or a name of your own; None: the source decides.

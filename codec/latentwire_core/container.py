@@ -77,11 +77,7 @@ class Header:
     reconstruction_offset: int
 
     def check(self, max_values: int = MAX_VALUES) -> None:
-        """Refuse values that the format does not have.
-
-        Raises:
-            Malformed: a value is out of its range.
-        """
+        """Refuse values that the format does not have; raises Malformed."""
         _check_shape(self.shape, max_values)
         most_offset = 0 if self.kind is PayloadKind.FLOAT16 else 255
         wrong = ""
@@ -103,10 +99,8 @@ class Header:
 class Sections:
     """The parts that follow the header; an empty section takes no bytes.
 
-    Attributes:
-        weights: see `side_information.SideInformation`.
-        symbols, escapes, low_bits: see `coder.Coded`.
-        remainders: only for `PayloadKind.FLOAT16`; see `exact`.
+    `side_information` explains the weights, `coder.Coded` the symbols, escapes and low bits, and `exact` the
+    remainders, which only `PayloadKind.FLOAT16` has.
     """
 
     weights: bytes = b""
@@ -120,19 +114,13 @@ SECTION_NAMES = tuple(SECTION_BITS)
 
 
 def pack(header: Header, sections: Sections) -> bytes:
-    """Map a header and its sections to a payload.
-
-    Raises:
-        TensorError: a value has no place in the format.
-    """
+    """Map a header and its sections to a payload; raises TensorError where a value has no place in the format."""
     try:
         header.check()
     except Malformed as error:
         raise TensorError(str(error)) from error
     parts = [getattr(sections, name) for name in SECTION_NAMES]
-    written = bytearray(MAGIC)
-    written.append(VERSION)
-    written.append(header.kind)
+    written = bytearray([*MAGIC, VERSION, header.kind])
     for name in (header.model, header.latent_space):
         written += _name(name)
     written += _digest(header.weights_digest)
@@ -156,11 +144,7 @@ def pack(header: Header, sections: Sections) -> bytes:
 
 
 def unpack(payload: bytes, max_values: int = MAX_VALUES) -> tuple[Header, Sections]:
-    """Map a payload to its header and sections.
-
-    Args:
-        payload: a whole `.lat` file.
-        max_values: latents that are allowed.
+    """Map a payload, a whole `.lat` file, to its header and sections; it may hold `max_values` latents at most.
 
     Raises:
         UnsupportedVersion: the payload has another version of the format.
@@ -175,17 +159,15 @@ def unpack(payload: bytes, max_values: int = MAX_VALUES) -> tuple[Header, Sectio
         if length > most:
             raise Malformed(f"the header announces {length} bytes of {name}; its latents need at most {most}")
     total = end + sum(length + 4 for length in lengths if length)
-    if len(payload) < total:
-        raise Truncated(f"the payload has {len(payload)} bytes; its header announces {total}")
-    if len(payload) > total:
-        raise TrailingBytes(f"the payload has {len(payload)} bytes; its header announces {total}")
+    if len(payload) != total:
+        error = Truncated if len(payload) < total else TrailingBytes
+        raise error(f"the payload has {len(payload)} bytes; its header announces {total}")
     parts = {}
     for name, length in zip(SECTION_NAMES, lengths, strict=True):
-        part = payload[end : end + length]
         if length:
-            _check(part, payload[end + length : end + length + 4], f"section {name}")
+            parts[name] = payload[end : end + length]
+            _check(parts[name], payload[end + length : end + length + 4], f"section {name}")
             end += length + 4
-        parts[name] = part
     return header, Sections(**parts)
 
 
@@ -264,8 +246,7 @@ def _name(name: str) -> bytes:
 
 
 def _digest(digits: str) -> bytes:
-    if not digits:
-        return bytes(DIGEST_BYTES)
+    digits = digits or "0" * 2 * DIGEST_BYTES
     if len(digits) < 2 * DIGEST_BYTES or set(digits) - set(string.hexdigits):
         raise TensorError(
             f"the weights digest is {digits!r}; {2 * DIGEST_BYTES} hex digits or more are needed, or no digits"

@@ -1,23 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The errors between pixels and latents, one class for each cause.
 
-    CodecError
-    ├── ImageError              an image file cannot be read or written
-    │   └── ImageTooLarge       an image is over a size limit
-    ├── TensorError             a raw tensor has the wrong length, shape, dtype or value; also a ValueError
-    │   └── TensorTooLarge      a raw tensor holds too many images
-    ├── NonFiniteError          a tensor holds NaN or infinity
-    ├── BitstreamError          bytes are no `.lat` payload, or a damaged one
-    │   ├── UnsupportedVersion  this release does not know the version or the tables
-    │   ├── Truncated           the payload ends too early
-    │   ├── TrailingBytes       bytes follow the end of the payload
-    │   ├── ChecksumMismatch    a part was changed after it was written
-    │   └── Malformed           a value is out of its range, or contradicts another
-    └── ModelError              a model, its device or its weights cannot be used
-        ├── UnknownModel        no model has that name
-        ├── LatentSpaceMismatch the latents belong to another latent space than the model
-        └── CheckpointError     weights cannot be found, read or trusted
-
 Every message names the fault, the value, the limit and the remedy.
 """
 

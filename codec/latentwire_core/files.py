@@ -89,24 +89,21 @@ def _left_behind(partial: Path) -> bool:
 
 
 def read_tensors(path: Path, what: str, file_format: str) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
-    """Map a safetensors file to its arrays and its metadata.
+    """Map a safetensors file to its arrays and its metadata, which must state `file_format` under `format`.
 
-    Args:
-        path: the file.
-        what: that it should hold, in the plural, for the message.
-        file_format: what its metadata must state under `format`.
+    `what` names the contents in the messages, in the plural.
 
     Raises:
         OSError: the file cannot be read.
         ValueError: it is no safetensors file, or not one of that format.
     """
-    with path.open("rb"):  # a missing file is an OSError of its own, not a broken safetensors file
+    with path.open("rb"):  # a missing file raises OSError here
         pass
     try:
         with safe_open(path, framework="numpy") as file:
             metadata: dict[str, str] = file.metadata() or {}
             tensors = {name: np.asarray(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
-    except (AttributeError, SafetensorError, TypeError) as error:  # the dtypes that numpy lacks are not its own errors
+    except (AttributeError, SafetensorError, TypeError) as error:  # numpy lacks some dtypes of safetensors
         raise ValueError(f"{path} cannot be read as safetensors: {error}") from error
     if metadata.get("format") != file_format:
         raise ValueError(f"{path} has the format {metadata.get('format')!r}; {what} are {file_format!r}")

@@ -14,12 +14,10 @@ class Origin(Protocol):
     @property
     def latent_space(self) -> str:
         """The name of the space; empty: unnamed or unknown."""
-        ...
 
     @property
     def weights_digest(self) -> str:
         """The digest of the weights, or its first digits; empty: unknown."""
-        ...
 
 
 def same_space(one: Origin, other: Origin) -> bool:
@@ -44,14 +42,10 @@ def space_in_words(origin: Origin) -> str:
 
 
 def weights_digest(tensors: Mapping[str, T], read: Callable[[T], tuple[str, tuple[int, ...], memoryview]]) -> str:
-    """Map tensors to the SHA-256 that identifies them, 64 hex digits.
+    """Map tensors, by name, to the SHA-256 that identifies them, 64 hex digits.
 
     For each tensor, sorted by name: the name, a zero byte, the dtype (`float32`), a zero byte, the shape (`192,4,1,1`),
-    a zero byte, the elements in C order, little-endian.
-
-    Args:
-        tensors: by name.
-        read: maps a tensor to the name of its dtype, its shape and its elements.
+    a zero byte, the elements in C order, little-endian. `read` maps a tensor to its dtype, shape and elements.
     """
     sha256 = hashlib.sha256()
     for name in sorted(tensors):

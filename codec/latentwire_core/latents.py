@@ -17,6 +17,7 @@ from latentwire_core.noise import seeded_noise
 Array = npt.NDArray[np.floating]
 
 FORMAT = "latentwire.latents/1"
+ORIGIN = ("model", "latent_space", "weights_digest")
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,12 +54,13 @@ class Latents:
             raise ValueError(f"latents have the shape {self.values.shape}; (B, C, h, w) is needed, each at least 1")
         if self.values.dtype.newbyteorder("=") not in (np.float32, np.float16):
             raise ValueError(f"latents are {self.values.dtype}; float32 or float16 is needed")
-        if self.logvar is not None and self.logvar.shape != self.values.shape:
-            raise ValueError(f"logvar has the shape {self.logvar.shape}, the mean {self.values.shape}")
-        if self.logvar is not None and self.logvar.dtype != self.values.dtype:
-            raise ValueError(f"logvar is {self.logvar.dtype}, the mean {self.values.dtype}; give both the same dtype")
-        if self.logvar is not None and self.kind is not LatentKind.MOMENTS:
-            raise ValueError(f"logvar comes with moments, not with a {self.kind}")
+        if self.logvar is not None:
+            if self.logvar.shape != self.values.shape:
+                raise ValueError(f"logvar has the shape {self.logvar.shape}, the mean {self.values.shape}")
+            if self.logvar.dtype != self.values.dtype:
+                raise ValueError(f"logvar is {self.logvar.dtype}, the mean {self.values.dtype}; give both one dtype")
+            if self.kind is not LatentKind.MOMENTS:
+                raise ValueError(f"logvar comes with moments, not with a {self.kind}")
         if self.scaled and self.kind is LatentKind.MOMENTS:
             raise ValueError("moments are always raw")
         if self.image_size is not None and min(self.image_size) < 1:
@@ -82,26 +84,16 @@ class Latents:
         return self.values.nbytes + (0 if self.logvar is None else self.logvar.nbytes)
 
     def mode(self) -> "Latents":
-        """Return the posterior's mode, which a sample does not tell.
-
-        Raises:
-            ValueError: these latents are a sample.
-        """
+        """Return the posterior's mode; raises ValueError for a sample, which does not tell it."""
         if self.kind is LatentKind.SAMPLE:
             raise ValueError("these latents are a sample; their posterior's mode is not known")
         return replace(self, logvar=None, kind=LatentKind.MODE)
 
     def sample(self, seeds: Sequence[int]) -> "Latents":
-        """Draw from the posterior as the server does: mean + exp(logvar / 2) * seeded_noise.
-
-        Args:
-            seeds: one for each image, 0..2^64-1.
-
-        Returns:
-            float32 latents of the kind SAMPLE.
+        """Draw float32 latents from the posterior as the server does: mean + exp(logvar / 2) * seeded_noise.
 
         Raises:
-            ValueError: these latents are not moments with a logvar, or the number of seeds is not B.
+            ValueError: there is no logvar, the number of seeds is not B, or a seed is not in 0..2^64-1.
         """
         if self.logvar is None:
             raise ValueError(f"these latents are a {self.kind} without logvar; encode with kind='moments' to sample")
@@ -114,22 +106,14 @@ class Latents:
 
     def split(self) -> "list[Latents]":
         """Return B latents of one image each."""
-        return [
-            replace(
-                self,
-                values=self.values[index : index + 1],
-                logvar=None if self.logvar is None else self.logvar[index : index + 1],
-            )
-            for index in range(len(self))
-        ]
+        values = np.split(self.values, len(self))
+        logvars = [None] * len(self) if self.logvar is None else np.split(self.logvar, len(self))
+        return [replace(self, values=one, logvar=logvar) for one, logvar in zip(values, logvars, strict=True)]
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write a safetensors file, whole or not at all, and the folders above it.
+        """Write a safetensors file, whole or not at all, and the folders above it; raises OSError where writing fails.
 
         It holds the tensor `latents`, or `mean` and `logvar`, and everything else as metadata.
-
-        Raises:
-            OSError: the file cannot be written.
         """
         path = Path(path)
         if self.kind is LatentKind.MOMENTS:
@@ -141,9 +125,7 @@ class Latents:
             "kind": str(self.kind),
             "scale": "scaled" if self.scaled else "raw",
             "shape": "x".join(map(str, self.values.shape)),
-            "model": self.model,
-            "latent_space": self.latent_space,
-            "weights_digest": self.weights_digest,
+            **{name: getattr(self, name) for name in ORIGIN},
         }
         if self.image_size is not None:
             metadata |= {"image_height": str(self.image_size[0]), "image_width": str(self.image_size[1])}
@@ -171,9 +153,7 @@ class Latents:
                 kind=kind,
                 scaled={"raw": False, "scaled": True}[metadata["scale"]],
                 image_size=(int(metadata["image_height"]), int(metadata["image_width"])) if sized else None,
-                model=metadata.get("model", ""),
-                latent_space=metadata.get("latent_space", ""),
-                weights_digest=metadata.get("weights_digest", ""),
+                **{name: metadata.get(name, "") for name in ORIGIN},
             )
         except (KeyError, ValueError) as error:
             raise ValueError(f"{path} is not a whole file of latents: {error}") from error

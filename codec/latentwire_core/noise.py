@@ -10,34 +10,19 @@ MAX_SEED = 2**64 - 1
 
 
 def check_seed(seed: int, name: str = "seed") -> None:
-    """Refuse a seed that the noise does not have.
-
-    Args:
-        seed: 0 .. 2^64 - 1.
-        name: the name of the seed in the message.
-
-    Raises:
-        TensorError: the seed is out of range; a TensorError is a ValueError.
-    """
+    """Refuse a seed outside 0 .. 2^64 - 1; raises TensorError, a ValueError, with the name of the seed."""
     if not 0 <= seed <= MAX_SEED:
         raise TensorError(f"{name} is {seed}; it must be in 0..2^64-1")
 
 
 def seeded_noise(seed: int, shape: tuple[int, int, int]) -> npt.NDArray[np.float32]:
-    """Map a seed and the shape (C,h,w) of one image's latents to standard normal noise of that shape.
+    """Map a seed, 0 .. 2^64 - 1, and the shape (C,h,w) of one image's latents to standard normal noise of that shape.
 
-    The noise depends on these two alone, and not on the batch, the device, the dtype or the library. The algorithm is
-    part of the interface: the words of Philox4x64-10 with the key (seed, C * 2^40 + h * 2^20 + w) and
-    the counters 1, 2, ..., two by two through Box and Muller in float64: with u = (word1 >> 11) + 1 and
-    v = word2 >> 11, each times 2^-53, the pair sqrt(-2 ln u) * (cos 2 pi v, sin 2 pi v), in C order, rounded to
-    float32.
-
-    Args:
-        seed: 0 .. 2^64 - 1.
-        shape: (C, h, w); h and w below 2^20.
-
-    Returns:
-        float32 (C,h,w).
+    The noise depends on the seed and the shape alone: not on the batch, the device, the dtype or the library. The
+    algorithm is part of the interface: the words of Philox4x64-10 with the key (seed, C * 2^40 + h * 2^20 + w) and the
+    counters 1, 2, ..., two by two through Box and Muller in float64: with u = (word1 >> 11) + 1 and v = word2 >> 11,
+    each times 2^-53, the pair sqrt(-2 ln u) * (cos 2 pi v, sin 2 pi v), in C order, rounded to float32. Both h and w
+    are below 2^20.
 
     Raises:
         TensorError: the seed is out of range.

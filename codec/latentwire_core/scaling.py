@@ -9,12 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Scaling:
-    """How latents are scaled: scaled = (raw - shift) * scale.
-
-    Attributes:
-        scale: 1 or C numbers.
-        shift: 1 or C numbers.
-    """
+    """Factors of latents, 1 or C numbers each: scaled = (raw - shift) * scale."""
 
     scale: tuple[float, ...]
     shift: tuple[float, ...] = (0.0,)

@@ -42,15 +42,7 @@ def check_varints(octets: Octets) -> str:
 
 
 def from_varints(octets: Octets, ends: Integers) -> Integers:
-    """Map bytes to numbers.
-
-    Args:
-        octets: checked by `check_varints`; the first byte begins a number.
-        ends: (n,) the place of each number's last byte.
-
-    Returns:
-        (n,).
-    """
+    """Map bytes that `check_varints` accepts to the numbers (n,) that end at the places `ends` (n,)."""
     starts = np.concatenate([[0], ends[:-1] + 1])
     values = np.zeros(len(ends), np.int64)
     for group in range(GROUPS):

@@ -63,7 +63,11 @@ def build_network(stored: StoredVAE) -> tuple[Any, dict[str, Tensor]]:
     """
     module = _empty(stored)
     wanted: dict[str, Tensor] = module.state_dict()
-    tensors = {_current_name(name): tensor for name, tensor in stored.tensors.items() if not IGNORED.match(name)}
+    tensors = {
+        OLD_ATTENTION.sub(lambda match: f"{match[1]}.{NEW_ATTENTION[match[2]]}.", name): tensor
+        for name, tensor in stored.tensors.items()
+        if not IGNORED.match(name)
+    }
     for name, tensor in tensors.items():
         # Attention layers were 1x1 convolutions once: the same numbers in another shape.
         if "attentions" in name and name in wanted and tensor.numel() == wanted[name].numel():
@@ -106,10 +110,6 @@ def _empty(stored: StoredVAE) -> Any:
             f"{stored.where} does not describe an {class_name}: {error}; what tensors don't show, such as "
             f"norm_num_groups, is read from {beside} beside them"
         ) from error
-
-
-def _current_name(name: str) -> str:
-    return OLD_ATTENTION.sub(lambda match: f"{match[1]}.{NEW_ATTENTION[match[2]]}.", name)
 
 
 def _refuse_differences(where: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:

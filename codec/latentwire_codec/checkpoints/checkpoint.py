@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latentwire_codec.checkpoints.build import StoredVAE, build_network
+from latentwire_codec.checkpoints.build import build_network
 from latentwire_codec.checkpoints.families import BY_NAME, candidates, registered_family
 from latentwire_codec.checkpoints.folder import bundled_names, find_folder, stored_in_folder
 from latentwire_codec.checkpoints.scaling import Detected, Numbers, Requested, in_config, resolve
@@ -27,13 +27,11 @@ from latentwire_core.scaling import Scaling
 class Checkpoint:
     """A network with its weights, and what identifies them.
 
+    `AutoencoderSpec` explains the attributes that are not here.
+
     Attributes:
         module: a diffusers VAE, float32, on the CPU, in eval mode.
-        class_name: its class.
-        config: its configuration, complete with the class's defaults; it states the scaling below.
-        scaling: the scaling of its latents.
-        latent_space: the identity of its latents; empty: unnamed.
-        latent_units: see `AutoencoderSpec`; None: not known.
+        config: its configuration, complete with the class's defaults; it states the scaling.
         weights_digest: SHA-256 over the tensors under the network's names, see `digest`; the same for one VAE in a
             folder, a single file and a full checkpoint.
         file_sha256: SHA-256 of the weights file where it is a single one, else empty; it begins with A1111's hash.
@@ -75,11 +73,18 @@ def load_checkpoint(
         CheckpointError: the source cannot be read or trusted, its class is not supported, its tensors do not match the
             class, or nothing tells how its latents are scaled.
     """
-    stored = _find(source, allow_pickle)
+    path = Path(source).expanduser()
+    if source not in bundled_names() and path.is_file():
+        stored = stored_in_file(path, allow_pickle)
+    else:
+        stored = stored_in_folder(find_folder(source), allow_pickle)
     module, tensors = build_network(stored)
     config = {key: value for key, value in module.config.items() if not key.startswith("_")}
     weights_digest = digest(tensors)
-    file_sha256 = _file_sha256(stored.files[0]) if len(stored.files) == 1 else ""
+    file_sha256 = ""
+    if len(stored.files) == 1:
+        with stored.files[0].open("rb") as file:
+            file_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     detected = Detected(
         where=stored.where,
         config=config,
@@ -115,20 +120,8 @@ def _parts(tensor: Tensor) -> tuple[str, tuple[int, ...], memoryview]:
     return str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), elements
 
 
-def _find(source: str, allow_pickle: bool) -> StoredVAE:
-    path = Path(source).expanduser()
-    if source not in bundled_names() and path.is_file():
-        return stored_in_file(path, allow_pickle)
-    return stored_in_folder(find_folder(source), allow_pickle)
-
-
 def _units(where: Path, value: Any) -> Sequence[float] | None:
     try:
         return None if value is None else [float(number) for number in value]
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{where}: latent_units is {value!r}, not a list of numbers") from error
-
-
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -112,21 +112,26 @@ SDXL_SIGN = "model.diffusion_model.label_emb.0.0.weight"
 
 def candidates(class_name: str, config: Mapping[str, Any]) -> list[Family]:
     """Map a network to the families that have the same network."""
-    return [family for family in FAMILIES if family.class_name == class_name and _agrees(family.network, config)]
+    # A configuration that was read from JSON has lists.
+    plain = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
+    return [
+        family
+        for family in FAMILIES
+        if family.class_name == class_name and all(plain.get(key) == value for key, value in family.network.items())
+    ]
 
 
 def companion_family(shapes: Mapping[str, tuple[int, ...]], channels: int, levels: int) -> str:
     """Map the tensors of a full checkpoint to the family of its VAE.
 
-    Args:
-        shapes: the shape of each tensor, by name.
-        channels: C of its VAE.
-        levels: log2 f + 1 of its VAE.
-
-    Returns:
-        The family's name; empty: it shows no family, or a family whose latents have another shape.
+    The VAE has `channels` (C) and `levels` (log2 f + 1). The name is empty where the tensors show no family, or a
+    family whose latents have another shape.
     """
-    name = next((name for tensor, name in COMPANIONS if tensor in shapes), None) or _unet_family(shapes)
+    width = next((shape[-1] for name, shape in shapes.items() if ATTENTION.fullmatch(name)), 0)
+    of_unet = TEXT_WIDTHS.get(width, "")
+    if of_unet == "sdxl" and SDXL_SIGN not in shapes:
+        of_unet = ""
+    name = next((name for tensor, name in COMPANIONS if tensor in shapes), of_unet)
     network = BY_NAME[name].network if name else {}
     fits = (network.get("latent_channels"), len(network.get("block_out_channels", ()))) == (channels, levels)
     return name if fits else ""
@@ -149,12 +154,6 @@ def registered_family(*digests: str) -> str:
     return ""
 
 
-def _unet_family(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    width = next((shape[-1] for name, shape in shapes.items() if ATTENTION.fullmatch(name)), 0)
-    name = TEXT_WIDTHS.get(width, "")
-    return "" if name == "sdxl" and SDXL_SIGN not in shapes else name
-
-
 def _registry(path: Path) -> dict[str, str]:
     try:
         registry = json.loads(path.read_text())
@@ -168,11 +167,3 @@ def _registry(path: Path) -> dict[str, str]:
         if not isinstance(name, str) or name not in BY_NAME:
             raise CheckpointError(f"{path}: {name!r} is no family that is known; known: {', '.join(BY_NAME)}")
     return registry
-
-
-def _agrees(part: Mapping[str, Any], whole: Mapping[str, Any]) -> bool:
-    return all(_plain(whole.get(key)) == _plain(value) for key, value in part.items())
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

@@ -14,18 +14,15 @@ from latentwire_core.errors import CheckpointError, UnknownModel
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 # Full precision first, a whole file before shards; the index names the shards.
-WEIGHT_FILES = (
-    "diffusion_pytorch_model.safetensors",
-    "diffusion_pytorch_model.safetensors.index.json",
-    "diffusion_pytorch_model.fp16.safetensors",
-    "diffusion_pytorch_model.safetensors.index.fp16.json",
-    "diffusion_pytorch_model.fp16.safetensors.index.json",
-)
-PICKLED_FILES = (
-    "diffusion_pytorch_model.bin",
-    "diffusion_pytorch_model.bin.index.json",
-    "diffusion_pytorch_model.fp16.bin",
-    "diffusion_pytorch_model.bin.index.fp16.json",
+WEIGHT_FILES = tuple(
+    f"diffusion_pytorch_model.{rest}"
+    for rest in (
+        "safetensors", "safetensors.index.json",
+        "fp16.safetensors", "safetensors.index.fp16.json", "fp16.safetensors.index.json",
+    )
+)  # fmt: skip
+PICKLED_FILES = tuple(
+    f"diffusion_pytorch_model.{rest}" for rest in ("bin", "bin.index.json", "fp16.bin", "bin.index.fp16.json")
 )
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
@@ -58,20 +55,14 @@ def find_folder(source: str) -> Path:
 
 
 def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Map a folder to its configuration and its tensors as they are stored, without building anything.
-
-    Raises:
-        CheckpointError: either is missing or cannot be read.
-    """
+    """Map a folder to its configuration and stored tensors; raises CheckpointError where a file cannot be read."""
     return read_config(folder / "config.json"), _read_weights(folder, allow_pickle=False)[0]
 
 
 def stored_in_folder(folder: Path, allow_pickle: bool = False) -> StoredVAE:
-    """Map a folder to the VAE in it; raises as `read_folder`.
+    """Map a folder with a config.json and weights, as diffusers saves them, to the VAE in it; raises as `read_folder`.
 
-    Args:
-        folder: with a config.json and weights, as diffusers saves them.
-        allow_pickle: whether weights in `.bin` are taken where there are no safetensors.
+    `allow_pickle` tells whether weights in `.bin` are taken where there are no safetensors.
     """
     config = read_config(folder / "config.json")
     tensors, files = _read_weights(folder, allow_pickle)
@@ -79,11 +70,7 @@ def stored_in_folder(folder: Path, allow_pickle: bool = False) -> StoredVAE:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Map a JSON file to the object in it.
-
-    Raises:
-        CheckpointError: the file cannot be read, or holds no JSON object.
-    """
+    """Map a JSON file to its object; raises CheckpointError where the file cannot be read, or holds no object."""
     try:
         config = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
@@ -106,8 +93,8 @@ def _cached_snapshot(source: str) -> Path:
         return Path(snapshot_download(source, local_files_only=True))
     except LocalEntryNotFoundError as error:
         raise UnknownModel(
-            f"no model {source!r}: it is neither a folder nor a file, nor in the local Hugging Face cache; "
-            f"correct the path, or download it with `hf download {source}`"
+            f"no model {source!r}: it is neither a folder nor a file, nor in the local Hugging Face cache; correct the "
+            f"path, or download it with `hf download {source}`"
         ) from error
     except HFValidationError as error:
         raise UnknownModel(f"no model {source!r}: it is not a folder, and cannot be a hub id: {error}") from error
@@ -118,10 +105,9 @@ def _read_weights(folder: Path, allow_pickle: bool) -> tuple[dict[str, Tensor], 
     names = WEIGHT_FILES + PICKLED_FILES if allow_pickle else WEIGHT_FILES
     found = next((folder / name for name in names if (folder / name).is_file()), None)
     if found is None:
-        pickled = any((folder / name).is_file() for name in PICKLED_FILES)
-        remedy = (
-            "; it has pickled ones: allow pickles (allow_pickle=True), or save it as safetensors" if pickled else ""
-        )
+        remedy = ""
+        if any((folder / name).is_file() for name in PICKLED_FILES):
+            remedy = "; it has pickled ones: allow pickles (allow_pickle=True), or save it as safetensors"
         raise CheckpointError(f"{folder} has no safetensors weights; looked for {', '.join(names)}{remedy}")
     files = _shards(found) if found.suffix == ".json" else (found,)
     weights: dict[str, Tensor] = {}

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from latentwire_codec.checkpoints.families import BY_NAME, Family
 from latentwire_core.errors import CheckpointError
-from latentwire_core.scaling import Scaling, from_config
+from latentwire_core.scaling import Scaling, from_config, spread
 
 log = logging.getLogger("latentwire")
 
@@ -29,13 +29,7 @@ PAIRS = (("shift_factor", "scaling_factor"), ("latents_mean", "latents_std"), ("
 
 @dataclass(frozen=True)
 class Requested:
-    """The caller's choices; None: the caller leaves the choice.
-
-    Attributes:
-        scale: 1 or C numbers.
-        shift: 1 or C numbers.
-        latent_space: a family's name, or one of the caller's own.
-    """
+    """The caller's choices; None: the caller leaves the choice. The arguments of `load_checkpoint` explain each."""
 
     scale: Numbers | None = None
     shift: Numbers | None = None
@@ -101,8 +95,6 @@ def declared_by(config: Mapping[str, Any]) -> Scaling | None:
         if config.get("scaling_factor", 1.0) is None:
             raise TypeError("scaling_factor is null")
         scaling = from_config(config)
-        if scaling is None and "scaling_factor" in config:
-            raise TypeError("scaling_factor is None")
         return None if scaling is None else check(scaling)
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise CheckpointError(f"the scaling in the configuration is not of finite numbers: {error!r}") from error
@@ -138,18 +130,13 @@ def in_config(scaling: Scaling, config: Mapping[str, Any]) -> dict[str, Any]:
         changes = {"scaling_factor": scaling.scale[0], "shift_factor": shift, "latents_mean": None, "latents_std": None}
     else:
         channels = max(len(scaling.scale), len(scaling.shift), len(config.get("latents_mean") or ()))
-        mean, scale = (list(numbers) * (channels // len(numbers)) for numbers in (scaling.shift, scaling.scale))
-        std = [1 / number for number in scale]
+        mean, std = spread(scaling.shift, channels), [1 / number for number in spread(scaling.scale, channels)]
         changes = {"scaling_factor": 1.0, "shift_factor": None, "latents_mean": mean, "latents_std": std}
     return {**config, **{key: value for key, value in changes.items() if key in config}}
 
 
 def check(scaling: Scaling) -> Scaling:
-    """Return factors if they can be undone.
-
-    Raises:
-        CheckpointError: they cannot be undone.
-    """
+    """Return factors if they can be undone; else raise CheckpointError."""
     if not all(map(math.isfinite, (*scaling.scale, *scaling.shift))) or 0.0 in scaling.scale:
         raise CheckpointError(f"scaling by {scaling.scale} after a shift by {scaling.shift} cannot be undone")
     return scaling
@@ -210,18 +197,15 @@ def _space(candidates: Sequence[Family], family: Family | None, scaling: Scaling
 
 
 def _refusal(detected: Detected) -> str:
-    known = _listed(detected.candidates)
-    why = (
-        f"its tensors fit {known}, and nothing tells which"
-        if known
-        else f"no family that is known has such a network ({', '.join(BY_NAME)})"
-    )
-    sidecar = detected.where.with_suffix(".json").name
-    remedy = "latent_space (a family's name) or scale" if known else "scale (and shift)"
-    remedy += ", for a server as --latent-space or --scale" if known else ", for a server as --scale and --shift"
+    if known := _listed(detected.candidates):
+        why = f"its tensors fit {known}, and nothing tells which"
+        remedy = "latent_space (a family's name) or scale, for a server as --latent-space or --scale"
+    else:
+        why = f"no family that is known has such a network ({', '.join(BY_NAME)})"
+        remedy = "scale (and shift), for a server as --scale and --shift"
     return (
         f"{detected.where}: its scaling is not known: {why}; give {remedy}, or put "
-        f'{sidecar} beside it, such as {{"scaling_factor": 0.18215}}'
+        f'{detected.where.with_suffix(".json").name} beside it, such as {{"scaling_factor": 0.18215}}'
     )
 
 

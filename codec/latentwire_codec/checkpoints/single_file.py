@@ -25,11 +25,7 @@ DC_SIGN = "decoder.stages.1.op_list.0.main.conv.conv.weight"
 
 
 def stored_in_file(path: Path, allow_pickle: bool = False) -> StoredVAE:
-    """Map a file to the VAE in it; nothing else of a full checkpoint is read.
-
-    Args:
-        path: see `weights_file.open_weights`.
-        allow_pickle: whether `.bin` is taken.
+    """Map a file, see `weights_file.open_weights`, to the VAE in it; nothing else of a full checkpoint is read.
 
     Raises:
         CheckpointError: the file cannot be read or trusted, or holds no known VAE.
@@ -44,7 +40,7 @@ def stored_in_file(path: Path, allow_pickle: bool = False) -> StoredVAE:
 def _stored(opened: WeightsFile, declared: Mapping[str, Any], allow_pickle: bool) -> StoredVAE:
     prefix = next((start for start in PREFIXES if any(name.startswith(start) for name in opened.shapes)), "")
     # Short name to full name; only the short names are used below.
-    names = {name[len(prefix) :]: name for name in opened.shapes if name.startswith(prefix)}
+    names = {full.removeprefix(prefix): full for full in opened.shapes if full.startswith(prefix)}
     names = {name: full for name, full in names.items() if not IGNORED.match(name)}
     if names and taesd.is_half(names):
         return _pair(opened, declared, allow_pickle)

@@ -19,8 +19,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 BARE = re.compile(r"\d+\.(conv\.\d+\.|skip\.)?(weight|bias)")
 LAYER = re.compile(r"(?:taesd_)?(encoder|decoder)\.(layers\.)?(\d+)\.((?:conv\.\d+\.|skip\.)?(?:weight|bias))")
-CONVOLUTION = re.compile(r"(encoder|decoder)\.layers\.(\d+)\.weight")
-BLOCK = re.compile(r"(encoder|decoder)\.layers\.(\d+)\.conv\.0\.weight")
+CONVOLUTION, BLOCK = re.compile(r"\d+\.weight"), re.compile(r"\d+\.conv\.0\.weight")
 
 
 def is_half(names: Iterable[str]) -> bool:
@@ -34,17 +33,13 @@ def half_of(names: Iterable[str]) -> str:
 
 
 def other_file(path: Path, half: str) -> Path:
-    """Map one file of a pair to the other, whose name differs in `encoder` and `decoder`.
-
-    Raises:
-        CheckpointError: the other file is not there.
-    """
+    """Map one file of a pair to the other file; raises CheckpointError where the other file is missing."""
     other = "decoder" if half == "encoder" else "encoder"
     mate = path.with_name(other.join(path.name.rsplit(half, 1)))
     if mate == path or not mate.is_file():
         raise CheckpointError(
-            f"{path} is the {half} of a TAESD alone; put its {other} beside it, named alike "
-            f"(taesd_encoder.safetensors, taesd_decoder.safetensors)"
+            f"{path} is the {half} of a TAESD alone; put its {other} beside it, named alike (taesd_encoder.safetensors,"
+            " taesd_decoder.safetensors)"
         )
     return mate
 
@@ -72,15 +67,11 @@ def config_of(shapes: Shapes) -> dict[str, Any]:
     """
     config: dict[str, Any] = {"latent_channels": shapes["decoder.layers.0.weight"][1]}
     for half, at in (("encoder", 0), ("decoder", 1)):
-        convolutions = _positions(CONVOLUTION, half, shapes)
-        blocks = _positions(BLOCK, half, shapes)
+        layers = [name.removeprefix(f"{half}.layers.") for name in shapes if name.startswith(f"{half}.layers.")]
+        convolutions = sorted(int(name.split(".")[0]) for name in layers if CONVOLUTION.fullmatch(name))
+        blocks = [int(name.split(".")[0]) for name in layers if BLOCK.fullmatch(name)]
         stages = list(pairwise(convolutions))
         config[f"num_{half}_blocks"] = [sum(start < block < end for block in blocks) for start, end in stages]
         # The width of a stage is the output of the convolution before it, or the input of the one behind it.
         config[f"{half}_block_out_channels"] = [shapes[f"{half}.layers.{stage[at]}.weight"][at] for stage in stages]
     return config
-
-
-def _positions(pattern: re.Pattern[str], half: str, shapes: Shapes) -> list[int]:
-    matches = (pattern.fullmatch(name) for name in shapes)
-    return sorted(int(match[2]) for match in matches if match and match[1] == half)

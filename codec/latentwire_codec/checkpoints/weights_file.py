@@ -6,9 +6,11 @@ A full checkpoint is many times larger than its VAE: only the requested tensors 
 
 import re
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -43,40 +45,32 @@ class WeightsFile:
     _pickled: Mapping[str, Tensor] | None
 
     def read(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """Map names to their tensors as they are stored; all other tensors stay in the file.
-
-        Raises:
-            CheckpointError: the file cannot be read.
-        """
+        """Map names to their stored tensors, and read no others; raises CheckpointError where reading fails."""
         if self._pickled is not None:
             return {name: self._pickled[name] for name in names}
-        try:
-            with safe_open(self.path, framework="pt") as file:
-                return {name: file.get_tensor(name) for name in names}
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{self.path} cannot be read as safetensors: {error}") from error
+        with _safetensors(self.path) as tensors:
+            return {name: tensors.get_tensor(name) for name in names}
 
 
 def open_weights(path: Path, allow_pickle: bool = False) -> WeightsFile:
     """Map a file to its tensors.
 
-    Safetensors hold nothing but tensors. The other kinds are pickles: torch unpickles tensors and plain containers
-    only, and a file that needs anything else is refused.
-
-    Args:
-        path: `.safetensors`, `.ckpt`, `.pt`, `.pth`, or `.bin` where allowed.
-        allow_pickle: whether `.bin` is taken.
+    Safetensors hold nothing but tensors. The other kinds are pickles (`.ckpt`, `.pt`, `.pth`, and `.bin` where
+    allowed): torch unpickles tensors and plain containers only, and a file that needs anything else is refused.
 
     Raises:
         CheckpointError: the file cannot be read, is of another kind, needs code to run, or holds no tensors.
     """
     suffix = path.suffix.lower()
-    if _is_pointer(path):
-        raise CheckpointError(
-            f"{path} is a Git LFS pointer, not the weights themselves; fetch them with `git lfs pull`"
-        )
+    with suppress(OSError), path.open("rb") as file:  # a file that cannot be read is reported below
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise CheckpointError(
+                f"{path} is a Git LFS pointer, not the weights themselves; fetch them with `git lfs pull`"
+            )
     if suffix in SAFETENSORS_SUFFIXES:
-        return _open_safetensors(path)
+        with _safetensors(path) as tensors:
+            shapes = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+        return WeightsFile(path, shapes, None)
     if suffix in PICKLE_SUFFIXES or (suffix == ".bin" and allow_pickle):
         tensors = _unpickle(path)
         return WeightsFile(path, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, tensors)
@@ -85,21 +79,13 @@ def open_weights(path: Path, allow_pickle: bool = False) -> WeightsFile:
     raise CheckpointError(f"{path} is of no kind that is known; known: {', '.join(WEIGHT_SUFFIXES)}, or a folder")
 
 
-def _is_pointer(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(len(LFS_POINTER)) == LFS_POINTER
-    except OSError:  # the reader reports it
-        return False
-
-
-def _open_safetensors(path: Path) -> WeightsFile:
+@contextmanager
+def _safetensors(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            yield file
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
-    return WeightsFile(path, shapes, None)
 
 
 def _unpickle(path: Path) -> dict[str, Tensor]:
@@ -117,9 +103,8 @@ def _unpickle(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path} holds a {type(content).__name__}; a mapping of names to tensors is needed")
     # Beside the tensors a training framework keeps numbers such as the epoch.
-    tensors = {
-        name: value.detach() for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)
-    }
+    found = ((name, value) for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor))
+    tensors = {name: value.detach() for name, value in found}
     if not tensors:
         raise CheckpointError(f"{path} holds no tensors")
     return tensors

@@ -9,6 +9,7 @@ Where this and Pillow differ, a comment says why.
 """
 
 import io
+from contextlib import suppress
 
 import numpy as np
 from PIL import Image, ImageCms, TiffImagePlugin
@@ -67,11 +68,7 @@ def _split_alpha(image: Image.Image, png_depth: int | None) -> tuple[Image.Image
 
 
 def _grey_from_16_bits(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """Map mode I or I;16 to the same grey in mode L, rounded, and to alpha where one grey value is transparent.
-
-    Raises:
-        ImageError: a value outside 0..65535.
-    """
+    """Map mode I or I;16 to mode L, rounded, and one transparent grey to alpha; raises ImageError beyond 0..65535."""
     values = np.asarray(image).astype(np.int32)
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
@@ -94,14 +91,11 @@ def _grey_from_16_bits(image: Image.Image) -> tuple[Image.Image, Image.Image | N
 
 def _to_srgb(image: Image.Image, icc: object) -> Image.Image:
     """Map colours without alpha, and their ICC profile if any, to mode RGB in sRGB."""
+    converted = None
     if isinstance(icc, bytes):  # a PNG text chunk can put a str there
-        try:
+        with suppress(OSError, ValueError, ImageCms.PyCMSError):
             converted = _apply_profile(image, icc)
-        except (OSError, ValueError, ImageCms.PyCMSError):
-            converted = None
-        if converted is not None:
-            return converted
-    return image.convert("RGB")
+    return image.convert("RGB") if converted is None else converted
 
 
 def _apply_profile(image: Image.Image, icc: bytes) -> Image.Image | None:

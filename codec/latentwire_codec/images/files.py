@@ -35,16 +35,13 @@ from latentwire_codec.images.geometry import Pixels, check_pixels
 from latentwire_core.errors import ImageError, ImageTooLarge
 from latentwire_core.formats import ImageFormat
 
-# Signature and reader of each format. The plugins are called directly: Image.open would refuse large images by a limit
-# of the whole process, before this module sees their width and height.
+# The signature and the Pillow plugin of each format. The plugins are called directly, because Image.open applies a
+# limit of the whole process before this module sees the width and the height.
 _FORMATS: dict[str, tuple[re.Pattern[bytes], Callable[[io.BytesIO], ImageFile.ImageFile]]] = {
     "PNG": (re.compile(rb"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile),
     "JPEG": (re.compile(rb"\xff\xd8\xff"), JpegImagePlugin.JpegImageFile),
     "WEBP": (re.compile(rb"RIFF....WEBP", re.DOTALL), WebPImagePlugin.WebPImageFile),
-    "AVIF": (
-        re.compile(rb"....ftyp(avif|avis|mif1|msf1)", re.DOTALL),
-        AvifImagePlugin.AvifImageFile,
-    ),
+    "AVIF": (re.compile(rb"....ftyp(avif|avis|mif1|msf1)", re.DOTALL), AvifImagePlugin.AvifImageFile),
     "TIFF": (re.compile(rb"II[*+]\0|MM\0[*+]"), TiffImagePlugin.TiffImageFile),
     "GIF": (re.compile(rb"GIF8[79]a"), GifImagePlugin.GifImageFile),
     "BMP": (re.compile(rb"BM"), BmpImagePlugin.BmpImageFile),
@@ -87,12 +84,7 @@ class ImageLimits:
                 raise ValueError(f"{name} is {value}; it must be >= 1")
 
     def check(self, width: int, height: int) -> None:
-        """Refuse a width and height, in pixels, that are over a limit.
-
-        Raises:
-            ImageTooLarge: they are over a limit.
-            ImageError: one is below 1.
-        """
+        """Refuse a width and height, in pixels: raises ImageTooLarge over a limit, ImageError below 1."""
         if min(width, height) < 1:
             raise ImageError(f"image is {width}x{height}; each side must be at least 1")
         if max(width, height) > self.max_side:
@@ -108,18 +100,17 @@ DEFAULT_LIMITS = ImageLimits()
 
 
 def read_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Pixels:
-    """An image file -> its first frame as RGB pixels, upright, opaque and in sRGB.
+    """Map an image file to its first frame as RGB pixels, upright, opaque and in sRGB.
 
     - EXIF (or XMP) orientation is applied; unreadable EXIF counts as upright.
     - Transparency of every kind is composited over white.
-    - 1-bit, grey, palette, CMYK, YCbCr and Lab are converted; CMYK without a profile by the plain
-      formula `255 - min(255, ink + black)`.
-    - 16-bit grey is scaled to 8 bits and rounded; of 16-bit RGB the upper bytes are taken, and so
-      is a PNG's transparent colour.
-    - An embedded ICC profile is converted to sRGB, perceptually. A profile that is broken, or of
-      another kind than the pixels, is ignored and the pixels are taken as sRGB, as they are
-      without one; gamma chunks are not looked at. A profile that is sRGB under another name
-      changes nothing, bit for bit.
+    - 1-bit, grey, palette, CMYK, YCbCr and Lab are converted; CMYK without a profile by the plain formula
+      `255 - min(255, ink + black)`.
+    - 16-bit grey is scaled to 8 bits and rounded; 16-bit RGB keeps its upper bytes, and so does a PNG's transparent
+      colour.
+    - An embedded ICC profile is converted to sRGB, perceptually. A profile that is sRGB under another name changes
+      nothing, bit for bit. A profile that is broken, or of another kind than the pixels, is ignored. Pixels without a
+      profile are taken as sRGB; gamma chunks are not looked at.
 
     Args:
         data: the whole file, in one of `READABLE_FORMATS`.
@@ -130,9 +121,8 @@ def read_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Pixels:
 
     Raises:
         ImageTooLarge: the header announces more than `limits` allow; nothing was decoded.
-        ImageError: empty, not an image, damaged, truncated, or of a kind that is not supported
-            (floating point samples; TIFF with 32-bit grey beyond 16 bits; run-length BMP; PPM as
-            text or with an unusual maximum).
+        ImageError: empty, not an image, damaged, truncated, or of a kind that is not supported (floating point samples;
+            TIFF with 32-bit grey beyond 16 bits; run-length BMP; PPM as text or with an unusual maximum).
     """
     return open_image(data, limits).read()
 
@@ -142,9 +132,9 @@ class OpenedImage:
 
     def __init__(self, name: str, data: bytes, limits: ImageLimits) -> None:
         self._errors = partial(_image_errors, name, data, limits)
-        self._png_depth = data[24] if name == "PNG" else None
         with self._errors():
             self._image = _open(name, data, limits)
+            self._png_depth = data[24] if name == "PNG" else None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -171,8 +161,8 @@ def open_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> OpenedImage
     name = next((name for name, (signature, _) in _FORMATS.items() if signature.match(data)), None)
     if name is None:
         raise ImageError(
-            f"the {len(data)} bytes starting with {data[:8].hex(' ')} are not an image that can "
-            f"be read; send one of {', '.join(READABLE_FORMATS)}"
+            f"the {len(data)} bytes starting with {data[:8].hex(' ')} are not an image that can be read; send one of "
+            f"{', '.join(READABLE_FORMATS)}"
         )
     return OpenedImage(name, data, limits)
 
@@ -185,19 +175,18 @@ def _image_errors(name: str, data: bytes, limits: ImageLimits) -> Iterator[None]
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        # Raised inside a plugin, for what an image says of itself beside its size (a GIF frame
-        # larger than its screen); the sides are lost, the count is in the text.
+        # A plugin raises it for a part that is larger than the image, such as a GIF frame larger than its screen. Its
+        # text has the number of pixels, not the sides.
         count = re.search(r"\((\d+) pixels\)", str(error))
         accepted = min(limits.max_pixels, 2 * (Image.MAX_IMAGE_PIXELS or limits.max_pixels))
         raise ImageTooLarge(
-            f"image has {count[1] if count else 'too many'} pixels; at most {accepted} are "
-            "accepted (serve --max-message-mib)"
+            f"image has {count[1] if count else 'too many'} pixels; at most {accepted} are accepted (serve "
+            "--max-message-mib)"
         ) from error
     except Exception as error:  # decoders raise nearly anything on hostile bytes
         raise ImageError(
-            f"the {name} file of {len(data)} bytes cannot be read: "
-            f"{str(error) or type(error).__name__}; it is truncated, damaged, or of an unsupported "
-            "kind (save it again as 8-bit PNG)"
+            f"the {name} file of {len(data)} bytes cannot be read: {str(error) or type(error).__name__}; it is "
+            "truncated, damaged, or of an unsupported kind (save it again as 8-bit PNG)"
         ) from error
 
 
@@ -210,24 +199,24 @@ def _open(name: str, data: bytes, limits: ImageLimits) -> ImageFile.ImageFile:
     image = _FORMATS[name][1](io.BytesIO(data))
     limits.check(*image.size)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        # libtiff decodes whole tiles, however small the image that is cut from them.
+        # libtiff decodes whole tiles, even for an image that is smaller than one tile.
         tile = image.tag_v2.get(_TIFF_TILE_WIDTH, 1) * image.tag_v2.get(_TIFF_TILE_LENGTH, 1)
         if tile > limits.max_pixels:
             raise ImageTooLarge(
-                f"image has tiles of {tile} pixels; at most {limits.max_pixels} are accepted "
-                "(save the TIFF with tiles of 512x512)"
+                f"image has tiles of {tile} pixels; at most {limits.max_pixels} are accepted (save the TIFF with tiles "
+                "of 512x512)"
             )
     if any(tile.codec_name in Image.DECODERS for tile in image.tile):
         # Decoders written in Python take 4 s a megapixel and hold the interpreter lock; the decoder of PPM as text is
         # quadratic in the length of its comments.
         raise ImageError(
-            f"the {name} file is of a kind that decodes too slowly to be served (run-length BMP, "
-            "PPM as text or with a maximum other than 255); save it as PNG"
+            f"the {name} file is of a kind that decodes too slowly to be served (run-length BMP, PPM as text or with a "
+            "maximum other than 255); save it as PNG"
         )
     if image.mode == "F":
         raise ImageError(
-            f"the {name} file has floating point samples, whose white is not defined; scale them "
-            "to 8 bits, or send a raw tensor"
+            f"the {name} file has floating point samples, whose white is not defined; scale them to 8 bits, or send a "
+            "raw tensor"
         )
     return image
 
@@ -243,10 +232,7 @@ def _webp_size(data: bytes) -> tuple[int, int] | None:
     """Map a WebP file to width and height of its canvas (RFC 9649); None for an unknown kind."""
     kind = data[12:16]
     if kind == b"VP8X":
-        return (
-            int.from_bytes(data[24:27], "little") + 1,
-            int.from_bytes(data[27:30], "little") + 1,
-        )
+        return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
     if kind == b"VP8L":
         bits = int.from_bytes(data[21:25], "little")
         return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
@@ -275,8 +261,8 @@ _OPTIONS: dict[ImageFormat, dict[str, object]] = {
     # Full colour resolution: 1.2 to 2 dB more in RGB, for a quarter more bytes.
     ImageFormat.JPEG: {"quality": JPEG_QUALITY, "subsampling": "4:4:4"},
     ImageFormat.WEBP: {"quality": WEBP_QUALITY},
-    # Full colour resolution: 1 dB more, for 4% more bytes. Speed 8 takes 130 ms where the
-    # default of 6 takes 330 ms for 3% fewer bytes.
+    # Full colour resolution: 1 dB more, for 4% more bytes. Speed 8 takes 130 ms; the default of 6 takes 330 ms, for 3%
+    # fewer bytes.
     ImageFormat.AVIF: {"quality": AVIF_QUALITY, "subsampling": "4:4:4", "speed": 8},
 }
 _MAX_SIDES = {ImageFormat.JPEG: 65500, ImageFormat.WEBP: 16383, ImageFormat.AVIF: 65536}

@@ -20,14 +20,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def check_pixels(pixels: Pixels) -> None:
-    """Refuse pixels that are not uint8 RGB.
-
-    Args:
-        pixels: uint8 `(H, W, 3)`, H and W at least 1.
-
-    Raises:
-        TensorError: they are no array, have another dtype, another number of axes or channels, or are empty.
-    """
+    """Refuse pixels that are not a numpy array, uint8 `(H, W, 3)`, H and W at least 1; raises TensorError."""
     if not isinstance(pixels, np.ndarray):
         raise TensorError(f"pixels are a {type(pixels).__name__}; give a numpy array, uint8 (H, W, 3)")
     if pixels.dtype != np.uint8:
@@ -37,28 +30,17 @@ def check_pixels(pixels: Pixels) -> None:
 
 
 def padded_side(side: int, multiple: int) -> int:
-    """Map a side to the smallest multiple of `multiple` that is not below it, both in pixels.
-
-    Raises:
-        ValueError: either number is below 1.
-    """
+    """Map a side to the smallest multiple that is not below it; raises ValueError where a number is below 1."""
     if side < 1 or multiple < 1:
         raise ValueError(f"side is {side} and multiple is {multiple}; both must be >= 1")
     return -(-side // multiple) * multiple
 
 
 def pad_to_multiple(pixels: Pixels, multiple: int) -> Pixels:
-    """Extend pixels at the bottom and the right to multiples of `multiple`.
+    """Extend pixels, uint8 `(H, W, 3)`, at the bottom and the right to multiples of `multiple`, at least 1.
 
     Each axis is extended on its own: by reflection about its last line (which is not repeated), or, where the axis is
-    shorter than `multiple`, by repeating its last line.
-
-    Args:
-        pixels: uint8 `(H, W, 3)`.
-        multiple: divisor of both sides of the result, at least 1.
-
-    Returns:
-        uint8 `(padded_side(H), padded_side(W), 3)`; the argument itself where nothing is missing.
+    shorter than `multiple`, by repeating its last line. Where nothing is missing, the argument itself is returned.
 
     Raises:
         TensorError: `pixels` is not uint8 `(H, W, 3)`.
@@ -80,11 +62,6 @@ def pad_to_multiple(pixels: Pixels, multiple: int) -> Pixels:
 
 def crop(pixels: Pixels, height: int, width: int) -> Pixels:
     """Return the top left `height` x `width` part of pixels: the inverse of `pad_to_multiple`.
-
-    Args:
-        pixels: uint8 `(H, W, 3)`.
-        height: 1..H, in pixels.
-        width: 1..W, in pixels.
 
     Returns:
         uint8 `(height, width, 3)`, C-contiguous; the argument itself where nothing is cut off.
@@ -109,11 +86,6 @@ def resize_to_cover(pixels: Pixels, width: int, height: int) -> Pixels:
 
     The aspect ratio is kept; the surplus is cut off equally on both sides.
 
-    Args:
-        pixels: uint8 `(H, W, 3)`.
-        width: width of the result, in pixels, at least 1.
-        height: height of the result, in pixels, at least 1.
-
     Returns:
         uint8 `(height, width, 3)`; the argument itself where it has that size already.
 
@@ -130,8 +102,7 @@ def resize_to_cover(pixels: Pixels, width: int, height: int) -> Pixels:
     # Only the kept part is computed, a box with fractional edges: an image of 8192x1, scaled as a whole to cover
     # 512x512, would be four million pixels wide.
     scale = max(width / old_width, height / old_height)
-    kept_width = min(width / scale, float(old_width))
-    kept_height = min(height / scale, float(old_height))
+    kept_width, kept_height = min(width / scale, float(old_width)), min(height / scale, float(old_height))
     left, top = (old_width - kept_width) / 2, (old_height - kept_height) / 2
     box = (left, top, left + kept_width, top + kept_height)
     resized = Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS, box=box)

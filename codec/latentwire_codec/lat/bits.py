@@ -28,11 +28,7 @@ class BitReader:
         self._position = 0
 
     def read(self, counts: Integers) -> Integers:
-        """Return the next numbers; `counts` (n,) says how many bits each has.
-
-        Raises:
-            Malformed: fewer bits are left.
-        """
+        """Return the next numbers, of `counts` (n,) bits each; raises Malformed where fewer bits are left."""
         ends = self._position + counts.cumsum()
         if counts.size and ends[-1] > 8 * self._length:
             raise Malformed("there are fewer low bits than are needed")
@@ -43,11 +39,7 @@ class BitReader:
         return numbers
 
     def finish(self) -> None:
-        """Refuse bits that were not read.
-
-        Raises:
-            Malformed: a whole byte is left, or a bit that is 1.
-        """
+        """Refuse bits that were not read; raises Malformed where a whole byte is left, or a bit that is 1."""
         unused = 8 * self._length - self._position
         if unused >= 8 or (unused and self._windows[-2] >> 24 & ((1 << unused) - 1)):
             raise Malformed("there are more low bits than are needed")

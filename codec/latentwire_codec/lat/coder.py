@@ -37,45 +37,8 @@ class Coded:
     low_bits: bytes
 
 
-class Writer:
-    """Codes integers, phase by phase, and returns their bytes."""
-
-    def __init__(self, model: ContextModel) -> None:
-        self._model = model
-        self._coder = constriction.stream.queue.RangeEncoder()
-        self._escapes = [np.empty(0, np.int64)]
-        self._low = [(np.empty(0, np.int64), np.empty(0, np.int64))]
-
-    def write(self, integers: Integers, context: Contexts) -> None:
-        """Code integers (n,), each with its context."""
-        coded, differences = symbols(integers, context)
-        far = coded == ESCAPE
-        if far.any():
-            beyond = differences[far]
-            self._escapes.append(2 * (np.abs(beyond) - LARGEST - 1) + (beyond < 0))
-        if context.wide.size:
-            self._low.append((integers[context.wide], context.shift))
-        coded = coded.astype(np.int32)
-        for start in range(0, len(coded), CHUNK):
-            probabilities = self._model.probabilities.take(context.table[start : start + CHUNK], axis=0)
-            self._coder.encode(coded[start : start + CHUNK], _MODEL, probabilities)
-
-    def finish(self) -> Coded:
-        """Return the bytes of all integers that were written."""
-        integers, counts = (np.concatenate(each) for each in zip(*self._low, strict=True))
-        return Coded(
-            symbols=self._coder.get_compressed().astype("<u4").tobytes(),
-            escapes=to_varints(np.concatenate(self._escapes)),
-            low_bits=write_bits(integers, counts),
-        )
-
-
 class Reader:
-    """Returns the integers that a `Writer` coded, phase by phase.
-
-    Raises:
-        Malformed: no `Writer` makes such bytes.
-    """
+    """Returns the integers that `code` coded, phase by phase; raises Malformed for all other bytes."""
 
     def __init__(self, coded: Coded, model: ContextModel) -> None:
         if len(coded.symbols) % 4:
@@ -90,11 +53,7 @@ class Reader:
         self._escape = 0
 
     def read(self, context: Contexts) -> Integers:
-        """Return the next integers, as many as there are contexts.
-
-        Raises:
-            Malformed: the bytes hold fewer integers, or one is out of range.
-        """
+        """Return the next integer of each context; raises Malformed where one is missing or out of range."""
         integers = np.empty(len(context.table), np.int64)
         for start in range(0, len(integers), CHUNK):
             probabilities = self._model.probabilities.take(context.table[start : start + CHUNK], axis=0)
@@ -116,11 +75,7 @@ class Reader:
         return integers
 
     def finish(self) -> None:
-        """Refuse bytes that were not read.
-
-        Raises:
-            Malformed: a section holds more than was read.
-        """
+        """Refuse bytes that were not read; raises Malformed."""
         self._low_bits.finish()
         if self._escape != len(self._escapes):
             raise Malformed("there are more escapes than the symbols ask for")
@@ -140,15 +95,7 @@ class Reader:
 
 
 def encode(integers: Integers, model: ContextModel) -> Coded:
-    """Map integers (C,h,w) to bytes.
-
-    Args:
-        integers: one image's latents, -2^23 + 1 .. 2^23 - 1.
-        model: for C channels.
-
-    Raises:
-        TensorError: an integer is out of range.
-    """
+    """Map integers (C,h,w), -2^23 + 1 .. 2^23 - 1, to bytes; raises TensorError beyond that range."""
     if integers.size and np.abs(integers).max() >= LIMIT:
         raise TensorError(f"an integer is {np.abs(integers).max()}; the largest is {LIMIT - 1}: take larger steps")
     flat = integers.reshape(len(integers), -1)
@@ -162,19 +109,30 @@ def encode(integers: Integers, model: ContextModel) -> Coded:
 
 def write(traversed: Traversed, model: ContextModel) -> Coded:
     """Map integers, traversed with the same context model, to bytes."""
-    chosen, mean, scale = traversed.coded
-    writer = Writer(model)
-    writer.write(chosen, contexts(mean, scale))
-    return writer.finish()
+    integers, mean, scale = traversed.coded
+    return code(integers, contexts(mean, scale), model)
+
+
+def code(integers: Integers, context: Contexts, model: ContextModel) -> Coded:
+    """Map integers (n,), each with its context, to bytes."""
+    coded, differences = symbols(integers, context)
+    beyond = differences[coded == ESCAPE]
+    coded = coded.astype(np.int32)
+    encoder = constriction.stream.queue.RangeEncoder()
+    for start in range(0, len(coded), CHUNK):
+        probabilities = model.probabilities.take(context.table[start : start + CHUNK], axis=0)
+        encoder.encode(coded[start : start + CHUNK], _MODEL, probabilities)
+    return Coded(
+        symbols=encoder.get_compressed().astype("<u4").tobytes(),
+        escapes=to_varints(2 * (np.abs(beyond) - LARGEST - 1) + (beyond < 0)),
+        low_bits=write_bits(integers[context.wide], context.shift),
+    )
 
 
 def decode(coded: Coded, shape: tuple[int, int, int], model: ContextModel) -> tuple[Integers, Integers]:
-    """Map bytes to integers (C,h,w), and to the means that were expected of them, in sixteenths of a step.
+    """Map bytes from `encode`, made with the same model, to integers (C,h,w) and the means that were expected of them.
 
-    Args:
-        coded: bytes that `encode` returned.
-        shape: (C,h,w).
-        model: the one that the integers were encoded with.
+    The means are in sixteenths of a step.
 
     Raises:
         Malformed: `encode` does not make such bytes.

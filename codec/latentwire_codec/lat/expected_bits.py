@@ -22,13 +22,7 @@ SMALLEST_SCALE = 0.1
 
 
 class ExpectedBits:
-    """A function from the latents of one image to their bits.
-
-    Args:
-        shape: (C,h,w) of the latents.
-        model: the context model, for C channels.
-        device: the device of the latents.
-    """
+    """A function from the latents (C,h,w) of one image, on a device, to their bits."""
 
     def __init__(self, shape: tuple[int, int, int], model: ContextModel, device: torch.device) -> None:
         def placed(numbers: Integers, one: int) -> Tensor:
@@ -62,24 +56,14 @@ class ExpectedBits:
 
     def _scales(self, plane: Tensor, errors: Tensor) -> Tensor:
         """Map values and the errors of their means, (C,N) each, to the expected errors."""
-        referred = [
-            self._referred(each)
-            for each in (errors, self._beside(errors), (4 * plane - self._beside(plane)).abs())
-        ]  # fmt: skip
+        edges = (4 * plane - self._beside(plane)).abs()
+        referred = [self._referred(each) for each in (errors, self._beside(errors), edges)]
         scales = []
         for kind, places, neighbours in self._plan:
             a, b, c, d = _around(plane, neighbours)
             first, second, third, fourth = _around(errors, neighbours)
-            features = torch.stack(
-                [
-                    (a - b).abs() + (c - d).abs(),
-                    (a + b - c - d).abs(),
-                    first + second,
-                    third + fourth,
-                    *(each[:, places] for each in referred),
-                ],
-                dim=1,
-            )
+            near = (a - b).abs() + (c - d).abs(), (a + b - c - d).abs(), first + second, third + fourth
+            features = torch.stack([*near, *(each[:, places] for each in referred)], dim=1)
             scales.append((self._scale_weights[:, kind] * features).sum(dim=1) + self._scale_floor[:, kind])
         return torch.cat(scales, dim=1)[:, self._order]
 

@@ -1,11 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images <-> `.lat` payloads, by a VAE and its latents.
-
-from latentwire_codec import compress, decompress, read_image
-
-payload = compress(read_image(Path("photo.jpg").read_bytes()), quality="high")
-image = decompress(payload)
-"""
+"""Images <-> `.lat` payloads, by a VAE and its latents."""
 
 from collections.abc import Callable
 
@@ -73,9 +67,7 @@ def compress(
 def decompress(payload: bytes, *, model: Autoencoder | str = "f8c4") -> Pixels:
     """Map a `.lat` payload to the image, uint8 (H,W,3).
 
-    Args:
-        payload: a whole `.lat` file.
-        model: the one that made it: a source for `load_autoencoder`, or a loaded model.
+    The model is the one that made the payload: a source for `load_autoencoder`, or a loaded model.
 
     Raises:
         BitstreamError: it is no `.lat` payload as it was written.

@@ -28,6 +28,7 @@ from latentwire_codec.lat.expected_bits import ExpectedBits
 from latentwire_codec.lat.quantizer import Steps
 from latentwire_codec.lat.side_information import SideInformation
 from latentwire_codec.lat.tables import common_tables
+from latentwire_codec.lat.traversal import shape_of
 from latentwire_codec.metrics.similarity import WINDOW_SIDE, ms_ssim_loss
 from latentwire_codec.runtime.autoencoder import Autoencoder
 from latentwire_core.errors import NonFiniteError, TensorError
@@ -90,13 +91,10 @@ def optimise(
     Args:
         autoencoder: the VAE that decodes the latents.
         image: float (1,3,H,W) in [-1,1], before padding.
-        latents: float32 (1,C,h,w), raw, as they were encoded.
-        steps: of the quantizer that comes after.
+        latents: float32 (1,C,h,w), raw, as they were encoded; the result is float32 (C,h,w), raw.
+        steps: the steps of the quantizer that comes after.
         optimisation: the number of iterations and the weight of the bits.
         pause: called before each window of each iteration; an exception from it ends the descent.
-
-    Returns:
-        float32 (C,h,w), raw.
 
     Raises:
         NonFiniteError: the latents decode to values that are not finite.
@@ -164,9 +162,9 @@ class _Descent:
         self._optimizer.step()
 
     def _fit_bits(self) -> ExpectedBits:
-        channels, height, width = self._reals.shape
-        model = common_tables().context_model(SideInformation.fit(self._integers()))
-        return ExpectedBits((channels, height, width), model, self._reals.device)
+        integers = self._integers()
+        model = common_tables().context_model(SideInformation.fit(integers))
+        return ExpectedBits(shape_of(integers), model, self._reals.device)
 
     def _integers(self) -> Integers:
         integers: Integers = self._reals.detach().round().long().cpu().numpy()

@@ -1,20 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Latents of any VAE <-> `.lat` payloads; needs no model and no torch.
 
-from latentwire_codec import compress_latents, decompress_latents
-
 payload = compress_latents(latents, quality="high")
 latents, header = decompress_latents(payload)
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from latentwire_codec.lat import coder, exact
-from latentwire_codec.lat.bits import Integers
 from latentwire_codec.lat.quantizer import Steps, dequantize, quantize, round_to
 from latentwire_codec.lat.side_information import SideInformation
 from latentwire_codec.lat.tables import Tables, common_tables
@@ -78,11 +75,8 @@ def compress_latents(
         steps = Steps.nearest(np.array(units_for(latents, units)) * multiple)
         nearest = round_to(latents, steps)
     header = Header(
+        **asdict(provenance),
         kind=PayloadKind.FLOAT16 if multiple is None else PayloadKind.QUANTIZED,
-        model=provenance.model,
-        latent_space=provenance.latent_space,
-        weights_digest=provenance.weights_digest,
-        image_size=provenance.image_size,
         shape=shape_of(latents),
         table_id=tables.table_id,
         exponent=steps.exponent,
@@ -126,19 +120,14 @@ def decompress_latents(
             f"the payload was coded with tables {header.table_id:08x}; this release has {tables.table_id:08x}"
         )
     steps = Steps(header.numerators, header.exponent)
-    integers, means = read_integers(header, sections, tables)
+    side_information = SideInformation.from_bytes(sections.weights, header.shape[0])
+    coded = coder.Coded(sections.symbols, sections.escapes, sections.low_bits)
+    integers, means = coder.decode(coded, header.shape, tables.context_model(side_information))
     if header.kind is PayloadKind.FLOAT16:
         return exact.join(integers, steps, sections.remainders), header
     if sections.remainders:
         raise Malformed("quantized latents have remainders")
     return dequantize(integers, means, steps, header.reconstruction_offset), header
-
-
-def read_integers(header: Header, sections: Sections, tables: Tables) -> tuple[Integers, Integers]:
-    """Map an unpacked payload to its integers (C,h,w) and the means that were expected of them; see `coder.decode`."""
-    side_information = SideInformation.from_bytes(sections.weights, header.shape[0])
-    coded = coder.Coded(sections.symbols, sections.escapes, sections.low_bits)
-    return coder.decode(coded, header.shape, tables.context_model(side_information))
 
 
 def units_for(latents: Latents, units: tuple[float, ...] | None) -> tuple[float, ...]:

@@ -60,8 +60,8 @@ def quantize(latents: Latents, steps: Steps, model: ContextModel, lambda_: float
 
     Args:
         latents: float (C,h,w), finite.
-        steps: of C channels.
-        model: the context model that will code them.
+        steps: the steps of C channels.
+        model: the context model that will code the integers.
         lambda_: squared steps that a bit is worth; 0 rounds to the nearest integer.
 
     Returns:
@@ -79,11 +79,11 @@ def quantize(latents: Latents, steps: Steps, model: ContextModel, lambda_: float
         nearest = np.rint(wanted).astype(np.int64)
         context = contexts(mean, scale)
         other = nearest + np.where(wanted < nearest, -1, 1)
-        first, second = (symbols(each, context)[0] for each in (nearest, other))
-        saved = bits[context.table, first] - bits[context.table, second]
+        nearest_symbols, other_symbols = (symbols(each, context)[0] for each in (nearest, other))
+        saved = bits[context.table, nearest_symbols] - bits[context.table, other_symbols]
         lost = (wanted - other) ** 2 - (wanted - nearest) ** 2
-        # The table does not hold the cost of an escape.
-        better = (lambda_ * saved > lost) & (first != ESCAPE) & (second != ESCAPE)
+        # A latent near an escape keeps the nearest integer: the tables do not state how many bits an escape takes.
+        better = (lambda_ * saved > lost) & (nearest_symbols != ESCAPE) & (other_symbols != ESCAPE)
         chosen: Integers = np.where(better, other, nearest)
         return chosen
 

@@ -1,10 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A wanted number of bytes, or a wanted PSNR -> the `.lat` payload that meets it, found by bisecting the step.
 
-    from functools import partial
-    from latentwire_codec import compress_latents
-    from latentwire_codec.lat.rate_target import largest_within
-
     payload = largest_within(partial(compress_latents, latents), 5000)
 
 It needs no torch and no coder: the caller makes the payloads, here or on a server.

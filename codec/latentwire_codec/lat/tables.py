@@ -62,18 +62,16 @@ class Tables:
     def __post_init__(self) -> None:
         """Check shapes and ranges: a file may hold anything."""
         kinds = len(KINDS)
-        shapes = {
-            "scale_weights": (ROWS, kinds, SCALE_TERMS),
-            "scale_floor": (ROWS, kinds),
-            "scale_spread": (ROWS, kinds),
-            "frequencies": (TABLES, SYMBOLS),
-        }
-        for name, shape in shapes.items():
-            if getattr(self, name).shape != shape:
-                raise ValueError(f"{name} has the shape {getattr(self, name).shape}; {shape} is needed")
-        limits = {"scale_weights": LARGEST_WEIGHT, "scale_floor": LARGEST_FLOOR, "scale_spread": LARGEST_SPREAD}
-        for name, limit in limits.items():
-            if getattr(self, name).min() < 0 or getattr(self, name).max() > limit:
+        for name, shape, limit in (
+            ("scale_weights", (ROWS, kinds, SCALE_TERMS), LARGEST_WEIGHT),
+            ("scale_floor", (ROWS, kinds), LARGEST_FLOOR),
+            ("scale_spread", (ROWS, kinds), LARGEST_SPREAD),
+            ("frequencies", (TABLES, SYMBOLS), 1 << FREQUENCY_BITS),
+        ):
+            array = getattr(self, name)
+            if array.shape != shape:
+                raise ValueError(f"{name} has the shape {array.shape}; {shape} is needed")
+            if array.min() < 0 or array.max() > limit:
                 raise ValueError(f"{name} is not all within 0..{limit}")
         if self.frequencies.min() < 1 or (self.frequencies.sum(axis=1) != 1 << FREQUENCY_BITS).any():
             raise ValueError(f"the frequencies are not all at least 1, in sums of {1 << FREQUENCY_BITS}")
@@ -111,11 +109,7 @@ class Tables:
 
 
 def load_tables(path: Path) -> Tables:
-    """Map a file to the tables in it.
-
-    Raises:
-        CheckpointError: the file cannot be read, or holds no tables.
-    """
+    """Map a file to the tables in it; raises CheckpointError where it cannot be read, or holds no tables."""
     try:
         return Tables(**{name: array.astype(np.int64) for name, array in load_file(path).items()})
     except (OSError, SafetensorError, TypeError, ValueError) as error:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Two images -> how much they differ; bytes -> bits per pixel.
 
-Every number in documents, model cards and benchmarks comes from here, so that they compare. All scores are computed on
-uint8 RGB `(H, W, 3)`, as published rate-distortion figures on Kodak are: no luma conversion, no cropped border.
+Every number in documents, model cards and benchmarks comes from here, so that they compare. A score takes two images of
+one shape, uint8 RGB `(H, W, 3)`, as published rate-distortion figures on Kodak do: no luma conversion, no cropped
+border. It raises TensorError where an image is anything else, or where the shapes differ.
 """
 
 import io
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _PEAK = 255.0
-_SSIM_MIN_SIDE = 11
-_SSIMULACRA2_MIN_SIDE = 8
-_MS_SSIM_MIN_SIDE = 161  # the window still has to fit, with a step to spare, after four halvings
 
 
 def psnr(a: Pixels, b: Pixels) -> float:
@@ -30,42 +28,27 @@ def psnr(a: Pixels, b: Pixels) -> float:
 
     The mean squared error runs over all pixels and the three RGB channels together.
 
-    Args:
-        a: uint8 `(H, W, 3)`.
-        b: the same shape; the order does not matter.
-
     Returns:
         At least 0 dB; `inf` for equal images.
-
-    Raises:
-        TensorError: an image is not uint8 `(H, W, 3)`, or the shapes differ.
     """
-    _check_pair(a, b)
+    _check(a, b)
     difference = a.astype(np.float64) - b.astype(np.float64)
     mean_squared_error = float(np.mean(difference * difference))
-    if mean_squared_error == 0.0:
-        return math.inf
-    return 10.0 * math.log10(_PEAK * _PEAK / mean_squared_error)
+    return 10.0 * math.log10(_PEAK * _PEAK / mean_squared_error) if mean_squared_error else math.inf
 
 
 def ssim(a: Pixels, b: Pixels) -> float:
     """Map two images to their structural similarity, the mean over R, G and B; see `similarity.ssim`.
 
-    Args:
-        a: uint8 `(H, W, 3)`, H and W at least 11.
-        b: the same shape.
-
     Returns:
         -1..1, computed in float64; 1 for equal images.
 
     Raises:
-        TensorError: an image is not uint8 `(H, W, 3)`, or the shapes differ.
         ValueError: a side is below 11.
     """
     from latentwire_codec.metrics import similarity
 
-    _check_pair(a, b)
-    _check_side(a, "SSIM", _SSIM_MIN_SIDE)
+    _check(a, b, "SSIM", 11)
     return float(similarity.ssim(_tensor(a), _tensor(b))[0].mean())
 
 
@@ -74,44 +57,33 @@ def ms_ssim(a: Pixels, b: Pixels) -> float:
 
     Each of R, G and B has its own product, and the result is the mean of the three. Negative means count as 0.
 
-    Args:
-        a: uint8 `(H, W, 3)`, H and W over 160.
-        b: the same shape.
-
     Returns:
         0..1, computed in float64; 1 for equal images. In dB, as papers plot it: `-10 log10(1 - ms_ssim)`.
 
     Raises:
-        TensorError: an image is not uint8 `(H, W, 3)`, or the shapes differ.
         ValueError: a side is 160 or less.
     """
     from latentwire_codec.metrics import similarity
 
-    _check_pair(a, b)
-    _check_side(a, "MS-SSIM", _MS_SSIM_MIN_SIDE)
+    # After four halvings the window still has to fit, with a step to spare.
+    _check(a, b, "MS-SSIM", 161)
     return float(similarity.ms_ssim(_tensor(a), _tensor(b)).mean())
 
 
 def ssimulacra2(a: Pixels, b: Pixels) -> float:
-    """Map two images to SSIMULACRA2: over 90 no loss is seen; 70 is high, 50 medium, 30 low quality.
-
-    Args:
-        a: the original, uint8 `(H, W, 3)`, H and W at least 8.
-        b: the distorted image, the same shape. The order matters.
+    """Map an original and its distorted image, in this order, to SSIMULACRA2.
 
     Returns:
-        100 or less; it can be negative.
+        100 or less; it can be negative. Over 90 no loss is seen; 70 is high, 50 medium, 30 low quality.
 
     Raises:
-        TensorError: an image is not uint8 `(H, W, 3)`, or the shapes differ.
         ValueError: a side is below 8.
 
     Source: Sneyers, https://github.com/cloudinary/ssimulacra2; computed by the package `ssimulacra2` (extra `bench`).
     """
     from ssimulacra2 import compute_ssimulacra2
 
-    _check_pair(a, b)
-    _check_side(a, "SSIMULACRA2", _SSIMULACRA2_MIN_SIDE)
+    _check(a, b, "SSIMULACRA2", 8)
     files = [io.BytesIO(write_image(pixels, ImageFormat.PNG)) for pixels in (a, b)]
     return float(compute_ssimulacra2(*files))
 
@@ -130,16 +102,13 @@ def bits_per_pixel(num_bytes: int, width: int, height: int) -> float:
     return 8.0 * num_bytes / (width * height)
 
 
-def _check_pair(a: Pixels, b: Pixels) -> None:
+def _check(a: Pixels, b: Pixels, metric: str = "PSNR", min_side: int = 1) -> None:
     check_pixels(a)
     check_pixels(b)
     if a.shape != b.shape:
         raise TensorError(
             f"the images have shapes {a.shape} and {b.shape}; crop the padding off, so that both are equal"
         )
-
-
-def _check_side(a: Pixels, metric: str, min_side: int) -> None:
     height, width = a.shape[:2]
     if min(height, width) < min_side:
         raise ValueError(

@@ -54,10 +54,7 @@ def ms_ssim(x: Tensor, y: Tensor, least: float = 0.0) -> Tensor:
     smaller images only the scales that fit are used (sides over 80: four, over 40: three, over 20: two, else one), with
     their weights divided by the sum of these weights. A crop of 64 px has three scales: 64, 32 and 16 px.
 
-    Args:
-        x: float (B,C,H,W) in [0,1].
-        y: the same shape and dtype; the order does not matter.
-        least: a smaller contrast or luminance counts as this.
+    A contrast or luminance below `least` counts as `least`. Shape and dtype of the images are the same.
 
     Raises:
         TensorError: a side is below 11.

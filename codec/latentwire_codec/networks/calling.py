@@ -37,14 +37,6 @@ def _encode_frame(module: Any, images: Tensor) -> tuple[Tensor, ...]:
     return tuple(moment.squeeze(2) for moment in _encode_gaussian(module, images.unsqueeze(2)))
 
 
-def _encode_tiny(module: Any, images: Tensor) -> tuple[Tensor, ...]:
-    return (module.encode(images).latents,)
-
-
-def _encode_deep(module: Any, images: Tensor) -> tuple[Tensor, ...]:
-    return (module.encode(images).latent,)
-
-
 def _decode(module: Any, latents: Tensor) -> tuple[Tensor, ...]:
     return (module.decode(latents).sample,)
 
@@ -61,8 +53,8 @@ CALLINGS: Mapping[str, Calling] = {
     "AutoencoderKL": GAUSSIAN,
     "AsymmetricAutoencoderKL": GAUSSIAN,
     "AutoencoderKLFlux2": GAUSSIAN,
-    "AutoencoderTiny": Calling(_encode_tiny, _decode),
-    "AutoencoderDC": Calling(_encode_deep, _decode),
+    "AutoencoderTiny": Calling(lambda module, images: (module.encode(images).latents,), _decode),
+    "AutoencoderDC": Calling(lambda module, images: (module.encode(images).latent,), _decode),
     "AutoencoderKLQwenImage": FRAME,
     "AutoencoderKLWan": FRAME,
 }

@@ -78,10 +78,7 @@ def pin_logvar(head: nn.Conv2d | nn.Linear, floor: float) -> None:
 class Encoder(nn.Module):
     """Images (B,3,H,W) in [-1,1] -> moments (B,2C,H/8,W/8): the posterior's mean, then its log-variance.
 
-    Args:
-        latent_channels: C.
-        widths: channels at 1/2, 1/4 and 1/8 of the resolution (the encoder starts at 1/4).
-        depths: number of blocks at 1/4 and 1/8 of the resolution.
+    `LatentVAE` explains the arguments; the width at 1/2 of the resolution is not used.
     """
 
     def __init__(self, latent_channels: int, widths: Sequence[int], depths: Sequence[int]) -> None:
@@ -118,13 +115,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents (B,C,h,w) -> images (B,3,8h,8w), about [-1,1] and not clamped.
-
-    Args:
-        latent_channels: C.
-        widths: channels at 1/2, 1/4 and 1/8 of the resolution.
-        depths: number of blocks at 1/2, 1/4 and 1/8 of the resolution.
-    """
+    """Latents (B,C,h,w) -> images (B,3,8h,8w), about [-1,1] and not clamped; `LatentVAE` explains the arguments."""
 
     def __init__(self, latent_channels: int, widths: Sequence[int], depths: Sequence[int]) -> None:
         super().__init__()
@@ -152,8 +143,28 @@ class Decoder(nn.Module):
         return cast(Tensor, self.iklt(z) + self.residual(z))
 
 
-class LatentVAE(nn.Module):
-    """Images <-> latents: `encoder` to moments, `decoder` back to pixels.
+class GaussianVAE(nn.Module):
+    """Images <-> latents: `encoder` to moments (B,2C,h,w), `decoder` back to pixels."""
+
+    encoder: nn.Module
+    decoder: nn.Module
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map images (B,3,H,W) in [-1,1] to mean and logvar, each (B,C,h,w)."""
+        mean, logvar = self.encoder(x).chunk(2, dim=1)
+        return mean, logvar
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Map raw latents (B,C,h,w) to images (B,3,H,W)."""
+        return cast(Tensor, self.decoder(z))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Reconstruct images (B,3,H,W) through the posterior's mode."""
+        return self.decode(self.encode(x)[0])
+
+
+class LatentVAE(GaussianVAE):
+    """Images (B,3,H,W) <-> latents (B,C,H/8,W/8), H and W multiples of 8.
 
     Args:
         latent_channels: C of the latents.
@@ -161,6 +172,9 @@ class LatentVAE(nn.Module):
         encoder_depths: number of encoder blocks at 1/4 and 1/8.
         decoder_depths: number of decoder blocks at 1/2, 1/4 and 1/8.
     """
+
+    encoder: Encoder
+    decoder: Decoder
 
     def __init__(
         self,
@@ -173,7 +187,6 @@ class LatentVAE(nn.Module):
         self.encoder = Encoder(latent_channels, widths, encoder_depths)
         self.decoder = Decoder(latent_channels, widths, decoder_depths)
 
-    @torch.no_grad()
     def begin_with(self, batches: Iterable[Tensor], unit_variance: bool) -> None:
         """Make the linear pair the principal components of the 8x8 blocks of images.
 
@@ -181,24 +194,7 @@ class LatentVAE(nn.Module):
             batches: images (B,3,H,W) in [-1,1], H and W multiples of 8.
             unit_variance: give each latent variance 1, where the KL term wants it; else its axis has length 1.
         """
-        klt, inverse = self.encoder.klt, cast(nn.Conv2d, self.decoder.iklt[0])
         unshuffle = nn.PixelUnshuffle(DOWNSAMPLE_FACTOR)
         samples = (unshuffle(images).flatten(2).mT.flatten(0, 1) for images in batches)
-        pair = principal_components(samples, klt.out_channels, unit_variance)
-        klt.weight.copy_(pair.analysis.reshape(klt.weight.shape))
-        cast(Tensor, klt.bias).copy_(pair.bias)
-        inverse.weight.copy_(pair.synthesis[:, :, None, None])
-        cast(Tensor, inverse.bias).copy_(pair.mean)
-
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Map images (B,3,H,W) in [-1,1] to mean and logvar, each (B,C,H/8,W/8)."""
-        mean, logvar = self.encoder(x).chunk(2, dim=1)
-        return mean, logvar
-
-    def decode(self, z: Tensor) -> Tensor:
-        """Map raw latents (B,C,h,w) to images (B,3,8h,8w)."""
-        return cast(Tensor, self.decoder(z))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Reconstruct images (B,3,H,W) through the posterior's mode."""
-        return self.decode(self.encode(x)[0])
+        pair = principal_components(samples, self.encoder.klt.out_channels, unit_variance)
+        pair.fill(self.encoder.klt, cast(nn.Conv2d, self.decoder.iklt[0]))

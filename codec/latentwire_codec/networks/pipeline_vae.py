@@ -9,11 +9,7 @@ from collections.abc import Sequence
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.autoencoders.vae import (
-    AutoencoderMixin,
-    DecoderOutput,
-    DiagonalGaussianDistribution,
-)
+from diffusers.models.autoencoders.vae import AutoencoderMixin, DecoderOutput, DiagonalGaussianDistribution
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils.accelerate_utils import apply_forward_hook
@@ -26,6 +22,14 @@ class PipelineVAE(ModelMixin, AutoencoderMixin, ConfigMixin):  # type: ignore[mi
     """Images (B,3,H,W) in [-1,1] <-> raw latents (B,C,h,w), called as diffusers calls its VAEs.
 
     A subclass has an `encoder`, which maps images to moments (B,2C,h,w), and a `decoder`, which maps latents to images.
+    The configuration of each subclass has these keys beside its own:
+
+        latents_mean: the raw latents' mean, C numbers or None.
+        latents_std: the raw latents' standard deviation, C numbers or None.
+        scaling_factor: scaled = (raw - latents_mean) / latents_std * scaling_factor.
+        shift_factor: None; here because pipelines read it.
+        force_upcast: False: half precision is safe.
+        latent_space: the identity of its latents, such as `latentwire-f8c4@3`; empty: unnamed.
     """
 
     _supports_gradient_checkpointing = False
@@ -60,23 +64,9 @@ class PipelineVAE(ModelMixin, AutoencoderMixin, ConfigMixin):  # type: ignore[mi
 class AutoencoderLatentVAE(PipelineVAE):
     """Images (B,3,H,W), H and W multiples of 8 <-> raw latents (B,C,H/8,W/8); it stands in for a pipeline's `vae`.
 
-    Args:
-        in_channels: 3; RGB.
-        out_channels: 3; RGB.
-        latent_channels: C of the latents.
-        widths: channels at 1/2, 1/4 and 1/8 of the resolution.
-        encoder_depths: number of encoder blocks at 1/4 and 1/8.
-        decoder_depths: number of decoder blocks at 1/2, 1/4 and 1/8.
-        latents_mean: the raw latents' mean, C numbers or None.
-        latents_std: the raw latents' standard deviation, C numbers or None.
-        scaling_factor: scaled = (raw - latents_mean) / latents_std * scaling_factor.
-        shift_factor: None; here because pipelines read it.
-        force_upcast: False: half precision is safe.
-        sample_size: side of the images it was measured on; any multiple of 8 works.
-        latent_space: the identity of its latents, such as `latentwire-f8c4@3`.
-        latent_units: C numbers or None: see `AutoencoderSpec`.
-        block_out_channels: derived from `widths`; here because pipelines take the downsampling factor
-            from its length, 2 ** (4 - 1) = 8.
+    `LatentVAE` explains `latent_channels`, `widths` and the depths, `AutoencoderSpec` the `latent_units`. The sides of
+    the images it was measured on are `sample_size`; any multiple of 8 works. `block_out_channels` is derived from
+    `widths`: pipelines take the downsampling factor from its length, 2 ** (4 - 1) = 8.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]
@@ -107,17 +97,7 @@ class AutoencoderLatentVAE(PipelineVAE):
 class AutoencoderVectorVAE(PipelineVAE):
     """Images (B,3,S,S) of one size S <-> one raw latent vector each, (B,d,1,1).
 
-    Args:
-        image_size: S, see `vector_vae.VectorVAE`.
-        latent_dim: d of the latents.
-        width: channels at half the resolution.
-        latents_mean: the raw latents' mean, d numbers or None.
-        latents_std: the raw latents' standard deviation, d numbers or None.
-        scaling_factor: scaled = (raw - latents_mean) / latents_std * scaling_factor.
-        shift_factor: None; here because diffusers' VAEs have it.
-        force_upcast: False: half precision is safe.
-        sample_size: derived: S.
-        latent_space: the identity of its latents; empty: unnamed.
+    `VectorVAE` explains `image_size` (S), `latent_dim` (d = C) and `width`; `sample_size` is derived: S.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]
@@ -141,5 +121,5 @@ class AutoencoderVectorVAE(PipelineVAE):
 
     @property
     def fixed_size(self) -> tuple[int, int]:
-        """The only size of images that it takes, (height, width)."""
+        """The only image size that the network takes: (height, width)."""
         return (self.config.image_size, self.config.image_size)

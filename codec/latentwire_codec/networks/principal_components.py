@@ -8,9 +8,10 @@ and Bishop, Probabilistic PCA, 1999).
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 MIN_STD = 0.01
 """The smallest standard deviation of a component that is scaled to 1; with few samples a component may vary by less."""
@@ -31,6 +32,13 @@ class LinearPair:
     bias: Tensor
     synthesis: Tensor
     mean: Tensor
+
+    @torch.no_grad()
+    def fill(self, analysis: nn.Conv2d | nn.Linear, synthesis: nn.Conv2d | nn.Linear) -> None:
+        """Make two layers compute the pair; the kernel of a convolution is a row of its matrix."""
+        for layer, weight, bias in ((analysis, self.analysis, self.bias), (synthesis, self.synthesis, self.mean)):
+            layer.weight.copy_(weight.reshape(layer.weight.shape))
+            cast(Tensor, layer.bias).copy_(bias)
 
 
 def principal_components(batches: Iterable[Tensor], count: int, unit_variance: bool) -> LinearPair:

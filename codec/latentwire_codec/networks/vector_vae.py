@@ -21,7 +21,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from latentwire_codec.networks.latent_vae import pin_logvar, zero
+from latentwire_codec.networks.latent_vae import GaussianVAE, pin_logvar, zero
 from latentwire_codec.networks.principal_components import principal_components
 from latentwire_core.errors import TensorError
 
@@ -33,7 +33,7 @@ LOGVAR_MIN, LOGVAR_MAX = -30.0, 20.0
 
 
 def widths_at(image_size: int, width: int) -> list[int]:
-    """Map S and the width at S/2 to the number of channels at S/2, S/4 ... 4x4: doubled each time, up to four times.
+    """Map S and the width at S/2 to the channels at S/2, S/4 ... 4x4: doubled each time, up to four times.
 
     Raises:
         ValueError: S is not one of `IMAGE_SIZES`, or the width is below 1.
@@ -47,15 +47,12 @@ def widths_at(image_size: int, width: int) -> list[int]:
 
 
 def lowest_frequencies(count: int) -> tuple[Tensor, Tensor]:
-    """Map a number of latents to as many frequencies of a 16x16 RGB thumbnail, the strongest ones in photographs.
+    """Map a number of latents, 1..768, to as many frequencies of a 16x16 RGB thumbnail, the strongest in photographs.
 
     The frequencies belong to the orthonormal two-dimensional DCT-II of luma and of two differences of colours. The
     amplitudes of photographs fall about as 1/frequency (Field, Relations between the statistics of natural images and
     the response properties of cortical cells, 1987). The amplitudes of colour differences are about half as large as
     those of luma.
-
-    Args:
-        count: 1..768.
 
     Returns:
         the frequencies as orthonormal rows, float32 (count, 3*16*16), the strongest first; and the factors that make
@@ -97,13 +94,7 @@ def up(n_in: int, n_out: int) -> nn.ConvTranspose2d:
 
 
 class Encoder(nn.Module):
-    """Images (B,3,S,S) in [-1,1] -> moments (B,2d,1,1): the posterior's mean, then its log-variance.
-
-    Args:
-        image_size: S, one of `IMAGE_SIZES`.
-        latent_dim: d, 1..768.
-        width: channels at S/2, see `widths_at`.
-    """
+    """Images (B,3,S,S) in [-1,1] -> moments (B,2d,1,1), mean before log-variance; arguments as `VectorVAE`'s."""
 
     def __init__(self, image_size: int, latent_dim: int, width: int) -> None:
         super().__init__()
@@ -121,11 +112,7 @@ class Encoder(nn.Module):
         self.residual = nn.Sequential(OrderedDict(down=nn.Sequential(*layers), flatten=nn.Flatten(), head=head))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B,3,S,S) in [-1,1] to moments (B,2d,1,1).
-
-        Raises:
-            TensorError: the images have another size.
-        """
+        """Map (B,3,S,S) in [-1,1] to moments (B,2d,1,1); raises TensorError for images of another size."""
         check_shape("images", x, self.shape)
         mean, logvar = self.residual(x).chunk(2, dim=1)
         mean = mean + self.dct(self.thumbnail(x).flatten(1))
@@ -141,13 +128,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents (B,d,1,1) -> images (B,3,S,S), about [-1,1] and not clamped.
-
-    Args:
-        image_size: S, one of `IMAGE_SIZES`.
-        latent_dim: d, 1..768.
-        width: channels at S/2, see `widths_at`.
-    """
+    """Latents (B,d,1,1) -> images (B,3,S,S), about [-1,1] and not clamped; arguments as `VectorVAE`'s."""
 
     def __init__(self, image_size: int, latent_dim: int, width: int) -> None:
         super().__init__()
@@ -170,19 +151,15 @@ class Decoder(nn.Module):
         )
 
     def forward(self, z: Tensor) -> Tensor:
-        """Map raw latents (B,d,1,1) to images (B,3,S,S).
-
-        Raises:
-            TensorError: the latents have another shape.
-        """
+        """Map raw latents (B,d,1,1) to images (B,3,S,S); raises TensorError for latents of another shape."""
         check_shape("latents", z, self.shape)
         vector = z.flatten(1)
         thumbnail = self.idct(vector).unflatten(1, (3, THUMBNAIL_SIDE, THUMBNAIL_SIDE))
         return cast(Tensor, self.enlarge(thumbnail) + self.residual(vector))
 
 
-class VectorVAE(nn.Module):
-    """Images of one size <-> latent vectors: `encoder` to moments, `decoder` back to pixels.
+class VectorVAE(GaussianVAE):
+    """Images (B,3,S,S) <-> latent vectors (B,d,1,1).
 
     Args:
         image_size: S, the side of the images in pixels: 16, 32, 64, 128 or 256.
@@ -194,12 +171,14 @@ class VectorVAE(nn.Module):
         ValueError: an argument is out of range.
     """
 
+    encoder: Encoder
+    decoder: Decoder
+
     def __init__(self, image_size: int = 64, latent_dim: int = 64, width: int = 32) -> None:
         super().__init__()
         self.encoder = Encoder(image_size, latent_dim, width)
         self.decoder = Decoder(image_size, latent_dim, width)
 
-    @torch.no_grad()
     def begin_with(self, batches: Iterable[Tensor], unit_variance: bool) -> None:
         """Make the linear pair the principal components of images.
 
@@ -209,23 +188,7 @@ class VectorVAE(nn.Module):
         """
         thumbnails = (self.encoder.thumbnail(images).flatten(1) for images in batches)
         pair = principal_components(thumbnails, self.encoder.dct.out_features, unit_variance)
-        self.encoder.dct.weight.copy_(pair.analysis)
-        self.encoder.dct.bias.copy_(pair.bias)
-        self.decoder.idct.weight.copy_(pair.synthesis)
-        self.decoder.idct.bias.copy_(pair.mean)
-
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Map images (B,3,S,S) in [-1,1] to mean and logvar, each (B,d,1,1)."""
-        mean, logvar = self.encoder(x).chunk(2, dim=1)
-        return mean, logvar
-
-    def decode(self, z: Tensor) -> Tensor:
-        """Map raw latents (B,d,1,1) to images (B,3,S,S)."""
-        return cast(Tensor, self.decoder(z))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Reconstruct images (B,3,S,S) through the posterior's mode."""
-        return self.decode(self.encode(x)[0])
+        pair.fill(self.encoder.dct, self.decoder.idct)
 
 
 def check_shape(name: str, batch: Tensor, shape: tuple[int, ...]) -> None:

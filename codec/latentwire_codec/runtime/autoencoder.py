@@ -46,6 +46,7 @@ class Autoencoder:
         latents, *logvar = self._runtime.run("encode", images)
         channels = latents.shape[1]
         parameters = sum(parameter.numel() for parameter in module.parameters())
+        spare_bytes = 0 if placement.dtype == torch.float32 else 4 * parameters
         self.spec = AutoencoderSpec(
             class_name=checkpoint.class_name,
             config=checkpoint.config,
@@ -59,8 +60,7 @@ class Autoencoder:
             shift=_each(checkpoint.scaling.shift, "shift", channels),
             latent_units=_units(checkpoint.latent_units, channels),
             parameters=parameters,
-            weights_bytes=self._runtime.network.weights_bytes
-            + (0 if placement.dtype == torch.float32 else 4 * parameters),
+            weights_bytes=self._runtime.network.weights_bytes + spare_bytes,
             device=str(placement.device),
             dtype=DTYPE_NAMES[placement.dtype],
             has_logvar=bool(logvar),
@@ -86,7 +86,9 @@ class Autoencoder:
             TensorError: the shape is wrong.
             NonFiniteError: the output is not finite even in float32.
         """
-        self._check_images(images)
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise TensorError(f"images have the shape {tuple(images.shape)}; (B, 3, H, W) is needed")
+        self.spec.check_images(*images.shape[2:])
         mean, *logvar = self._runtime.run("encode", images, on_retry, pause)
         return Posterior(mean.cpu(), logvar[0].cpu() if logvar else None)
 
@@ -106,24 +108,16 @@ class Autoencoder:
             pause: called between the strips of a long execution; an exception from it ends the execution.
 
         Returns:
-            float32 (B,3,h*f,w*f), about [-1,1] and not clamped, through `finish`; on the CPU.
-
-        Raises:
-            TensorError: the shape is wrong.
-            NonFiniteError: the output is not finite even in float32.
+            float32 (B,3,h*f,w*f), about [-1,1] and not clamped, through `finish`; on the CPU. Raises as `encode`.
         """
         self.spec.check_latents(latents.shape)
         (images,) = self._runtime.run("decode", latents, on_retry, pause)
         return finish(images).cpu()
 
     def decode_with_gradients(self, latents: Tensor) -> Tensor:
-        """Map raw latents to images so that gradients flow back: at once, and without the checks of `decode`.
+        """Map raw latents, float32 (B,C,h,w) on the device, to images (B,3,h*f,w*f) on the device, as `decode` does.
 
-        Args:
-            latents: float32 (B,C,h,w), on the device.
-
-        Returns:
-            float32 (B,3,h*f,w*f), about [-1,1] and not clamped, on the device.
+        Gradients flow back. The images are computed at once, and without the checks of `decode`.
         """
         (images,) = self._runtime.run_with_gradients("decode", latents)
         return images
@@ -139,14 +133,10 @@ class Autoencoder:
         return scaled / _factors(scale, self.spec.scale) + _factors(shift, self.spec.shift)
 
     def check_latent_space(self, origin: Origin, made_by: str = "") -> None:
-        """Refuse latents of another space; latents of unknown origin pass.
-
-        Args:
-            origin: where the latents come from; `same_space` is the rule.
-            made_by: the name of the model that made them, where a payload says so.
+        """Refuse latents of another space by the rule of `same_space`: latents of unknown origin pass.
 
         Raises:
-            LatentSpaceMismatch: the latents come from elsewhere, by name or by weights.
+            LatentSpaceMismatch: the latents are another model's, by name or by weights; `made_by` names it, if known.
         """
         if not same_space(origin, self.spec):
             remedy = f", {made_by!r}" if made_by else ", or leave their origin empty if you know that they fit"
@@ -162,11 +152,6 @@ class Autoencoder:
         computed in strips. Its tiles are blended, so that the result differs from the result of the whole image.
         """
         return self._runtime.network.approximates(half, shape)
-
-    def _check_images(self, images: Tensor) -> None:
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise TensorError(f"images have the shape {tuple(images.shape)}; (B, 3, H, W) is needed")
-        self.spec.check_images(*images.shape[2:])
 
 
 def _each(numbers: tuple[float, ...], name: str, channels: int) -> tuple[float, ...]:

@@ -19,12 +19,10 @@ from latentwire_core.errors import NonFiniteError
 
 
 class Runtime:
-    """Runs one float32 module at a placement, in its memory format, and checks that its outputs are finite.
+    """Runs one module at a placement, in its memory format, and checks that its outputs are finite.
 
-    Args:
-        module: the network in float32, on the CPU; every other precision is made from it.
-        placement: device and dtype to run at.
-        prepare: maps the module, at the device and in a dtype, to the network that runs.
+    The module is in float32, on the CPU; every other precision is made from it. `prepare` maps the module, at the
+    device and in a dtype, to the network that runs.
     """
 
     def __init__(self, module: nn.Module, placement: Placement, prepare: Callable[[Any], Tiled]) -> None:
@@ -48,16 +46,11 @@ class Runtime:
         on_retry: Callable[[list[int]], None] = lambda indices: None,
         pause: Callable[[], None] = lambda: None,
     ) -> tuple[Tensor, ...]:
-        """Map a batch to the outputs of one half of the network, in float32 and finite, on the placement's device.
+        """Map a batch, float (B,C,H,W) and finite, to the finite float32 outputs of one half of the network.
 
-        On a CPU the elements run one by one: larger batches are no faster there, and each result is bitwise the
-        same whatever else is in the batch. On a GPU they run together.
-
-        Args:
-            half: encode or decode.
-            batch: float (B,C,H,W), finite.
-            on_retry: called with the indices that are computed again in float32.
-            pause: called between the strips of a long execution; an exception from it ends the execution.
+        They are on the placement's device. On a CPU the elements run one by one: larger batches are no faster there,
+        and each result is bitwise the same whatever else is in the batch. On a GPU they run together. The callbacks
+        are explained at `Autoencoder.encode`.
 
         Raises:
             NonFiniteError: an output is not finite even in float32.

@@ -64,12 +64,7 @@ def mixed_up(spread: float, scale: tuple[float, ...]) -> str:
 
 
 def warn_of_mix_up(source: str, autoencoder: Autoencoder) -> None:
-    """Log a warning where a VAE that may be SD 1.x's or SDXL's has the other's scale.
-
-    Args:
-        source: the name of the VAE in the warning.
-        autoencoder: the VAE; it is not tried where its network is neither family's.
-    """
+    """Log a warning, which names the source, where a VAE that may be SD 1.x's or SDXL's has the other's scale."""
     spec = autoencoder.spec
     if not {family.name for family in candidates(spec.class_name, spec.config)}.issuperset(FACTORS):
         return

@@ -51,11 +51,7 @@ class AutoencoderSpec:
     has_logvar: bool = True
 
     def check_images(self, height: int, width: int) -> None:
-        """Refuse a size of raw images, in pixels, that the network does not take.
-
-        Raises:
-            TensorError: the size is not the fixed size, or a side is no multiple of f.
-        """
+        """Refuse a size of raw images, in pixels, that the network does not take; raises TensorError."""
         f, fixed = self.downsample_factor, self.fixed_size
         if fixed is None:
             fits = min(height, width) > 0 and not height % f and not width % f
@@ -66,11 +62,7 @@ class AutoencoderSpec:
             raise TensorError(f"image tensor is {width}x{height}; {wanted} (an image file may have any size)")
 
     def check_latents(self, shape: tuple[int, ...]) -> None:
-        """Refuse a shape of latents that the network does not take.
-
-        Raises:
-            TensorError: the shape is not (B,C,h,w), or h and w do not follow from the fixed size.
-        """
+        """Refuse a shape that is not (B,C,h,w), or not of the fixed size; raises TensorError."""
         fits, sides = len(shape) == 4 and shape[1] == self.latent_channels and min(shape) > 0, "h, w"
         if self.fixed_size is not None:
             height, width = (side // self.downsample_factor for side in self.fixed_size)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentwire_codec.lat.coder import Coded, Writer, decode, encode
+from latentwire_codec.lat.coder import Coded, code, decode, encode
 from latentwire_codec.lat.context import ESCAPE, LIMIT, SYMBOLS, TABLES, ContextModel, Contexts
 from latentwire_codec.lat.side_information import SideInformation
 from latentwire_codec.lat.tables import common_tables
@@ -87,9 +87,8 @@ def test_no_integers_take_more_bytes_than_a_reader_lets_through(shape: tuple[int
 
 
 def test_the_rarest_symbols_take_no_more_bytes_than_a_reader_lets_through() -> None:
-    writer = Writer(tables_of([STEEP]))
-    writer.write(np.full(9999, 15), context_of([0] * 9999))
-    assert 15.9 * 9999 / 8 < len(writer.finish().symbols) <= SECTION_BITS["symbols"] * 9999 // 8 + LAST_BYTES
+    coded = code(np.full(9999, 15), context_of([0] * 9999), tables_of([STEEP]))
+    assert 15.9 * 9999 / 8 < len(coded.symbols) <= SECTION_BITS["symbols"] * 9999 // 8 + LAST_BYTES
 
 
 @pytest.mark.parametrize("value", [LIMIT, -LIMIT, 1 << 40])
@@ -132,18 +131,16 @@ def golden_sequence() -> tuple[list[int], list[int]]:
 def test_the_words_of_the_range_coder_are_what_they_always_were() -> None:
     """What constriction gives is part of the format: another version of it must give the same."""
     tables, symbols = golden_sequence()
-    writer = Writer(tables_of([STEEP, FLAT, RISING]))
-    writer.write(np.array(symbols) - 15, context_of(tables))
-    assert writer.finish().symbols.hex(" ", -4) == GOLDEN_WORDS
+    coded = code(np.array(symbols) - 15, context_of(tables), tables_of([STEEP, FLAT, RISING]))
+    assert coded.symbols.hex(" ", -4) == GOLDEN_WORDS
 
 
 @given(st.lists(st.tuples(st.integers(0, TABLES - 1), st.integers(0, ESCAPE - 1)), max_size=60))
 def test_the_range_coder_is_that_of_the_specification(pairs: list[tuple[int, int]]) -> None:
     tables, symbols = [table for table, _ in pairs], [symbol for _, symbol in pairs]
     model = model_of(np.zeros((1, 1, 1), np.int64))
-    writer = Writer(model)
-    writer.write(np.array(symbols, np.int64) - 15, context_of(tables))
-    reference = lat_reference.RangeDecoder(writer.finish().symbols)
+    coded = code(np.array(symbols, np.int64) - 15, context_of(tables), model)
+    reference = lat_reference.RangeDecoder(coded.symbols)
     assert [reference.symbol(model.frequencies[table].tolist()) for table in tables] == symbols
     if pairs:
         reference.finish()
@@ -152,9 +149,8 @@ def test_the_range_coder_is_that_of_the_specification(pairs: list[tuple[int, int
 def test_each_symbol_of_each_table_has_the_width_of_the_specification() -> None:
     model = model_of(np.zeros((1, 1, 1), np.int64))
     for symbol in range(SYMBOLS - 1):
-        writer = Writer(model)
-        writer.write(np.full(TABLES, symbol - 15), context_of(list(range(TABLES))))
-        reference = lat_reference.RangeDecoder(writer.finish().symbols)
+        coded = code(np.full(TABLES, symbol - 15), context_of(list(range(TABLES))), model)
+        reference = lat_reference.RangeDecoder(coded.symbols)
         assert {reference.symbol(table) for table in model.frequencies.tolist()} == {symbol}
         reference.finish()
 

@@ -40,14 +40,7 @@ class Convolution(Protocol):
 
 
 class Plain:
-    """nn.Conv2d: one pixel from each window.
-
-    Args:
-        weight: (O,I,k,k).
-        bias: (O,), or None.
-        stride: input rows from one window to the next.
-        padding: rows and columns of zeros before and after.
-    """
+    """nn.Conv2d, weight (O,I,k,k): one pixel from each window; `padding` counts the zeros before and after."""
 
     scale = 1
 
@@ -91,12 +84,7 @@ class Plain:
 
 
 class Shuffled:
-    """nn.Conv2d of stride 1 and nn.PixelShuffle after it: a block of pixels from each window.
-
-    Args:
-        layer: O * scale^2 output channels.
-        scale: side of the block.
-    """
+    """nn.Conv2d of stride 1 and nn.PixelShuffle after it: a block of scale x scale pixels from each window."""
 
     stride = 1
 
@@ -116,14 +104,11 @@ class Shuffled:
 
 
 class Upsampled:
-    """Nearest-neighbour upsampling by 2 and a 3x3 convolution after it: 2x2 pixels from each window.
+    """Nearest-neighbour upsampling by 2 and a 3x3 convolution of padding 1 after it: 2x2 pixels from each window.
 
     Each of the four pixels depends on only 2x2 places of the small grid, with sums of the given weights: that takes 4/9
     of the multiplications. Winograd's method computes all four as one convolution with four times the channels, and
     takes 1/4 of the multiplications.
-
-    Args:
-        layer: 3x3, stride 1, padding 1.
     """
 
     kernel, stride, scale, before, after = 3, 1, 2, 1, 1

@@ -40,21 +40,12 @@ class FeatureMap(Protocol):
     def rows(self, top: int, bottom: int, out: Tensor | None = None) -> Tensor:
         """Return the rows top..bottom-1, 0 <= top < bottom <= H: (1,C,bottom-top,W), in channels_last.
 
-        Args:
-            top: the first row.
-            bottom: the row after the last.
-            out: memory to write to; None: the rows may be a view of the map, and must not be written to.
+        They are written to `out`; without it they may be a view of the map, and must not be written to.
         """
 
 
 class Stored:
-    """A map in memory.
-
-    Args:
-        values: (1,C,H,W), channels_last.
-        device: the device of the rows that it returns; the values may lie on another.
-        moments: the moments of the values, where they are known.
-    """
+    """A map in memory, (1,C,H,W) in channels_last; it may lie on another device than the rows that it returns."""
 
     def __init__(self, values: Tensor, device: torch.device, moments: Moments | None = None) -> None:
         self.values, self.moments = values, moments
@@ -155,13 +146,11 @@ class Normalised(Pointwise):
     def rows(self, top: int, bottom: int, out: Tensor | None = None) -> Tensor:
         """Normalise rows, in float32 at least."""
         rows = self._source.rows(top, bottom)
-        if rows.dtype == self._factor.dtype:
-            normal = torch.addcmul(self._offset, rows, self._factor, out=out)
-        else:
-            normal = torch.addcmul(self._offset, rows.to(self._factor.dtype), self._factor)
+        same_dtype = rows.dtype == self._factor.dtype
+        normal = torch.addcmul(self._offset, rows.to(self._factor.dtype), self._factor, out=out if same_dtype else None)
         if self._silu:
             functional.silu(normal, inplace=True)
-        if rows.dtype == self._factor.dtype:
+        if same_dtype:
             return normal
         return normal.to(rows.dtype) if out is None else out.copy_(normal)
 

@@ -31,11 +31,23 @@ class Footprint:
     @classmethod
     def of(cls, module: nn.Module, calling: Calling, images: Tensor) -> "Footprint":
         """Run both halves of a network on a small image (1,3,H,W)."""
-        with torch.inference_mode(), _Widest(module) as widest:
-            latents = calling.encode(module, images)[0]
-            encoding = widest.take()
-            calling.decode(module, latents)
-            return cls(MAPS * encoding / images[0, 0].numel(), MAPS * widest.take() / latents[0, 0].numel())
+        elements: list[int] = []
+
+        def note(part: nn.Module, inputs: Any, output: Any) -> None:
+            if isinstance(output, Tensor):
+                elements.append(output.numel())
+
+        handles = [part.register_forward_hook(note) for part in module.modules()]
+        try:
+            with torch.inference_mode():
+                latents = calling.encode(module, images)[0]
+                encoding = max(elements, default=0)
+                elements.clear()
+                calling.decode(module, latents)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return cls(MAPS * encoding / images[0, 0].numel(), MAPS * max(elements, default=0) / latents[0, 0].numel())
 
 
 def held_bytes(*things: object) -> int:
@@ -59,28 +71,3 @@ def held_bytes(*things: object) -> int:
         elif type(thing).__module__.startswith(__package__):
             left.append(vars(thing))
     return sum(storages.values())
-
-
-class _Widest:
-    """Counts the elements of the largest tensor that any part of a module returns while the context lasts."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self._module = module
-        self._elements = 0
-
-    def take(self) -> int:
-        """Return the largest number so far, and begin again at 0."""
-        elements, self._elements = self._elements, 0
-        return elements
-
-    def __enter__(self) -> "_Widest":
-        self._handles = [part.register_forward_hook(self._note) for part in self._module.modules()]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-    def _note(self, part: nn.Module, inputs: Any, output: Any) -> None:
-        if isinstance(output, Tensor):
-            self._elements = max(self._elements, output.numel())

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """AutoencoderKL over strips: images -> moments, latents -> images; the same function as the class's own."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from diffusers.models.attention_processor import Attention as AttentionLayer
+from diffusers.models.autoencoders.vae import Decoder, Encoder
 from diffusers.models.downsampling import Downsample2D
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.unets.unet_2d_blocks import DownEncoderBlock2D, UNetMidBlock2D, UpDecoderBlock2D
@@ -18,6 +20,30 @@ from latentwire_codec.runtime.tiling.sweep import Sweep
 
 LOGVAR_RANGE = -30.0, 20.0
 """The range to which diffusers' posterior clamps its log-variance."""
+HALF = {"conv_norm_out": nn.GroupNorm, "conv_act": nn.SiLU}
+SAMPLER = {"use_conv": True, "norm": None}
+PARTS: Mapping[type, Mapping[str, Any]] = {
+    Encoder: HALF,
+    Decoder: HALF,
+    DownEncoderBlock2D: {},
+    UpDecoderBlock2D: {},
+    UNetMidBlock2D: {},
+    Downsample2D: {**SAMPLER, "padding": 0},
+    Upsample2D: {**SAMPLER, "interpolate": True, "use_conv_transpose": False},
+    ResnetBlock2D: {
+        **dict.fromkeys(("norm1", "norm2"), nn.GroupNorm),
+        **dict.fromkeys(("time_emb_proj", "upsample", "downsample")),
+        "nonlinearity": nn.SiLU,
+        "output_scale_factor": 1,
+    },
+    AttentionLayer: {
+        "group_norm": nn.GroupNorm,
+        **dict.fromkeys(("spatial_norm", "norm_q", "norm_k")),
+        "residual_connection": True,
+        "rescale_output_factor": 1,
+    },
+}
+"""The parts of a network that are computed here, with the attributes that they must have: a value, or its type."""
 
 
 class Resnet:
@@ -81,10 +107,7 @@ class _Attended(Pointwise):
 
 
 class KLNetwork:
-    """The network of an AutoencoderKL.
-
-    Args:
-        module: an AutoencoderKL at its device, in its dtype, in eval mode.
+    """The network of an AutoencoderKL, at its device, in its dtype, in eval mode.
 
     Raises:
         NotImplementedError: it has parts that cannot be computed in strips.
@@ -179,49 +202,20 @@ def _heads(places: Tensor, heads: int) -> Tensor:
 
 def _check(module: Any) -> None:
     """Refuse a network with parts that the classes above do not compute."""
-    encoder, decoder = module.encoder, module.decoder
-    levels = [*encoder.down_blocks, *decoder.up_blocks]
-    middles = [encoder.mid_block, decoder.mid_block]
-    resnets = [block for level in [*levels, *middles] for block in level.resnets]
-    downsamplers = [one for level in encoder.down_blocks for one in level.downsamplers or ()]
-    upsamplers = [one for level in decoder.up_blocks for one in level.upsamplers or ()]
-    attentions = [one for middle in middles for one in middle.attentions if one is not None]
-    known = (
-        all(type(level) in (DownEncoderBlock2D, UpDecoderBlock2D) for level in levels)
-        and all(type(middle) is UNetMidBlock2D for middle in middles)
-        and all(map(_is_known_resnet, resnets))
-        and all(map(_is_known_attention, attentions))
-        and all(type(one) is Downsample2D and one.use_conv and one.padding == 0 for one in downsamplers)
-        and all(type(one) is Upsample2D and one.use_conv and one.interpolate for one in upsamplers)
-        and all(one.norm is None for one in [*downsamplers, *upsamplers])
-        and not any(one.use_conv_transpose for one in upsamplers)
-        and all(isinstance(half.conv_norm_out, nn.GroupNorm) for half in (encoder, decoder))
-        and all(isinstance(half.conv_act, nn.SiLU) for half in (encoder, decoder))
-    )
-    if not known:
+    halves = module.encoder, module.decoder
+    middles = [half.mid_block for half in halves]
+    levels = [*module.encoder.down_blocks, *module.decoder.up_blocks]
+    parts = [*halves, *middles, *levels]
+    for level in [*middles, *levels]:
+        for name in ("resnets", "attentions", "downsamplers", "upsamplers"):
+            parts += [part for part in getattr(level, name, None) or () if part is not None]
+    if not all(type(part) in PARTS and _has(part, PARTS[type(part)]) for part in parts):
         raise NotImplementedError(f"this {type(module).__name__} has parts that are not computed in strips")
 
 
-def _is_known_resnet(block: Any) -> bool:
-    return (
-        type(block) is ResnetBlock2D
-        and block.time_emb_proj is None
-        and block.upsample is None
-        and block.downsample is None
-        and isinstance(block.norm1, nn.GroupNorm)
-        and isinstance(block.norm2, nn.GroupNorm)
-        and isinstance(block.nonlinearity, nn.SiLU)
-        and block.output_scale_factor == 1
-    )
-
-
-def _is_known_attention(layer: Any) -> bool:
-    return (
-        type(layer) is AttentionLayer
-        and layer.group_norm is not None
-        and layer.spatial_norm is None
-        and layer.norm_q is None
-        and layer.norm_k is None
-        and layer.residual_connection
-        and layer.rescale_output_factor == 1
+def _has(part: Any, attributes: Mapping[str, Any]) -> bool:
+    found = {name: getattr(part, name) for name in attributes}
+    return all(
+        isinstance(found[name], value) if isinstance(value, type) else found[name] == value
+        for name, value in attributes.items()
     )

@@ -27,11 +27,7 @@ class Block:
 
 
 class LatentNetwork:
-    """The network of a LatentVAE.
-
-    Args:
-        module: an AutoencoderLatentVAE, at its device, in its dtype.
-    """
+    """The network of an AutoencoderLatentVAE, at its device, in its dtype."""
 
     def __init__(self, module: Any) -> None:
         encoder, decoder = module.encoder.residual, module.decoder.residual

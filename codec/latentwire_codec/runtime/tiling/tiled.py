@@ -58,16 +58,8 @@ class Tiled:
     """A network that stays within its memory.
 
     Computed in strips, the result is the same as computed at once, within rounding; see `feature_map`. The tiling of
-    some other classes changes the result: it takes overlapping tiles for images and blends them.
-
-    Args:
-        module: the network at its device, in its dtype.
-        calling: how its class is called.
-        tiling: how it is run.
-        footprint: the elements in work when it is run at once.
-
-    Attributes:
-        weights_bytes: memory of the weights, also in the forms that rewrites need.
+    some other classes changes the result: it takes overlapping tiles for images and blends them. The module is at its
+    device, in its dtype; `weights_bytes` counts its weights, also in the forms that rewrites need.
     """
 
     def __init__(self, module: Any, calling: Calling, tiling: Tiling, footprint: Footprint) -> None:
@@ -81,10 +73,7 @@ class Tiled:
     def run(self, half: Half, batch: Tensor, pause: Callable[[], None]) -> tuple[Tensor, ...]:
         """Map images (B,3,H,W) to mean and logvar, or to latents alone; raw latents (B,C,h,w) to images.
 
-        Args:
-            half: encode or decode.
-            batch: on the device, in the dtype.
-            pause: called between strips.
+        The batch is on the device, in the dtype; `pause` is called between strips.
 
         Raises:
             ImageTooLarge: the activations of one image don't fit, and its class cannot be tiled.

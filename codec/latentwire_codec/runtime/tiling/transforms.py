@@ -28,23 +28,16 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 def analyse(pixels: Array, patches: Array) -> None:
-    """Apply Winograd's B^T to the columns and the rows of every patch.
+    """Apply Winograd's B^T to the columns and the rows of every patch of pixels (4n+2,4t+2,C).
 
-    Args:
-        pixels: (4n+2,4t+2,C), float32 or float64, contiguous, as are all arrays here.
-        patches: to write, (6,6,n,t,C): the place in a patch, across before down; then the tiles.
+    It writes patches (6,6,n,t,C): the place in a patch, across before down; then the tiles. All arrays here are
+    contiguous, in float32 or float64.
     """
     _run(_analyse, _analyse_on_cores, pixels, patches)
 
 
 def synthesise(products: Array, bias: Array, pixels: Array) -> None:
-    """Apply Winograd's A^T to the columns and the rows of every product of a patch, and add the bias.
-
-    Args:
-        products: (6,6,n,t,C), as patches.
-        bias: (C,).
-        pixels: to write, (4n,4t,C).
-    """
+    """Apply Winograd's A^T to the products (6,6,n,t,C) of patches, add the bias (C,), and write pixels (4n,4t,C)."""
     _run(_synthesise, _synthesise_on_cores, products, bias, pixels)
 
 
@@ -75,7 +68,7 @@ def _compiled(function: Kernel, **options: Any) -> Kernel:
 
 
 def _inlined(function: F) -> F:
-    # Inlined, the compiler sees that the arrays do not overlap, and computes eight channels at a time.
+    # In an inlined function the compiler sees that the arrays do not overlap, and computes eight channels at a time.
     inlined: F = numba.njit(inline="always")(function)
     return inlined
 
@@ -157,6 +150,7 @@ def _blocks(tiles: Array) -> int:
     return blocks
 
 
+# Each loop stands twice, because numba's cache on disk does not tell the options of two compilations apart.
 def _analyse_all(pixels: Array, patches: Array) -> None:
     for block in range(_blocks(patches)):
         _analyse_block(pixels, patches, block)

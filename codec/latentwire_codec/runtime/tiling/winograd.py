@@ -34,12 +34,7 @@ TILES = 256
 
 
 class Winograd:
-    """A 3x3 convolution of stride 1 over channels_last rows that are already padded.
-
-    Args:
-        weight: (O,I,3,3), float32 or float64.
-        bias: (O,), or None.
-    """
+    """A convolution of stride 1, weight (O,I,3,3) in float32 or float64, over padded rows in channels_last."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         filters = torch.tensor(FILTER, dtype=torch.float64)

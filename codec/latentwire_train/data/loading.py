@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """An image of a source -> a tensor; damaged images -> a report by name, and an error when there are too many.
 
-A damaged image does not stop a run: it is reported once, by name. `stream.py` takes another image in its place,
-`views.py` leaves it out. When more than a stated share of the images is damaged, the data is at fault and a `DataError`
-says so.
+A damaged image does not stop a run: `stream.py` takes another image in its place, `views.py` leaves it out.
 """
 
 import logging
@@ -29,12 +27,7 @@ Failure = tuple[int, str]
 
 
 class Batch(NamedTuple):
-    """Images of one step.
-
-    Attributes:
-        pixels: uint8 (B,3,S,S), contiguous.
-        indices: int64 (B,), the images' indices in the source.
-    """
+    """Images of one step: uint8 (B,3,S,S), contiguous, and their indices in the source, int64 (B,)."""
 
     pixels: Tensor
     indices: Tensor
@@ -48,20 +41,21 @@ class Ledger:
     """The damaged images that were found so far in a source.
 
     Args:
-        source: the images.
+        source: the images, at least one.
         max_bad_share: share of the images that may be damaged; one image always may.
         report: called once for each damaged image; None logs a warning.
 
     Raises:
+        DataError: the source is empty.
         ValueError: the share is not in 0..1.
     """
 
     def __init__(self, source: ImageSource, max_bad_share: float, report: Report | None = None) -> None:
         if not 0 <= max_bad_share <= 1:
             raise ValueError(f"max_bad_share is {max_bad_share}; it must lie in 0..1")
-        self._allowed = max(1, int(max_bad_share * len(source)))
-        self._source = source
-        self._max_bad_share = max_bad_share
+        if len(source) == 0:
+            raise DataError("there is no image to take; give a source with at least one")
+        self._source, self._max_bad_share = source, max_bad_share
         self._report = report or (lambda problem: _log.warning("skipped %s", problem))
         self._found: dict[int, Problem] = {}
 
@@ -70,26 +64,24 @@ class Ledger:
         """The damaged images, in the order in which they were found."""
         return tuple(self._found.values())
 
-    def note(self, failures: Sequence[Failure]) -> None:
+    def note(self, failures: Sequence[Failure], replaced: bool = True) -> None:
         """Take up the failures of a sample, and report new ones.
 
         Raises:
-            DataError: more than the allowed share of the images is damaged.
+            DataError: more than the allowed share of the images is damaged, or no image replaced the damaged ones.
         """
         for index, reason in failures:
             if index not in self._found:
                 self._found[index] = problem = Problem(self._source.name(index), reason)
                 self._report(problem)
-        if len(self._found) > self._allowed:
+        if len(self._found) > max(1, int(self._max_bad_share * len(self._source))):
             raise DataError(
                 f"{len(self._found)} of {len(self._source)} images cannot be decoded, more than the share of "
                 f"{self._max_bad_share} that is passed over: {describe(self.problems)}; repair or remove them"
             )
-
-    def give_up(self, failures: Sequence[Failure]) -> DataError:
-        """Map the failures of a sample for which every image failed to the error to raise."""
-        problems = [Problem(self._source.name(index), reason) for index, reason in failures]
-        return DataError(f"{len(problems)} images in a row cannot be decoded: {describe(problems)}; is the disk there?")
+        if not replaced:
+            tried = describe([self._found[index] for index, _ in failures])
+            raise DataError(f"{len(failures)} images in a row cannot be decoded: {tried}; is the disk there?")
 
 
 def frame(source: ImageSource, index: int, framing: Framing, draws: Draws) -> Tensor | str:

@@ -11,12 +11,9 @@ from latentwire_train.data.folder import DataError
 def split_by_hash(names: Sequence[str], held_out_share: float) -> tuple[list[int], list[int]]:
     """Map names to the indices to train on and the held-out indices, by the SHA-256 of each name.
 
-    An image's own name alone decides on which side it is, so an image keeps its side when others are added or removed.
-    There is one exception: where no name falls under the share, the name with the smallest hash is held out.
-
-    Args:
-        names: relative paths, at least two.
-        held_out_share: the part to hold out, on average; between 0 and 1.
+    A share between 0 and 1 is held out on average. An image's own name alone decides on which side it is, so an image
+    keeps its side when others are added or removed. There is one exception: where no name falls under the share, the
+    name with the smallest hash is held out.
 
     Returns:
         Indices to train on, ascending; and held-out indices in the order of their hashes, so that the first k of them

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from latentwire_core.draws import Draws
 from latentwire_train.data.crops import Framing
-from latentwire_train.data.folder import DataError, ImageSource
+from latentwire_train.data.folder import ImageSource
 from latentwire_train.data.loading import Batch, Ledger, Report, frame
 
 _FRAMING = 3  # a purpose of `Draws`
@@ -20,20 +20,15 @@ _MAX_BAD_SHARE = 0.01
 
 
 class View:
-    """The images of a source, each framed in one fixed way.
+    """The images of a source, each framed in one fixed way; raises what `Ledger` raises.
 
     Args:
         source: at least one image.
         framing: `CentreCrop(size)` or `Cover(size)`; a random framing is drawn from (0, index), always the same.
         report: called once for each damaged image; None logs a warning.
-
-    Raises:
-        DataError: the source is empty.
     """
 
     def __init__(self, source: ImageSource, framing: Framing, *, report: Report | None = None) -> None:
-        if len(source) == 0:
-            raise DataError("there is no image to look at; give a source with at least one")
         self._source, self._framing = source, framing
         self._ledger = Ledger(source, _MAX_BAD_SHARE, report)
 
@@ -41,11 +36,7 @@ class View:
         return len(self._source)
 
     def batches(self, batch_size: int, indices: Sequence[int] | None = None) -> Iterator[Batch]:
-        """Map indices to batches of their images, in that order.
-
-        Args:
-            batch_size: the most images in a batch.
-            indices: 0 <= index < len; None for all images.
+        """Map indices, 0 <= index < len, or None for all, to batches of their images, in that order.
 
         Returns:
             Batches of uint8 (B,3,size,size), 1 <= B <= batch_size.
@@ -55,12 +46,12 @@ class View:
         """
         wanted = range(len(self)) if indices is None else indices
         for first in range(0, len(wanted), batch_size):
-            good: list[tuple[int, Tensor]] = []
-            for index in wanted[first : first + batch_size]:
+            good: dict[int, Tensor] = {}
+            for place, index in enumerate(wanted[first : first + batch_size], first):
                 square = frame(self._source, index, self._framing, Draws(0, _FRAMING, index))
                 if isinstance(square, str):
                     self._ledger.note([(index, square)])
                 else:
-                    good.append((index, square))
+                    good[place] = square
             if good:
-                yield Batch(torch.stack([square for _, square in good]), torch.tensor([index for index, _ in good]))
+                yield Batch(torch.stack(list(good.values())), torch.tensor([wanted[place] for place in good]))

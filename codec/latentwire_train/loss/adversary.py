@@ -20,12 +20,7 @@ BETAS = (0.5, 0.9)
 
 
 class Adversary:
-    """A PatchGAN discriminator and its optimizer; its terms have constant weights (as in LiteVAE, arXiv 2405.14477).
-
-    Args:
-        loss: gives the weights of the terms and the discriminator's width.
-        schedule: gives the weight decay.
-    """
+    """A PatchGAN discriminator and its optimizer; its terms have constant weights (as in LiteVAE, arXiv 2405.14477)."""
 
     def __init__(self, loss: LossConfig, schedule: ScheduleConfig) -> None:
         self._weights = loss.weights

@@ -18,14 +18,9 @@ from latentwire_core.errors import TensorError
 class PatchDiscriminator(nn.Module):
     """PatchGAN: maps images (B,3,H,W) in [-1,1] to one logit per overlapping patch, (B,1,h,w); high means real.
 
-    Convolutions of 4x4: `layers` that halve the size, then two that do not; a patch is 70x70 pixels with 3 layers.
-    Group normalisation takes the place of batch normalisation, so that a logit depends on its own image alone.
-
-    Args:
-        channels: channels of the images.
-        width: channels after the first convolution; they double up to 8 times that.
-        layers: number of halvings; each side must be at least 3 * 2^layers.
-        norm: whether there is group normalisation.
+    Convolutions of 4x4: `layers` that halve the size, then two that do not; a patch is 70x70 pixels with 3 layers. The
+    first has `width` channels; they double up to 8 times that. Group normalisation takes the place of batch
+    normalisation, so that a logit depends on its own image alone.
 
     Source: Isola et al., Image-to-Image Translation with Conditional Adversarial Networks (arXiv 1611.07004).
     """

@@ -21,11 +21,7 @@ PAPER = 208  # neither the white nor the black that images may end with
 
 
 def reconstruction_grid(originals: Tensor, reconstructions: Tensor) -> Pixels:
-    """Map pairs of images to a picture with eight pairs to a row, each original above its reconstruction.
-
-    Args:
-        originals: uint8 (B,3,H,W), B >= 1.
-        reconstructions: the same shape.
+    """Map pairs of images, both uint8 (B,3,H,W), to a picture of eight pairs to a row, originals above.
 
     Raises:
         TensorError: a shape or dtype is not as stated.
@@ -42,14 +38,7 @@ def reconstruction_grid(originals: Tensor, reconstructions: Tensor) -> Pixels:
 
 
 def sample_grid(images: Tensor) -> Pixels:
-    """Map images to a picture with eight images to a row.
-
-    Args:
-        images: uint8 (B,3,H,W), B >= 1.
-
-    Raises:
-        TensorError: the shape or dtype is not as stated.
-    """
+    """Map images uint8 (B,3,H,W) to a picture with eight images to a row; raise TensorError for other tensors."""
     return _arranged(_tiles(images))
 
 

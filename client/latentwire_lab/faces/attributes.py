@@ -23,23 +23,14 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Attribute:
-    """One of CelebA's attributes as it is drawn.
+    """One of CelebA's attributes as it is drawn."""
 
-    Attributes:
-        name: CelebA's name.
-        rate: share of all faces that have the attribute.
-        absent: lowest and highest level of a face without the attribute.
-        present: lowest and highest level of a face with the attribute; the two ranges do not touch.
-        unless: names of earlier attributes that exclude this attribute.
-        allowed: share of all faces without an excluding attribute.
-    """
-
-    name: str
-    rate: float
-    absent: Range
-    present: Range
-    unless: tuple[str, ...] = ()
-    allowed: float = 1.0
+    name: str  # CelebA's name
+    rate: float  # share of all faces that have the attribute
+    absent: Range  # lowest and highest level of a face without the attribute
+    present: Range  # lowest and highest level of a face with the attribute; the two ranges do not touch
+    unless: tuple[str, ...] = ()  # names of earlier attributes that exclude this attribute
+    allowed: float = 1.0  # share of all faces without an excluding attribute
 
     def level(self, present: bool, strength: float) -> float:
         """Map presence and a strength from 0 (least) to 1 (most) to the level."""

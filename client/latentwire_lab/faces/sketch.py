@@ -23,23 +23,14 @@ _HEAD_SHARE = 0.305  # half the head's height in heights of the picture
 
 @dataclass(frozen=True)
 class Pose:
-    """Place and turn of a head or a body.
+    """Place and turn of a head or a body."""
 
-    Attributes:
-        unit: half the head's height, in pixels.
-        x: x of the head's middle, in pixels.
-        y: y of the head's middle, in pixels.
-        yaw: turn to the right side of the picture, radians.
-        pitch: turn upwards, radians.
-        roll: turn clockwise, radians.
-    """
-
-    unit: float
-    x: float
-    y: float
-    yaw: float = 0.0
-    pitch: float = 0.0
-    roll: float = 0.0
+    unit: float  # half the head's height, in pixels
+    x: float  # x of the head's middle, in pixels
+    y: float  # y of the head's middle, in pixels
+    yaw: float = 0.0  # turn to the right side of the picture, radians
+    pitch: float = 0.0  # turn upwards, radians
+    roll: float = 0.0  # turn clockwise, radians
 
     @classmethod
     def of_head(cls, face: Face, side: int) -> "Pose":
@@ -85,17 +76,11 @@ def surface(points: Points) -> Points:
 
 @dataclass(frozen=True)
 class Plane:
-    """A canvas, in the axes and the unit of a pose.
-
-    Attributes:
-        canvas: the canvas to draw on.
-        unit: unit of lengths, in pixels.
-        place: maps points of the plane to pixels.
-    """
+    """A canvas, in the axes and the unit of a pose."""
 
     canvas: Canvas
-    unit: float
-    place: Callable[[Points], Points]
+    unit: float  # unit of lengths, in pixels
+    place: Callable[[Points], Points]  # maps points of the plane to pixels
 
     def fill(self, outline: Points, colour: Colour, opacity: float = 1.0) -> None:
         """Fill the inside of an outline."""
@@ -121,15 +106,7 @@ class Plane:
 
 @dataclass(frozen=True)
 class Sketch:
-    """A face that is being drawn.
-
-    Attributes:
-        canvas: the canvas to draw on.
-        face: the face to draw.
-        palette: the face's colours.
-        head: the pose of the head.
-        body: the pose of the body.
-    """
+    """A face that is being drawn."""
 
     canvas: Canvas
     face: Face

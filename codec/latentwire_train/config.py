@@ -71,10 +71,7 @@ class OptimizerName(StrEnum):
 
 
 class Precision(StrEnum):
-    """The dtype that the network computes in, or that its weights are saved in.
-
-    Losses, weights in training and the optimizer are always float32.
-    """
+    """The dtype of the network's passes, or of its saved weights; all else in training is always float32."""
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
@@ -174,10 +171,8 @@ class ScheduleConfig:
     def __post_init__(self) -> None:
         """Check the values that depend on each other."""
         if bool(self.steps) == bool(self.minutes):
-            raise ConfigError(
-                f"schedule.steps is {self.steps} and schedule.minutes {self.minutes}; one of them must be 0, the other "
-                "is the budget"
-            )
+            budget = f"schedule.steps is {self.steps} and schedule.minutes {self.minutes}"
+            raise ConfigError(f"{budget}; one of them must be 0, the other is the budget")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(f"schedule.betas are {self.betas}; each must be in [0, 1)")
 

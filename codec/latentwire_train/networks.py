@@ -68,9 +68,8 @@ class Network:
 def build_network(config: ModelConfig, size: int) -> Network:
     """Map a configuration to a network with random weights, or with those of `config.init`.
 
-    Args:
-        config: the network. With `init` the options come from there; given options must agree with them.
-        size: side of the images in pixels; a vector VAE is built for this size.
+    With `init` the options come from there; given options must agree with them. A vector VAE is built for images of
+    `size` pixels.
 
     Raises:
         ConfigError: the options do not fit the architecture, or `init` does not fit options or architecture.
@@ -85,9 +84,7 @@ def build_network(config: ModelConfig, size: int) -> Network:
     try:
         network = _build(config.family, options)
     except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"model.options {dict(options)} do not fit the architecture {config.family}: {error}"
-        ) from error
+        raise ConfigError(f"model.options {options} do not fit the architecture {config.family}: {error}") from error
     if tensors is not None:
         try:
             network.module.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})

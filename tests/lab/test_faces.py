@@ -29,7 +29,7 @@ Sideburns Smiling Straight_Hair Wavy_Hair Wearing_Earrings Wearing_Hat Wearing_L
 Young
 """
 COLOURS = {"Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair"}
-# What never goes together, and why is told in attributes.py.
+# What never goes together, and why is told in face.py.
 COUPLED = [
     {"Bald", other} for other in (*COLOURS, "Bangs", "Straight_Hair", "Wavy_Hair")
 ] + [

@@ -43,6 +43,11 @@ def curve(points: Sequence[tuple[float, float]] | Points, closed: bool = True) -
     return line if closed else np.concatenate([line, given[-1:]])
 
 
+def path(points: Sequence[tuple[float, float]] | Points) -> Points:
+    """Map a few points to many points on an open smooth line through them."""
+    return curve(points, closed=False)
+
+
 def mirrored(half: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Map the right half of an outline, from top to bottom, to the whole outline; points on the axis stay single."""
     return [*half, *((-x, y) for x, y in reversed(half) if x != 0)]

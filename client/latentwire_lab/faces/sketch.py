@@ -38,12 +38,6 @@ class Pose:
         x, y = side * (0.5 + face.shift_x), side * (0.475 + face.shift_y)
         return cls(side * _HEAD_SHARE * face.scale, x, y, face.yaw, face.pitch, face.roll)
 
-    @classmethod
-    def of_body(cls, face: Face, side: int) -> "Pose":
-        """Map a face and the canvas' side in pixels to the body's pose: below the head, upright, hardly turned."""
-        head = cls.of_head(face, side)
-        return cls(head.unit, head.x - face.roll * head.unit * 0.5, head.y, face.yaw * 0.3)
-
     @cached_property
     def _axes(self) -> Points:
         """The directions of the head's x, y and z in the picture, in pixels; float64 (3,2)."""
@@ -53,13 +47,9 @@ class Pose:
         axes: Points = self.unit * turned @ np.array([(cosine, sine), (-sine, cosine)])
         return axes
 
-    @cached_property
-    def _origin(self) -> Points:
-        return np.array((self.x, self.y))
-
     def place(self, points: Points, depth: Points | float = 0.0) -> Points:
         """Map points and their z to pixels."""
-        flat: Points = points @ self._axes[:2] + self._origin
+        flat: Points = points @ self._axes[:2] + np.array((self.x, self.y))
         nearer: Points = np.multiply.outer(depth, self._axes[2])
         return flat + nearer
 
@@ -118,7 +108,10 @@ class Sketch:
     def of(cls, face: Face, size: int) -> "Sketch":
         """Map a face and the size of its picture in pixels to an empty sketch."""
         canvas = Canvas(size)
-        return cls(canvas, face, Palette.of(face), Pose.of_head(face, canvas.side), Pose.of_body(face, canvas.side))
+        head = Pose.of_head(face, canvas.side)
+        # The body is below the head, upright, hardly turned.
+        body = Pose(head.unit, head.x - face.roll * head.unit * 0.5, head.y, face.yaw * 0.3)
+        return cls(canvas, face, Palette.of(face), head, body)
 
     @property
     def dark_side(self) -> int:

@@ -86,24 +86,16 @@ def scan_celeba(root: Path, *, min_side: int = 1) -> LabelledFolder:
         folder /= IMAGES  # as some archives unpack
     table_path = _find(root, "list_attr_celeba", "Anno")
     if table_path is None:
-        raise DataError(
-            f"{root} has no list_attr_celeba.txt or .csv; put it there, or train on {folder} without labels"
-        )
+        raise DataError(f"{root} has no list_attr_celeba.txt or .csv; put it there, or train on {folder} alone")
     table = read_attributes(table_path)
     images = scan_folder(folder, min_side=min_side)
     known = {item.path for item in images.items} | {problem.name for problem in images.problems}
-    problems = [*table.problems, *images.problems]
-    problems += [
-        Problem(name, f"has a row in {table_path.name} but no file in {IMAGES}")
-        for name in table.values
-        if name not in known
-    ]
-    problems += [
-        Problem(item.path, f"has no usable row in {table_path.name}")
-        for item in images.items
-        if item.path not in table.values
-    ]
     items = tuple(item for item in images.items if item.path in table.values)
+    problems = [*table.problems, *images.problems]
+    missing = f"has a row in {table_path.name} but no file in {IMAGES}"
+    problems += [Problem(name, missing) for name in table.values if name not in known]
+    unlabelled = f"has no usable row in {table_path.name}"
+    problems += [Problem(item.path, unlabelled) for item in images.items if item.path not in table.values]
     if not items:
         raise DataError(
             f"none of the {len(images)} images in {folder} has a row in {table_path.name} "
@@ -133,9 +125,7 @@ def read_attributes(path: Path) -> AttributeTable:
         raise DataError(f"{path.name}: the header names no attribute; the names belong there, once each")
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise DataError(
-            f"{path.name}: the header names {', '.join(repeated)} twice; every attribute needs its own name"
-        )
+        raise DataError(f"{path.name}: the header names {', '.join(repeated)} twice; each needs a name of its own")
     problems: list[Problem] = []
     values: dict[str, tuple[int, ...]] = {}
     lines_of: dict[str, int] = {}
@@ -205,9 +195,7 @@ def _read(path: Path, header: bool) -> tuple[tuple[str, ...], _Rows, int | None]
             raise DataError(f"{path.name} is not CSV: {error}; separate by commas") from error
         first, *names = (table and table[0]) or [""]
         if first != "image_id":
-            raise DataError(
-                f"{path.name}:1: the first column is {first[:40]!r}; it must be image_id, the name of the file"
-            )
+            raise DataError(f"{path.name}:1: the first column is {first[:40]!r}; it must be image_id, the file's name")
         return tuple(names), ((number, row) for number, row in enumerate(table[1:], 2) if row), None
     begin = 2 if header else 0
     rows = ((number, line.split()) for number, line in enumerate(lines[begin:], begin + 1) if line.strip())
@@ -215,9 +203,7 @@ def _read(path: Path, header: bool) -> tuple[tuple[str, ...], _Rows, int | None]
         return (), rows, None
     count = lines[0].strip() if lines else ""
     if not (count.isascii() and count.isdigit()):
-        raise DataError(
-            f"{path.name}:1: {count[:40]!r} is not the number of rows; a line with it comes before the names"
-        )
+        raise DataError(f"{path.name}:1: {count[:40]!r} is not the number of rows, which comes before the names")
     if len(lines) < 2:
         raise DataError(f"{path.name} ends after line 1; the names of the attributes belong on line 2")
     return tuple(lines[1].split()), rows, int(count)

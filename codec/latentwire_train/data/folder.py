@@ -6,7 +6,7 @@
     scan_idx    ──┘                  └ ImageCache    └─> View (views.py): every image once, in order
 
 Scanning reads headers only and never stops at one bad file: a file that cannot be used becomes a `Problem`, and a set
-is refused only if no image is left. `loading.py` says what happens where decoding finds damage.
+is refused only if no image is left. `views.py` says what happens where decoding finds damage.
 """
 
 import os
@@ -131,12 +131,7 @@ def scan_folder(root: Path, *, min_side: int = 1, limits: ImageLimits = DATA_LIM
 
     Hidden files and folders (`.name`) and files without an image suffix are passed over in silence. Links are
     followed, each folder once. Skipped and reported by name are unreadable files and folders, files that are no
-    image, images with a side below `min_side` and images over `limits`.
-
-    Args:
-        root: the folder.
-        min_side: the least length of an image's shorter side, in pixels; for crops, the side of the crop.
-        limits: the largest image to accept.
+    image, images with a side below `min_side` pixels and images over `limits`.
 
     Raises:
         DataError: `root` is not a folder, or no image in it can be used.
@@ -150,7 +145,11 @@ def scan_folder(root: Path, *, min_side: int = 1, limits: ImageLimits = DATA_LIM
     problems: list[Problem] = []
     for path in sorted(_image_paths(root, problems)):
         try:
-            width, height = _header_size(root / path)
+            with warnings.catch_warnings():
+                # Pillow warns about large images, which `_refusal` judges, and about formats that did not match.
+                warnings.simplefilter("ignore")
+                with Image.open(root / path, formats=READABLE_FORMATS) as image:
+                    width, height = image.size
             reason = _refusal(width, height, min_side, limits)
         except UnidentifiedImageError:
             reason = f"is not an image in one of {', '.join(READABLE_FORMATS)}, or is damaged"
@@ -193,15 +192,6 @@ def _image_paths(root: Path, problems: list[Problem]) -> Iterator[str]:
         for name in files:
             if not name.startswith(".") and PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES:
                 yield (relative / name).as_posix()
-
-
-def _header_size(path: Path) -> tuple[int, int]:
-    """Map an image file to the width and height in its header; no pixel is decoded."""
-    with warnings.catch_warnings():
-        # Pillow warns about large images, which `_refusal` judges, and about formats that did not match.
-        warnings.simplefilter("ignore")
-        with Image.open(path, formats=READABLE_FORMATS) as image:
-            return image.size
 
 
 def _refusal(width: int, height: int, min_side: int, limits: ImageLimits) -> str:

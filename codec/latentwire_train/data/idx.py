@@ -87,9 +87,7 @@ def scan_idx(folder: Path, split: str = "train") -> IdxImages:
     """
     images_path, labels_path = (_find(folder, f"{split}-{what}") for what in ("images?idx3", "labels?idx1"))
     if images_path is None:
-        raise DataError(
-            f"{folder} has no {split}-images-idx3-ubyte, with or without .gz; give the folder that holds it"
-        )
+        raise DataError(f"{folder} has no {split}-images-idx3-ubyte, with or without .gz; give the folder with it")
     pixels = read_idx(images_path, dimensions=3)
     if pixels.size == 0:
         raise DataError(f"{images_path.name} holds no pixels: its dimensions are {pixels.shape}; take another file")
@@ -125,9 +123,7 @@ def read_idx(path: Path, *, dimensions: int) -> npt.NDArray[np.uint8]:
                     f"{name} has elements of type 0x{magic[2]:02x}; only 0x08, unsigned bytes, are images or labels"
                 )
             if magic[3] != dimensions:
-                raise DataError(
-                    f"{name} has {magic[3]} dimensions; {dimensions} are needed: 3 for images, 1 for labels"
-                )
+                raise DataError(f"{name} has {magic[3]} dimensions; {dimensions} are needed: images 3, labels 1")
             header = file.read(4 * dimensions)
             if len(header) < 4 * dimensions:
                 raise DataError(f"{name} ends within its header, at byte {4 + len(header)}; fetch it again")

@@ -31,10 +31,7 @@ def split_by_hash(names: Sequence[str], held_out_share: float) -> tuple[list[int
     order = sorted(range(len(names)), key=lambda index: (ranks[index], names[index]))
     held_out = [index for index in order if ranks[index] < held_out_share] or order[:1]
     if len(held_out) == len(names):
-        raise DataError(
-            f"all {len(names)} images would be held out by a share of {held_out_share}; "
-            "take a smaller share, or more images"
-        )
+        raise DataError(f"all {len(names)} images would be held out by a share of {held_out_share}; take a smaller one")
     return sorted(set(range(len(names))) - set(held_out)), held_out
 
 

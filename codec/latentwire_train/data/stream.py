@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_in
 from latentwire_core.draws import Draws
 from latentwire_train.data.crops import Framing
 from latentwire_train.data.folder import ImageSource, Problem
-from latentwire_train.data.loading import Batch, Failure, Ledger, Report, frame
+from latentwire_train.data.views import Batch, Failure, Ledger, Report, frame
 
 _SHUFFLE, _FRAMING = 1, 2  # purposes of `Draws`
 _MAX_TRIES = 32

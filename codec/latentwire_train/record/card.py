@@ -149,6 +149,10 @@ def _training(facts: CardFacts) -> list[tuple[str, str]]:
     if kl and loss.kl_warmup_steps:
         kl += f", its weight rising over {loss.kl_warmup_steps:,} steps"
     noise = f"{loss.quantization_step:g} standard deviations wide" if loss.quantization_step else "not used"
+    optimizer = (
+        f"{schedule.optimizer}, learning rate {schedule.learning_rate:g}, {schedule.warmup_steps:,} steps of warm-up, "
+        f"cosine to {schedule.final_share:.0%}, gradient norm <= {schedule.clip_norm:g}, EMA {schedule.ema_decay:g}"
+    )
     return [
         ("data", f"{_code(facts.data_name)}: {facts.images:,} images, {facts.held_out:,} more held out"),
         ("data digest", f"{_code(facts.data_digest)} (SHA-256 of the manifest)"),
@@ -159,12 +163,7 @@ def _training(facts: CardFacts) -> list[tuple[str, str]]:
         ("started from", _code(config.model.init) if config.model.init else "random weights"),
         ("loss", " + ".join(f"{weight:g} {name}" for name, weight in terms.items()) + kl),
         ("quantization noise", noise),
-        (
-            "optimizer",
-            f"{schedule.optimizer}, learning rate {schedule.learning_rate:g}, {schedule.warmup_steps:,} steps of "
-            f"warm-up, cosine to {schedule.final_share:.0%}, gradient norm <= {schedule.clip_norm:g}, "
-            f"EMA {schedule.ema_decay:g}",
-        ),
+        ("optimizer", optimizer),
         ("precision", f"{config.run.precision}"),
         ("seed", f"{schedule.seed}"),
         ("versions", ", ".join(f"{name} {version}" for name, version in facts.versions.items())),

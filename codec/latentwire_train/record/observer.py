@@ -53,10 +53,10 @@ class Observer(Protocol):
         """A damaged image was found during training and is left out."""
 
     def stepped(self, step: int, progress: float, figures: Mapping[str, float]) -> None:
-        """Tell, every `run.log_every` steps, the steps done, the used part of the budget, 0..1, and figures of training.
+        """`step` steps are done and the part `progress`, 0..1, of the budget is used; every `run.log_every` steps.
 
-        They are `train/total`, `train/psnr`, `train/kl`, the parts of the loss as `train/l1` ..., `images_per_s` and
-        `learning_rate`.
+        The figures are those of training: `train/total`, `train/psnr`, `train/kl`, the parts of the loss as `train/l1`
+        ..., `images_per_s`, `learning_rate`.
         """
 
     def evaluated(self, step: int, figures: Mapping[str, float], is_best: bool) -> None:

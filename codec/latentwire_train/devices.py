@@ -17,9 +17,7 @@ from latentwire_core.errors import ModelError
 class Devices:
     """The device of this process, and the processes that train together: this one alone, or those of an accelerator.
 
-    Args:
-        name: `auto`, or a torch device such as `cuda:1`; not used with an accelerator, which gives each its own.
-        accelerator: accelerate's `Accelerator`.
+    The name is `auto`, or a torch device such as `cuda:1`; accelerate's `Accelerator` gives each process its own.
 
     Raises:
         ModelError: the device is not available.

@@ -203,11 +203,7 @@ def pick(options: Sequence[T], kind: float) -> T:
 
 
 def random_face(seed: int, n: int) -> Face:
-    """Map a seed and a number to a face, the same in every process and version of numpy.
-
-    Args:
-        seed: seed of the set, 0 <= seed < 2**64.
-        n: number of the face in the set, 0 <= n < 2**64.
+    """Map the seed of a set and a number, both 0..2**64-1, to a face, the same in every process and version of numpy.
 
     Raises:
         ValueError: a number is out of range.

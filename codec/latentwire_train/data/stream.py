@@ -45,14 +45,7 @@ class SampleStream:
     """An endless sequence of samples, addressed by their number n >= 0.
 
     An image that is damaged, or smaller than the framing needs, is replaced by the one that follows in the epoch, and
-    reported once by name.
-
-    Args:
-        source: at least one image.
-        framing: maps an image to a sample, such as `RandomCrop(256)`.
-        seed: the seed of the run, 0 <= seed < 2**64.
-        max_bad_share: share of the source's images that may be damaged; one image always may.
-        report: called once for each damaged image; None logs a warning.
+    reported as `Ledger` says. The seed is that of the run, 0 <= seed < 2**64.
 
     Raises:
         DataError: the source is empty.

@@ -41,12 +41,9 @@ class Batch(NamedTuple):
 
 
 class Ledger:
-    """The damaged images that were found so far in a source.
+    """The damaged images that were found so far in a source; each is reported once, by default as a warning.
 
-    Args:
-        source: the images, at least one.
-        max_bad_share: share of the images that may be damaged; one image always may.
-        report: called once for each damaged image; None logs a warning.
+    The share `max_bad_share` of the images may be damaged; one image always may.
 
     Raises:
         DataError: the source is empty.
@@ -97,12 +94,9 @@ def frame(source: ImageSource, index: int, framing: Framing, draws: Draws) -> Te
 
 
 class View:
-    """The images of a source, each framed in one fixed way; raises what `Ledger` raises.
+    """The images of a source, each framed in one fixed way: a random framing is drawn from (0, index).
 
-    Args:
-        source: at least one image.
-        framing: `CentreCrop(size)` or `Cover(size)`; a random framing is drawn from (0, index), always the same.
-        report: called once for each damaged image; None logs a warning.
+    Every image comes once, in order. Raises what `Ledger` raises.
     """
 
     def __init__(self, source: ImageSource, framing: Framing, *, report: Report | None = None) -> None:

@@ -156,8 +156,10 @@ class Attributes:
                 raise ValueError(f"directions are {directions.dtype} {directions.shape}; float32 (A,C,h,w) is needed")
             vectors = {}
             for each, direction, offset in zip(described, directions, offsets, strict=True):
-                name, fitted, held_out = each["name"], map(int, each["fitted"][:2]), map(int, each["held_out"])
-                vectors[name] = AttributeVector(name, direction, float(offset), *fitted, HeldOut(*held_out))
+                (fitted_with, fitted_without, *_), held_out = map(int, each["fitted"]), map(int, each["held_out"])
+                vectors[each["name"]] = AttributeVector(
+                    each["name"], direction, float(offset), fitted_with, fitted_without, HeldOut(*held_out)
+                )
             if len(vectors) != len(described) or metadata["method"] not in get_args(Method):
                 raise ValueError("an attribute is there twice, or the method is unknown")
             size = json.loads(metadata["image_size"])

@@ -165,5 +165,5 @@ def _collate(samples: list[_Sample]) -> tuple[Tensor, Tensor, list[list[Failure]
         # torch would share this small copy among threads, which on a busy machine took 70 ms to wait for each other.
         pixels = torch.from_numpy(np.stack([image.numpy() for image in images]))
     else:
-        pixels = default_collate(images)  # straight into the memory shared with the main process
+        pixels = default_collate(list(images))  # straight into the memory shared with the main process
     return pixels, torch.tensor(indices), list(failures)

@@ -6,10 +6,9 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
@@ -62,32 +61,26 @@ class TrainingDisplay:
         self._best: Figures = {}
         self._progress = 0.0
         self._first: tuple[float, float] | None = None
-        self._end_s = math.inf
-        self._next_line_s = -math.inf
+        self._end_s, self._next_line_s = math.inf, -math.inf
 
     def __enter__(self) -> Self:
-        """Show the panel on a terminal."""
         if self._live is not None:
             self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Take the panel away; the lines above it stay."""
+    def __exit__(self, *_: object) -> None:
         if self._live is not None:
             self._live.stop()
 
     def started(self, plan: "Plan") -> None:
         """Name the network, the device, the data and the skipped files."""
-        self.plan = plan
+        self.plan, self._best = plan, plan.best
         self._step = self._saved_step = plan.first_step
         steps = plan.config.schedule.steps
         self._progress = plan.first_step / steps if steps else 0.0
-        self._best = plan.best
-        self._skipped = len(plan.problems)
         for problem in plan.problems[:NAMED_PROBLEMS]:
-            self._say(f"skipped {problem}", "yellow")
+            self.problem(problem)
+        self._skipped = len(plan.problems)
         if self._skipped > NAMED_PROBLEMS:
             more = self._skipped - NAMED_PROBLEMS
             self._say(f"skipped {more:,} more; {plan.folder / 'skipped.txt'} names all", "yellow")
@@ -97,7 +90,7 @@ class TrainingDisplay:
             self._say("all steps are done already" if done else f"going on from step {plan.first_step:,}")
 
     def problem(self, problem: "Problem") -> None:
-        """Name an image that turned out to be damaged."""
+        """Name a file that is skipped."""
         self._skipped += 1
         self._say(f"skipped {problem}", "yellow")
 
@@ -113,9 +106,8 @@ class TrainingDisplay:
             self._end_s = now + (now - began) * (1 - progress) / (progress - before)
         if self._live is None and self.plan is not None and now >= self._next_line_s:
             self._next_line_s = now + LINE_EVERY_S
-            place = f"step {_place(self.plan, step, progress)}"
-            words = [place, _speed(figures), f"loss {_loss(figures)}", f"training PSNR {_psnr(figures)} dB"]
-            self._say(", ".join(words + self._time_left()))
+            words = [f"step {self._place(self.plan)}", _speed(figures), f"loss {_loss(figures)}"]
+            self._say(", ".join([*words, f"training PSNR {_psnr(figures)} dB", *self._time_left()]))
 
     def evaluated(self, step: int, figures: Figures, is_best: bool) -> None:
         """Show the figures of the held-out images."""
@@ -143,29 +135,30 @@ class TrainingDisplay:
             return ["finishing"]
         return [f"{_duration(self._end_s - self._clock())} left"] if math.isfinite(self._end_s) else []
 
+    def _place(self, plan: "Plan") -> str:
+        schedule = plan.config.schedule
+        if schedule.steps:
+            return f"{self._step:,} of {schedule.steps:,}"
+        return f"{self._step:,} in {self._progress * schedule.minutes:.1f} of {schedule.minutes:g} minutes"
+
     def _render(self) -> RenderableType:
         plan = self.plan
         if plan is None:
             return Text(one_line(f"looking through {self._data} ..."), "dim")
-        bar = Table.grid(expand=True, padding=(0, 1))
-        bar.add_column()
-        bar.add_column(ratio=1)
-        bar.add_column()
+        bar = Table.grid("", "", "", expand=True, padding=(0, 1))
+        bar.columns[1].ratio = 1
         bar.add_row(f"{self._progress:.1%}", ProgressBar(1.0, min(1.0, self._progress)), *self._time_left())
         lines = Table.grid(padding=(0, 1))
         lines.add_column(style="dim")
         for name, parts in self._lines(plan).items():
             if parts:
                 lines.add_row(name, Text(" · ".join(parts)))
-        body = Table.grid(expand=True)
-        body.add_row(bar)
-        body.add_row(lines)
         folder = Text(one_line(str(plan.folder)))
-        return Panel(body, title=_title(plan), title_align="left", subtitle=folder, subtitle_align="left")
+        return Panel(Group(bar, lines), title=_title(plan), title_align="left", subtitle=folder, subtitle_align="left")
 
     def _lines(self, plan: "Plan") -> dict[str, list[str]]:
         """Return the lines below the bar: name -> parts."""
-        figures, place = self._figures, _place(plan, self._step, self._progress)
+        figures, place = self._figures, self._place(plan)
         if not figures:
             return {"step": [place, "getting ready"]}
         loss = [name for name in figures if name.startswith("train/") and name not in NOT_PARTS]
@@ -187,13 +180,6 @@ class TrainingDisplay:
 def _title(plan: "Plan") -> str:
     model = plan.config.model
     return f"{model.family} ({model.kind}), {plan.parameters:,} parameters, on {plan.device}"
-
-
-def _place(plan: "Plan", step: int, progress: float) -> str:
-    schedule = plan.config.schedule
-    if schedule.steps:
-        return f"{step:,} of {schedule.steps:,}"
-    return f"{step:,} in {progress * schedule.minutes:.1f} of {schedule.minutes:g} minutes"
 
 
 def _speed(figures: Figures) -> str:

@@ -19,10 +19,8 @@ class HeldOut:
     """How well a direction recognises its attribute in images that it was not fitted to.
 
     Attributes:
-        with_right: number of images with the attribute that are recognised.
-        with_all: number of images with the attribute, at least 1.
-        without_right: number of images without the attribute that are recognised as such.
-        without_all: number of images without the attribute, at least 1.
+        with_right, with_all: number of images with the attribute that are recognised, and of all, at least 1.
+        without_right, without_all: the same of images without the attribute.
 
     Raises:
         ValueError: the numbers contradict each other.
@@ -34,7 +32,6 @@ class HeldOut:
     without_all: int
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         for right, total in ((self.with_right, self.with_all), (self.without_right, self.without_all)):
             if not 0 <= right <= total or total < 1:
                 raise ValueError(f"{right} of {total} images are right; give 0 to all images, and at least 1 image")

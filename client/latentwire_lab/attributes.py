@@ -4,7 +4,7 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -21,6 +21,7 @@ from latentwire_lab.paths import check_same_space
 Method = Literal["means", "logistic"]
 
 FORMAT = "latentwire.attributes/1"
+ORIGIN = ("model", "latent_space", "weights_digest")
 
 
 def scores(
@@ -120,14 +121,16 @@ class Attributes:
         """
         path = Path(path)
         vectors = list(self.vectors.values())
+        described = [
+            {"name": each.name, "fitted": [each.fitted_with, each.fitted_without], "held_out": astuple(each.held_out)}
+            for each in vectors
+        ]
         metadata = {
             "format": FORMAT,
             "method": self.method,
-            "model": self.model,
-            "latent_space": self.latent_space,
-            "weights_digest": self.weights_digest,
+            **{name: getattr(self, name) for name in ORIGIN},
             "image_size": json.dumps(self.image_size),
-            "attributes": json.dumps([_described(vector) for vector in vectors]),
+            "attributes": json.dumps(described),
         }
         tensors = {
             "directions": np.stack([vector.direction for vector in vectors]),
@@ -151,36 +154,17 @@ class Attributes:
             described = json.loads(metadata["attributes"])
             if directions.ndim != 4 or directions.dtype != np.float32 or not directions.size:
                 raise ValueError(f"directions are {directions.dtype} {directions.shape}; float32 (A,C,h,w) is needed")
-            vectors = {
-                each["name"]: AttributeVector(
-                    name=each["name"],
-                    direction=direction,
-                    offset=float(offset),
-                    fitted_with=int(each["fitted"][0]),
-                    fitted_without=int(each["fitted"][1]),
-                    held_out=HeldOut(*map(int, each["held_out"])),
+            vectors = {}
+            for each, direction, offset in zip(described, directions, offsets, strict=True):
+                (fitted_with, fitted_without, *_), held_out = map(int, each["fitted"]), map(int, each["held_out"])
+                vectors[each["name"]] = AttributeVector(
+                    each["name"], direction, float(offset), fitted_with, fitted_without, HeldOut(*held_out)
                 )
-                for each, direction, offset in zip(described, directions, offsets, strict=True)
-            }
             if len(vectors) != len(described) or metadata["method"] not in get_args(Method):
                 raise ValueError("an attribute is there twice, or the method is unknown")
             size = json.loads(metadata["image_size"])
-            return cls(
-                vectors,
-                metadata["method"],  # type: ignore[arg-type]
-                None if size is None else (int(size[0]), int(size[1])),
-                metadata.get("model", ""),
-                metadata.get("latent_space", ""),
-                metadata.get("weights_digest", ""),
-            )
+            image_size = None if size is None else (int(size[0]), int(size[1]))
+            origin = (metadata.get(name, "") for name in ORIGIN)
+            return cls(vectors, metadata["method"], image_size, *origin)  # type: ignore[arg-type]
         except (IndexError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is not a whole file of attribute vectors: {error}") from error
-
-
-def _described(vector: AttributeVector) -> dict[str, object]:
-    held_out = vector.held_out
-    return {
-        "name": vector.name,
-        "fitted": [vector.fitted_with, vector.fitted_without],
-        "held_out": [held_out.with_right, held_out.with_all, held_out.without_right, held_out.without_all],
-    }

@@ -96,20 +96,16 @@ def fit_attributes(
         if not square:
             raise ValueError(f"{name}: the images with and without it have the same mean latents")
         offset = float(lacking[index] @ direction) / square
-        found = scores(latents.values[held_out], direction, offset) >= 0.5
+        found, true = scores(latents.values[held_out], direction, offset) >= 0.5, labels[name][held_out] > 0
         vectors[name] = AttributeVector(
             name,
             direction.reshape(latents.values.shape[1:]),
             offset,
             fitted_with=int(present[:, index].sum()),
             fitted_without=int((~present[:, index]).sum()),
-            held_out=_count(found, labels[name][held_out] > 0),
+            held_out=HeldOut(*(int(x.sum()) for x in (found & true, true, ~found & ~true, ~true))),
         )
     return Attributes(vectors, method, latents.image_size, latents.model, latents.latent_space, latents.weights_digest)
-
-
-def _count(found: Mask, true: Mask) -> HeldOut:
-    return HeldOut(int((found & true).sum()), int(true.sum()), int((~found & ~true).sum()), int((~true).sum()))
 
 
 def _logistic_normals(points: Matrix, present: Mask) -> Matrix:

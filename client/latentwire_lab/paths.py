@@ -22,11 +22,7 @@ SAME_DIRECTION = 1e-8
 
 
 def check_same_space(one: Origin, other: Origin) -> None:
-    """Refuse latents of two latent spaces, as a server does; latents of unknown origin are accepted.
-
-    Raises:
-        LatentSpaceMismatch: the two come from different spaces, by name or by weights.
-    """
+    """Raise LatentSpaceMismatch for latents of two latent spaces, as a server does; an unknown origin is accepted."""
     if not same_space(one, other):
         raise LatentSpaceMismatch(
             grpc.StatusCode.FAILED_PRECONDITION,
@@ -131,7 +127,7 @@ def _points(start: Latents, end: Latents, path: Vector) -> Latents:
 
 
 def _line(one: Vector, other: Vector, parts: Vector) -> Vector:
-    return (1 - parts)[:, np.newaxis] * one + parts[:, np.newaxis] * other
+    return np.outer(1 - parts, one) + np.outer(parts, other)
 
 
 def _arc(one: Vector, other: Vector, parts: Vector) -> Vector:

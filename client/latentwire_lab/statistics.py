@@ -11,6 +11,7 @@ correlation of neighbouring positions, which are independent in N(0, I).
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,21 +40,13 @@ POSITIONS = 4096
 
 @dataclass(frozen=True)
 class Departure:
-    """How far the aggregate posterior is from N(0, I) by one measure.
-
-    Attributes:
-        measure: the name of the measure.
-        value: the largest value over the dimensions, at least 0.
-        where: the dimension, or the two dimensions, with this value.
-        limit: the largest value that counts as close.
-        noise: the part above the limit that may be chance, given the number of observations.
-    """
+    """How far the aggregate posterior is from N(0, I) by one measure."""
 
     measure: str
-    value: float
-    where: str
-    limit: float
-    noise: float
+    value: float  # the largest value over the dimensions, at least 0
+    where: str  # the dimension, or the two dimensions, with this value
+    limit: float  # the largest value that counts as close
+    noise: float  # the part above the limit that may be chance, given the number of observations
 
     def __str__(self) -> str:
         sign = ">" if self.value > self.limit else "<="
@@ -110,10 +103,8 @@ class LatentStatistics:
         ]
         if len(pairs) > 1:
             found.append(self._departure("|correlation| of two", pairs, CORRELATION))
-        if self.neighbour_correlation is not None:
-            found.append(
-                self._departure("|correlation| of neighbours", np.abs(self.neighbour_correlation), CORRELATION)
-            )
+        if (neighbours := self.neighbour_correlation) is not None:
+            found.append(self._departure("|correlation| of neighbours", np.abs(neighbours), CORRELATION))
         return tuple(found)
 
     @property
@@ -133,11 +124,9 @@ class LatentStatistics:
         """`is_close` in words, with the departures that decide it."""
         over = [each for each in self.departures() if each.value > each.limit]
         reasons = ", ".join(map(str, over or self.departures()))
-        if self.is_close is None:
-            return (
-                f"{self.images} images are too few to tell whether it is close to N(0, I): {reasons}, perhaps by chance"
-            )
-        return f"{'close' if self.is_close else 'not close'} to N(0, I): {reasons}"
+        if self.is_close is not None:
+            return f"{'close' if self.is_close else 'not close'} to N(0, I): {reasons}"
+        return f"{self.images} images are too few to tell whether it is close to N(0, I): {reasons}, perhaps by chance"
 
     def _departure(self, measure: str, values: Array, limit: tuple[float, float]) -> Departure:
         worst = np.unravel_index(np.argmax(values), values.shape)
@@ -155,6 +144,8 @@ def posterior_statistics(posteriors: Iterable[Latents], *, seed: int = 0) -> Lat
     Raises:
         ValueError: latents are not of the kind MOMENTS, the channels differ, or there are fewer than 2 observations.
     """
+    from scipy.stats import ks_1samp, norm
+
     samples: list[npt.NDArray[np.float32]] = []
     means: list[npt.NDArray[np.float32]] = []
     kls: list[Array] = []
@@ -168,45 +159,32 @@ def posterior_statistics(posteriors: Iterable[Latents], *, seed: int = 0) -> Lat
         sample = mean
         if posterior.logvar is not None:
             sample = posterior.sample([(seed + number) % (MAX_SEED + 1)]).values[0].astype(np.float32)
-            kls.append(_kl(mean.astype(np.float64), posterior.logvar[0].astype(np.float64)).sum(axis=(1, 2)))
+            wide, logvar = mean.astype(np.float64), posterior.logvar[0].astype(np.float64)
+            # In nats, elementwise (Kingma and Welling, 2014, appendix B).
+            kls.append(((wide**2 + np.exp(logvar) - 1 - logvar) / 2).sum(axis=(1, 2)))
         products.append(_neighbour_products(sample.astype(np.float64)))
-        chosen = _chosen(seed, mean[0].size)
+        positions = mean[0].size
+        chosen: Any = slice(None)
+        if positions > POSITIONS:
+            chosen = np.random.default_rng(seed).choice(positions, POSITIONS, replace=False)
         samples.append(sample.reshape(len(sample), -1)[:, chosen])
         means.append(mean.reshape(len(mean), -1)[:, chosen])
     together = np.concatenate(samples, axis=1) if samples else np.empty((0, 0), np.float32)
     if together.shape[1] < 2:
         raise ValueError(f"there are {together.shape[1]} observations of each dimension; 2 are needed, better 500")
-    wide = together.astype(np.float64)
+    whole = together.astype(np.float64)
     return LatentStatistics(
         images=len(samples),
         observations=together.shape[1],
         samples=together,
-        mean=wide.mean(axis=1),
-        std=wide.std(axis=1, ddof=1),
-        ks=_ks_distances(wide),
-        correlation=_correlation(wide),
+        mean=whole.mean(axis=1),
+        std=whole.std(axis=1, ddof=1),
+        ks=np.asarray(ks_1samp(whole, norm.cdf, axis=1, method="asymp").statistic),
+        correlation=_correlation(whole),
         neighbour_correlation=_neighbour_correlation(sum(products[1:], products[0])),
         mean_variance=np.concatenate(means, axis=1).astype(np.float64).var(axis=1, ddof=1),
         kl=np.mean(kls, axis=0) if kls else None,
     )
-
-
-def _kl(mean: Array, logvar: Array) -> Array:
-    """Return KL(N(mean, exp(logvar)) || N(0, 1)) in nats, elementwise (Kingma and Welling, 2014, appendix B)."""
-    return (mean**2 + np.exp(logvar) - 1 - logvar) / 2
-
-
-def _chosen(seed: int, positions: int) -> npt.NDArray[np.int64] | slice:
-    if positions <= POSITIONS:
-        return slice(None)
-    return np.random.default_rng(seed).choice(positions, POSITIONS, replace=False)
-
-
-def _ks_distances(samples: Array) -> Array:
-    """Map samples (D,N) to (D,): the largest distance of their distribution function to that of N(0, 1)."""
-    from scipy.stats import ks_1samp, norm
-
-    return np.asarray(ks_1samp(samples, norm.cdf, axis=1, method="asymp").statistic)
 
 
 def _correlation(samples: Array) -> Array:
@@ -221,9 +199,8 @@ def _correlation(samples: Array) -> Array:
 
 def _neighbour_products(sample: Array) -> Array:
     """Map (D,h,w) to (6,D): over all pairs (a, b) of neighbours their number and the sums of a, b, a^2, b^2, ab."""
-    dimensions = len(sample)
-    a = np.concatenate([sample[:, :-1].reshape(dimensions, -1), sample[:, :, :-1].reshape(dimensions, -1)], axis=1)
-    b = np.concatenate([sample[:, 1:].reshape(dimensions, -1), sample[:, :, 1:].reshape(dimensions, -1)], axis=1)
+    pairs = (sample[:, :-1], sample[:, :, :-1]), (sample[:, 1:], sample[:, :, 1:])
+    a, b = (np.concatenate([part.reshape(len(sample), -1) for part in ends], axis=1) for ends in pairs)
     return np.stack([each.sum(axis=1) for each in (np.ones_like(a), a, b, a * a, b * b, a * b)])
 
 

@@ -21,12 +21,9 @@ MAX_NORM_RATIO = 1.05
 
 
 def compile_checked(objective: Objective, shape: torch.Size, device: torch.device) -> Objective:
-    """Compile encoder and decoder; where compiling fails or the gradients differ, warn and stay eager.
+    """Compile encoder and decoder, sharing weights; where it fails or the gradients differ, warn and stay eager.
 
-    Args:
-        objective: the objective; it shares its weights with the result.
-        shape: shape (B,3,S,S) of the images on which gradients are compared.
-        device: the objective's device.
+    Gradients are compared on images of the shape (B,3,S,S).
     """
     compiled = copy.copy(objective)
     compiled._modules = dict(objective._modules)

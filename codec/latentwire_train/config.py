@@ -71,10 +71,7 @@ class OptimizerName(StrEnum):
 
 
 class Precision(StrEnum):
-    """The dtype that the network computes in, or that its weights are saved in.
-
-    Losses, weights in training and the optimizer are always float32.
-    """
+    """The dtype of the network's passes, or of its saved weights; all else in training is always float32."""
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
@@ -82,97 +79,64 @@ class Precision(StrEnum):
 
 @dataclass(frozen=True, config=STRICT)
 class ModelConfig:
-    """The network.
-
-    Attributes:
-        family: the architecture.
-        kind: with a posterior, or plain.
-        init: the weights to start from, any source that `latentwire serve --model` takes; empty: random weights.
-        latent_space: the name of the new latent space, written into config.json; empty: unnamed.
-        options: options of the architecture's class, such as `widths`.
-    """
+    """The network."""
 
     family: Architecture = Architecture.LATENT_VAE
-    kind: AutoencoderKind = AutoencoderKind.VAE
-    init: str = ""
-    latent_space: str = ""
+    kind: AutoencoderKind = AutoencoderKind.VAE  # with a posterior, or plain
+    init: str = ""  # the weights to start from, any source that `latentwire serve --model` takes; empty: random weights
+    latent_space: str = ""  # the name of the new latent space, written into config.json; empty: unnamed
+    # Options of the architecture's class, such as `widths`.
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True, config=STRICT)
 class DataConfig:
-    """The samples.
-
-    Attributes:
-        layout: the layout of the folder.
-        framing: squares cut from the images, or whole images scaled to the size.
-        size: side of a sample, pixels.
-        scaled_share: share of the crops that come from a larger square, scaled down.
-        max_scale: the largest ratio of that square's side to `size`.
-        mirror_share: share of the samples that are mirrored, left to right.
-        held_out_share: share of the images that are never trained on; `best` is chosen by them.
-        held_out_images: the most held-out images that are measured.
-        cache_mib: memory for decoded images, MiB.
-        workers: number of processes that prepare samples; 0: the training process does it.
-        max_bad_share: share of the images that may turn out damaged before the run ends.
-    """
+    """The samples."""
 
     layout: LayoutName = LayoutName.AUTO
-    framing: FramingName = FramingName.CROP
-    size: Annotated[int, Field(ge=8, le=4096)] = 128
-    scaled_share: Share = 0.25
-    max_scale: Annotated[float, Field(ge=1, le=64)] = 2.0
-    mirror_share: Share = 0.5
+    framing: FramingName = FramingName.CROP  # squares cut from the images, or whole images scaled to the size
+    size: Annotated[int, Field(ge=8, le=4096)] = 128  # side of a sample, pixels
+    scaled_share: Share = 0.25  # share of the crops that come from a larger square, scaled down
+    max_scale: Annotated[float, Field(ge=1, le=64)] = 2.0  # the largest ratio of that square's side to `size`
+    mirror_share: Share = 0.5  # share of the samples that are mirrored, left to right
+    # Share of the images that are never trained on; `best` is chosen by them.
     held_out_share: Annotated[float, Field(gt=0, lt=1)] = 0.02
-    held_out_images: Annotated[int, Field(ge=1, le=10**6)] = 64
-    cache_mib: Annotated[int, Field(ge=0, le=2**30)] = 2048
+    held_out_images: Annotated[int, Field(ge=1, le=10**6)] = 64  # the most held-out images that are measured
+    cache_mib: Annotated[int, Field(ge=0, le=2**30)] = 2048  # memory for decoded images, MiB
+    # Number of processes that prepare samples; 0: the training process does it.
     workers: Annotated[int, Field(ge=0, le=1024)] = 0
-    max_bad_share: Share = 0.01
+    max_bad_share: Share = 0.01  # share of the images that may turn out damaged before the run ends
 
 
 @dataclass(frozen=True, config=STRICT)
 class LossWeights:
-    """The factor of each term of the loss; a term with factor 0 is not computed.
+    """The factor of each term of the loss; a term with factor 0 is not computed."""
 
-    Attributes:
-        l1, mse, charbonnier, ms_ssim, laplacian, wavelet: reconstruction terms (`loss/images.py`).
-        lpips: `Lpips`, which needs weights on disk.
-        kl: the KL divergence in nats per value of the image (3HW values).
-        adversarial, feature_matching: the terms of the discriminator, from `adversarial_from` on.
-    """
-
+    # The reconstruction terms of `loss/images.py`.
     l1: Weight = 0.0
     mse: Weight = 0.0
     charbonnier: Weight = 0.0
     ms_ssim: Weight = 0.0
     laplacian: Weight = 0.0
     wavelet: Weight = 0.0
-    lpips: Weight = 0.0
-    kl: Weight = 0.0
+    lpips: Weight = 0.0  # `Lpips`, which needs weights on disk
+    kl: Weight = 0.0  # the KL divergence in nats per value of the image (3HW values)
+    # The terms of the discriminator, from `adversarial_from` on.
     adversarial: Weight = 0.0
     feature_matching: Weight = 0.0
 
 
 @dataclass(frozen=True, config=STRICT)
 class LossConfig:
-    """The terms of the loss.
-
-    Attributes:
-        weights: the factor of each term.
-        kl_warmup_steps: number of steps over which the KL's factor rises from 0.
-        quantization_step: width of the uniform noise that is added to whitened latents, standard deviations; 0: no
-            noise.
-        lpips: folder with LPIPS's weights; needed where its factor is not 0.
-        adversarial_from: the step at which the discriminator begins.
-        discriminator_width: channels of the discriminator's first layer.
-    """
+    """The terms of the loss."""
 
     weights: LossWeights = LossWeights(l1=1.0, kl=1e-6)
-    kl_warmup_steps: Count = 0
+    kl_warmup_steps: Count = 0  # number of steps over which the KL's factor rises from 0
+    # Width of the uniform noise that is added to whitened latents, standard deviations; 0: no noise.
     quantization_step: Annotated[float, Field(ge=0, le=100)] = 0.0
-    lpips: str = ""
-    adversarial_from: Count = 0
-    discriminator_width: Annotated[int, Field(ge=1, le=4096)] = 64
+    lpips: str = ""  # folder with LPIPS's weights; needed where its factor is not 0
+    adversarial_from: Count = 0  # the step at which the discriminator begins
+    discriminator_width: Annotated[int, Field(ge=1, le=4096)] = 64  # channels of the discriminator's first layer
 
     def __post_init__(self) -> None:
         """Check that LPIPS has its weights."""
@@ -187,43 +151,28 @@ class LossConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class ScheduleConfig:
-    """The budget, and the optimizer over time.
+    """The budget, and the optimizer over time."""
 
-    Attributes:
-        steps: the budget in steps; 0: the budget is `minutes`.
-        minutes: the budget in minutes of training, over all interruptions; 0: the budget is `steps`.
-        batch_size: number of samples of a step, over all processes.
-        optimizer: AdamW, or Muon for matrices and AdamW for the other weights.
-        learning_rate: the highest learning rate.
-        warmup_steps: number of steps over which the learning rate rises from 0.
-        final_share: share of the learning rate that is left at the end of the cosine.
-        betas: AdamW's.
-        weight_decay: decoupled weight decay.
-        clip_norm: largest norm of a step's gradient.
-        ema_decay: decay of the averaged weights, which are the ones that are measured and saved.
-        seed: seed of weights, samples and noise.
-    """
-
-    steps: Count = 10_000
+    steps: Count = 10_000  # the budget in steps; 0: the budget is `minutes`
+    # The budget in minutes of training, over all interruptions; 0: the budget is `steps`.
     minutes: Annotated[float, Field(ge=0, le=10**6)] = 0.0
-    batch_size: Annotated[int, Field(ge=1, le=10**6)] = 16
-    optimizer: OptimizerName = OptimizerName.ADAMW
-    learning_rate: Annotated[float, Field(gt=0)] = 5e-4
-    warmup_steps: Count = 100
-    final_share: Share = 0.02
+    batch_size: Annotated[int, Field(ge=1, le=10**6)] = 16  # number of samples of a step, over all processes
+    optimizer: OptimizerName = OptimizerName.ADAMW  # AdamW, or Muon for matrices and AdamW for the other weights
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-4  # the highest learning rate
+    warmup_steps: Count = 100  # number of steps over which the learning rate rises from 0
+    final_share: Share = 0.02  # share of the learning rate that is left at the end of the cosine
     betas: tuple[float, float] = (0.9, 0.99)
-    weight_decay: Share = 0.0
-    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    weight_decay: Share = 0.0  # decoupled
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0  # largest norm of a step's gradient
+    # Decay of the averaged weights, which are the ones that are measured and saved.
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.998
-    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0  # seed of weights, samples and noise
 
     def __post_init__(self) -> None:
         """Check the values that depend on each other."""
         if bool(self.steps) == bool(self.minutes):
-            raise ConfigError(
-                f"schedule.steps is {self.steps} and schedule.minutes {self.minutes}; one of them must be 0, the other "
-                "is the budget"
-            )
+            budget = f"schedule.steps is {self.steps} and schedule.minutes {self.minutes}"
+            raise ConfigError(f"{budget}; one of them must be 0, the other is the budget")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(f"schedule.betas are {self.betas}; each must be in [0, 1)")
 
@@ -236,27 +185,18 @@ class ScheduleConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class RunConfig:
-    """Where and how the run computes, and when it measures and saves.
+    """Where and how the run computes, and when it measures and saves."""
 
-    Attributes:
-        device: `auto`, `cpu`, `cuda`, `cuda:1` ...; several processes (`accelerate launch`) choose their own.
-        precision: dtype of the network's forward and backward pass.
-        saved_precision: dtype of the weights in `best` and `last`.
-        channels_last: whether tensors lie channels last; the faster layout depends on device and precision.
-        compile: whether torch.compile makes the network faster; its gradients are compared with eager ones first.
-        log_every: steps between two rows of the log.
-        evaluate_every: steps between two measurements on held-out images, and two pictures.
-        save_every: steps between two checkpoints.
-    """
-
+    # `auto`, `cpu`, `cuda`, `cuda:1` ...; several processes (`accelerate launch`) choose their own.
     device: str = "auto"
-    precision: Precision = Precision.FLOAT32
-    saved_precision: Precision = Precision.FLOAT32
-    channels_last: bool = False
+    precision: Precision = Precision.FLOAT32  # dtype of the network's forward and backward pass
+    saved_precision: Precision = Precision.FLOAT32  # dtype of the weights in `best` and `last`
+    channels_last: bool = False  # whether tensors lie channels last; the faster layout depends on device and precision
+    # Whether torch.compile makes the network faster; its gradients are compared with eager ones first.
     compile: bool = False
-    log_every: Interval = 10
-    evaluate_every: Interval = 500
-    save_every: Interval = 100
+    log_every: Interval = 10  # steps between two rows of the log
+    evaluate_every: Interval = 500  # steps between two measurements on held-out images, and two pictures
+    save_every: Interval = 100  # steps between two checkpoints
 
 
 @dataclass(frozen=True, config=STRICT)

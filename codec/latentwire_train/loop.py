@@ -111,9 +111,27 @@ class Training:
         """Train until the budget is used or a signal comes; return the result."""
         config, schedule, devices = self._config, self._config.schedule, self._devices
         if devices.rank == 0:
-            self._observer.started(self._plan())
+            plan = Plan(
+                folder=self._folder,
+                config=config,
+                images=len(self._data.train),
+                held_out=len(self._data.held_out),
+                problems=self._data.problems,
+                parameters=self._network.parameters,
+                device=str(devices.device) if devices.ranks == 1 else f"{devices.ranks} x {devices.device.type}",
+                first_step=self._step,
+                best=self._best,
+            )
+            self._observer.started(plan)
         batch = schedule.batch_size // devices.ranks
-        batches = self._stream().batches(
+        stream = SampleStream(
+            ImageCache(self._data.train, config.data.cache_mib << 20),
+            training_framing(config.data),
+            seed=schedule.seed,
+            max_bad_share=config.data.max_bad_share,
+            report=self._report,
+        )
+        batches = stream.batches(
             batch,
             start=self._step * schedule.batch_size,
             rank=devices.rank,
@@ -121,14 +139,18 @@ class Training:
             workers=config.data.workers,
             pin_memory=devices.device.type == "cuda",
         )
-        objective = devices.share(self._compiled(self._objective))
+        objective = self._objective
+        if config.run.compile:
+            shape = torch.Size((2, 3, config.data.size, config.data.size))
+            objective = compile_checked(objective, shape, devices.device)
+        shared = devices.share(objective)
         sums: dict[str, Tensor] = {}
         since, counted = time.monotonic(), 0
         with _signals() as stopped:
             while (progress := self._progress()) < 1 and not (stopped.is_set() and devices.ranks == 1):
                 started = time.monotonic()
                 rate = schedule.learning_rate_at(self._step, progress)
-                for name, part in self._take_step(objective, next(batches).images(devices.device), rate).items():
+                for name, part in self._take_step(shared, next(batches).images(devices.device), rate).items():
                     sums[name] = sums.get(name, torch.zeros_like(part)) + part
                 self._step += 1
                 counted += 1
@@ -160,10 +182,12 @@ class Training:
         key = Draws(self._config.schedule.seed, _NOISE, self._step * devices.ranks + devices.rank).words(1)
         noise = draw_on(devices.device, int(key[0]) >> 1)
         self._network.module.train()
-        outcome: Outcome = objective(images, noise, self._kl_weight())
+        kl_weight = loss.weights.kl * min(1.0, (self._step + 1) / max(1, loss.kl_warmup_steps))
+        outcome: Outcome = objective(images, noise, kl_weight)
         total, parts = outcome.total, outcome.parts
-        if self._adversary is not None and self._step >= loss.adversarial_from:
-            extra, more = self._adversary.judge(images, outcome.prediction)
+        adversary = self._adversary if self._step >= loss.adversarial_from else None
+        if adversary is not None:
+            extra, more = adversary.judge(images, outcome.prediction)
             total, parts = total + extra, parts | more
         parts["total"] = total.detach()
         for optimizer in self._optimizers:
@@ -179,8 +203,8 @@ class Training:
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.step()
-        if self._adversary is not None and self._step >= loss.adversarial_from:
-            parts |= self._adversary.learn(images, outcome.prediction.detach(), rate)
+        if adversary is not None:
+            parts |= adversary.learn(images, outcome.prediction.detach(), rate)
         self._average()
         return parts
 
@@ -198,10 +222,6 @@ class Training:
             return min(1.0, self._step / schedule.steps)
         used = torch.tensor(self._minutes / schedule.minutes, device=self._devices.device)
         return min(1.0, self._devices.mean(used).item())
-
-    def _kl_weight(self) -> float:
-        loss = self._config.loss
-        return loss.weights.kl * min(1.0, (self._step + 1) / max(1, loss.kl_warmup_steps))
 
     def _log(self, sums: Mapping[str, Tensor], count: int, figures: dict[str, float]) -> None:
         means = self._devices.mean(torch.stack(list(sums.values())).float()) / count
@@ -232,21 +252,19 @@ class Training:
 
     def _save(self) -> None:
         if self._devices.rank == 0:
-            save_state(self._folder, self._state())
+            state = {
+                "step": self._step,
+                "minutes": self._minutes,
+                "best": self._best,
+                "network": self._network.module.state_dict(),
+                "averaged": self._averaged.module.state_dict(),
+                "moments": self._objective.moments.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+                "adversary": self._adversary.state_dict() if self._adversary else None,
+            }
+            save_state(self._folder, state)
             self._observer.saved(self._step)
         self._devices.wait()
-
-    def _state(self) -> dict[str, Any]:
-        return {
-            "step": self._step,
-            "minutes": self._minutes,
-            "best": self._best,
-            "network": self._network.module.state_dict(),
-            "averaged": self._averaged.module.state_dict(),
-            "moments": self._objective.moments.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
-            "adversary": self._adversary.state_dict() if self._adversary else None,
-        }
 
     def _restore(self, state: Mapping[str, Any] | None) -> None:
         if state is None:
@@ -270,40 +288,10 @@ class Training:
         # The latents of a plain autoencoder have no prior to match.
         self._network.begin_with(images, self._config.model.kind is AutoencoderKind.VAE)
 
-    def _stream(self) -> SampleStream:
-        config = self._config
-        return SampleStream(
-            ImageCache(self._data.train, config.data.cache_mib << 20),
-            training_framing(config.data),
-            seed=config.schedule.seed,
-            max_bad_share=config.data.max_bad_share,
-            report=self._report,
-        )
-
     def _report(self, problem: Problem) -> None:
         if self._record is not None:
             self._record.problem(problem)
             self._observer.problem(problem)
-
-    def _compiled(self, objective: Objective) -> Objective:
-        if not self._config.run.compile:
-            return objective
-        size = self._config.data.size
-        return compile_checked(objective, torch.Size((2, 3, size, size)), self._devices.device)
-
-    def _plan(self) -> Plan:
-        devices = self._devices
-        return Plan(
-            folder=self._folder,
-            config=self._config,
-            images=len(self._data.train),
-            held_out=len(self._data.held_out),
-            problems=self._data.problems,
-            parameters=self._network.parameters,
-            device=str(devices.device) if devices.ranks == 1 else f"{devices.ranks} x {devices.device.type}",
-            first_step=self._step,
-            best=self._best,
-        )
 
 
 @contextmanager

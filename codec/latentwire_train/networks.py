@@ -28,23 +28,15 @@ POINT_LOGVAR = -30.0
 
 @dataclass(frozen=True)
 class Network:
-    """A VAE to train.
+    """A VAE to train."""
 
-    Attributes:
-        module: the whole network; its tensors have the names under which they are saved.
-        encoder: images (B,3,H,W) in [-1,1] -> moments (B,2C,h,w).
-        decoder: latents (B,C,h,w) -> images (B,3,H,W).
-        class_name: the diffusers class that loads it.
-        config: the configuration of that class.
-        begin_with: fits the closed-form parts to batches of images (B,3,H,W) in [-1,1] before the first step, with
-            latents of variance 1 or without; None: the network has no closed-form part.
-    """
-
-    module: nn.Module
-    encoder: nn.Module
-    decoder: nn.Module
-    class_name: str
-    config: Mapping[str, Any]
+    module: nn.Module  # the whole network; its tensors have the names under which they are saved
+    encoder: nn.Module  # images (B,3,H,W) in [-1,1] -> moments (B,2C,h,w)
+    decoder: nn.Module  # latents (B,C,h,w) -> images (B,3,H,W)
+    class_name: str  # the diffusers class that loads it
+    config: Mapping[str, Any]  # the configuration of that class
+    # Fits the closed-form parts to batches of images (B,3,H,W) in [-1,1] before the first step, with latents of
+    # variance 1 or without; None: the network has no closed-form part.
     begin_with: Callable[[Iterable[Tensor], bool], None] | None = None
 
     @property
@@ -76,9 +68,8 @@ class Network:
 def build_network(config: ModelConfig, size: int) -> Network:
     """Map a configuration to a network with random weights, or with those of `config.init`.
 
-    Args:
-        config: the network. With `init` the options come from there; given options must agree with them.
-        size: side of the images in pixels; a vector VAE is built for this size.
+    With `init` the options come from there; given options must agree with them. A vector VAE is built for images of
+    `size` pixels.
 
     Raises:
         ConfigError: the options do not fit the architecture, or `init` does not fit options or architecture.
@@ -91,11 +82,9 @@ def build_network(config: ModelConfig, size: int) -> Network:
     elif config.family is Architecture.VECTOR:
         options.setdefault("image_size", size)
     try:
-        network = _BUILDERS[config.family](options)
+        network = _build(config.family, options)
     except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"model.options {dict(options)} do not fit the architecture {config.family}: {error}"
-        ) from error
+        raise ConfigError(f"model.options {options} do not fit the architecture {config.family}: {error}") from error
     if tensors is not None:
         try:
             network.module.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
@@ -118,25 +107,23 @@ def _options_of(stored: Mapping[str, Any], config: ModelConfig) -> dict[str, Any
     return own
 
 
-def _network_options(family: Architecture) -> set[str]:
+def _network_options(family: Architecture) -> Mapping[str, inspect.Parameter]:
+    """Map an architecture to the parameters of its class."""
+    if family is not Architecture.AUTOENCODER_KL:
+        return inspect.signature(_PLAIN[family]).parameters
+    from diffusers import AutoencoderKL
+
+    return inspect.signature(AutoencoderKL.__init__).parameters
+
+
+def _build(family: Architecture, options: Mapping[str, Any]) -> Network:
+    """Map an architecture and its options to a network whose configuration has the defaults too."""
     if family is Architecture.AUTOENCODER_KL:
-        from diffusers import AutoencoderKL
-
-        return set(inspect.signature(AutoencoderKL.__init__).parameters) - {"self"}
-    plain = LatentVAE if family is Architecture.LATENT_VAE else VectorVAE
-    return set(inspect.signature(plain).parameters)
-
-
-def _latent_vae(options: Mapping[str, Any]) -> Network:
-    module = LatentVAE(**options)
-    config = _described(LatentVAE, options)
-    return Network(module, module.encoder, module.decoder, _CLASSES[Architecture.LATENT_VAE], config, module.begin_with)
-
-
-def _vector(options: Mapping[str, Any]) -> Network:
-    module = VectorVAE(**options)
-    config = _described(VectorVAE, options)
-    return Network(module, module.encoder, module.decoder, _CLASSES[Architecture.VECTOR], config, module.begin_with)
+        return _autoencoder_kl(options)
+    module = _PLAIN[family](**options)
+    defaults = {p.name: p.default for p in _network_options(family).values() if p.default is not p.empty}
+    config = defaults | dict(options)
+    return Network(module, module.encoder, module.decoder, _CLASSES[family], config, module.begin_with)
 
 
 def _autoencoder_kl(options: Mapping[str, Any]) -> Network:
@@ -149,29 +136,22 @@ def _autoencoder_kl(options: Mapping[str, Any]) -> Network:
         "up_block_types": ("UpDecoderBlock2D",) * len(widths),
         "norm_num_groups": min(32, *widths),
     }
-    module = cast(nn.Module, AutoencoderKL(**{**defaults, **options}))
-    config = {key: value for key, value in cast(Any, module).config.items() if not key.startswith("_")}
+    module: Any = AutoencoderKL(**{**defaults, **options})
+    config = {key: value for key, value in module.config.items() if not key.startswith("_")}
     encoder = nn.Sequential(*_present(module, "encoder", "quant_conv"))
     decoder = nn.Sequential(*_present(module, "post_quant_conv", "decoder"))
     return Network(module, encoder, decoder, _CLASSES[Architecture.AUTOENCODER_KL], config)
 
 
-_BUILDERS: dict[Architecture, Callable[[Mapping[str, Any]], Network]] = {
-    Architecture.LATENT_VAE: _latent_vae,
-    Architecture.AUTOENCODER_KL: _autoencoder_kl,
-    Architecture.VECTOR: _vector,
+_PLAIN: dict[Architecture, type[LatentVAE] | type[VectorVAE]] = {
+    Architecture.LATENT_VAE: LatentVAE,
+    Architecture.VECTOR: VectorVAE,
 }
 _CLASSES = {
     Architecture.LATENT_VAE: "AutoencoderLatentVAE",
     Architecture.AUTOENCODER_KL: "AutoencoderKL",
     Architecture.VECTOR: "AutoencoderVectorVAE",
 }
-
-
-def _described(plain: type[nn.Module], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Map a network's options to a complete configuration, its defaults included."""
-    parameters = inspect.signature(plain).parameters.values()
-    return {p.name: p.default for p in parameters if p.default is not p.empty} | dict(options)
 
 
 def _present(module: nn.Module, *names: str) -> list[nn.Module]:

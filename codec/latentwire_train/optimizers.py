@@ -26,11 +26,8 @@ RMS_OF_ADAM = 0.2
 class Muon(torch.optim.Optimizer):
     """Momentum, made orthogonal: step = -lr * 0.2 * sqrt(longer side) * U V^T of the momentum U S V^T.
 
-    Args:
-        parameters: parameters of two dimensions or more; the first dimension is the output's.
-        lr: learning rate, as AdamW's.
-        momentum: decay of the gradient's moving mean, with Nesterov's look ahead.
-        weight_decay: decoupled weight decay, as AdamW's.
+    The parameters have two dimensions or more; the first dimension is the output's. Learning rate and decoupled weight
+    decay are as AdamW's. `momentum` is the decay of the gradient's moving mean, with Nesterov's look ahead.
 
     Source: the factor 0.2 is Liu et al., Muon is Scalable for LLM Training (arXiv 2502.16982), section 2.2.
     """

@@ -12,32 +12,12 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from latentwire_codec.lat import context, tables
 from latentwire_codec.lat.bits import Integers
-from latentwire_codec.lat.context import (
-    ESCAPE,
-    FRACTIONS,
-    FREQUENCY_BITS,
-    LARGEST,
-    LEVELS,
-    MEAN_BITS,
-    MEAN_TERMS,
-    SCALE_BITS,
-    SCALE_TERMS,
-    SYMBOLS,
-    TABLES,
-    WEIGHT_BITS,
-    contexts,
-)
+from latentwire_codec.lat.context import LEVELS, MEAN_BITS, SCALE_BITS, SYMBOLS, TABLES
 from latentwire_codec.lat.quantizer import LAMBDA, Steps, quantize, round_to
 from latentwire_codec.lat.side_information import DEVIATIONS, SideInformation
-from latentwire_codec.lat.tables import (
-    LARGEST_FLOOR,
-    LARGEST_SPREAD,
-    LARGEST_WEIGHT,
-    ROWS,
-    SPREAD_BITS,
-    Tables,
-)
+from latentwire_codec.lat.tables import ROWS, Tables
 from latentwire_codec.lat.traversal import KINDS, Phase, Surroundings, phases, shape_of, symbols, traverse
 
 Latents = npt.NDArray[np.float32]
@@ -53,18 +33,16 @@ NEIGHBOURING_LEVELS = 0.2
 
 
 def fit_prior(latents: Sequence[Latents], multiples: Sequence[float]) -> Tables:
-    """Fit the weights of the scale and the tables to the latents of many images.
+    """Fit the weights of the scale and the tables to raw latents (C,h,w) of many images, of any number of VAEs.
 
-    Args:
-        latents: of each image (C,h,w), raw; of any number of VAEs.
-        multiples: of each channel's standard deviation; all are used as steps for every image.
+    All multiples of each channel's standard deviation are used as steps for every image.
     """
     kinds = len(KINDS)
     prior = Tables(
-        scale_weights=np.zeros((ROWS, kinds, SCALE_TERMS), np.int64),
+        scale_weights=np.zeros((ROWS, kinds, context.SCALE_TERMS), np.int64),
         scale_floor=np.zeros((ROWS, kinds), np.int64),
         scale_spread=np.zeros((ROWS, kinds), np.int64),
-        frequencies=np.full((TABLES, SYMBOLS), (1 << FREQUENCY_BITS) // SYMBOLS),
+        frequencies=np.full((TABLES, SYMBOLS), (1 << context.FREQUENCY_BITS) // SYMBOLS),
     )
     samples = [
         (each, Steps.nearest(each.std(axis=(1, 2)).astype(np.float64) * multiple))
@@ -95,10 +73,10 @@ def _fit_scales(prior: Tables, samples: Sequence[tuple[Latents, Steps]]) -> None
             weights = _non_negative(table / expected[:, None], wanted / expected)
             expected = np.maximum(table @ weights, LEAST_SCALE)
         # Few errors can be fitted by weights of any size.
-        scaled = np.rint(weights[:SCALE_TERMS] * (1 << SCALE_BITS - MEAN_BITS + WEIGHT_BITS))
-        prior.scale_weights[key] = np.minimum(scaled, LARGEST_WEIGHT)
-        prior.scale_floor[key] = min(round(weights[-2] * (1 << SCALE_BITS + WEIGHT_BITS)), LARGEST_FLOOR)
-        prior.scale_spread[key] = min(round(weights[-1] * (1 << SPREAD_BITS)), LARGEST_SPREAD)
+        scaled = np.rint(weights[: context.SCALE_TERMS] * (1 << SCALE_BITS - MEAN_BITS + context.WEIGHT_BITS))
+        prior.scale_weights[key] = np.minimum(scaled, tables.LARGEST_WEIGHT)
+        prior.scale_floor[key] = min(round(weights[-2] * (1 << SCALE_BITS + context.WEIGHT_BITS)), tables.LARGEST_FLOOR)
+        prior.scale_spread[key] = min(round(weights[-1] * (1 << tables.SPREAD_BITS)), tables.LARGEST_SPREAD)
 
 
 def _errors(
@@ -113,7 +91,7 @@ def _errors(
         found.begin(channel)
         deviation = DEVIATIONS[prediction.quarters[channel]] / (1 << SCALE_BITS)
         for phase in phases(*found.size):
-            feature = found.features(channel, phase)[MEAN_TERMS:].T / (1 << MEAN_BITS)
+            feature = found.features(channel, phase)[context.MEAN_TERMS :].T / (1 << MEAN_BITS)
             mean, _ = found.expect(channel, phase)
             found.put(channel, phase.places, flat[channel, phase.places], mean)
             constants = np.broadcast_to([1.0, deviation], (len(feature), 2))
@@ -143,8 +121,8 @@ def _count(counts: Reals, latents: Latents, steps: Steps, prior: Tables, trade: 
 
     def choose(channel: int, phase: Phase, mean: Integers, scale: Integers) -> Integers:
         chosen: Integers = integers[channel, phase.places]
-        context = contexts(mean, scale)
-        np.add.at(counts, (context.table, symbols(chosen, context)[0]), 1)
+        found = context.contexts(mean, scale)
+        np.add.at(counts, (found.table, symbols(chosen, found)[0]), 1)
         return chosen
 
     traverse(shape_of(latents), image, choose)
@@ -152,12 +130,12 @@ def _count(counts: Reals, latents: Latents, steps: Steps, prior: Tables, trade: 
 
 def _frequencies(counts: Reals) -> Integers:
     """Map counts (TABLES, SYMBOLS) to frequencies: each at least 1, the sum of each table 2^16."""
-    levels = counts.reshape(LEVELS, FRACTIONS, SYMBOLS)
+    levels = counts.reshape(LEVELS, context.FRACTIONS, SYMBOLS)
     smooth = levels + LAPLACE_COUNTS * _laplace()
     smooth[1:] += NEIGHBOURING_LEVELS * levels[:-1]
     smooth[:-1] += NEIGHBOURING_LEVELS * levels[1:]
     shares = (smooth / smooth.sum(-1, keepdims=True)).reshape(TABLES, SYMBOLS)
-    total = 1 << FREQUENCY_BITS
+    total = 1 << context.FREQUENCY_BITS
     frequencies: Integers = np.maximum(1, np.floor(shares * total)).astype(np.int64)
     frequencies[np.arange(TABLES), shares.argmax(1)] += total - frequencies.sum(1)
     return frequencies
@@ -166,10 +144,14 @@ def _frequencies(counts: Reals) -> Integers:
 def _laplace() -> Reals:
     """Return probabilities (LEVELS, FRACTIONS, SYMBOLS) under Laplace distributions of the tables' scales."""
     scale = 2.5 * 2 ** ((np.arange(LEVELS) + 0.5 - LEVELS) / 4)[:, None, None]
-    edges = np.arange(-LARGEST, LARGEST + 2) - 0.5 - (np.arange(FRACTIONS) / (1 << MEAN_BITS))[None, :, None]
+    edges = (
+        np.arange(-context.LARGEST, context.LARGEST + 2)
+        - 0.5
+        - (np.arange(context.FRACTIONS) / (1 << MEAN_BITS))[None, :, None]
+    )
     below = np.where(edges < 0, np.exp(np.minimum(edges, 0) / scale) / 2, 1 - np.exp(-np.maximum(edges, 0) / scale) / 2)
     inside = np.diff(below, axis=-1)
-    shares = np.zeros((LEVELS, FRACTIONS, SYMBOLS))
-    shares[..., :ESCAPE] = inside
-    shares[..., ESCAPE] = np.maximum(1 - inside.sum(-1), 1e-6)
+    shares = np.zeros((LEVELS, context.FRACTIONS, SYMBOLS))
+    shares[..., : context.ESCAPE] = inside
+    shares[..., context.ESCAPE] = np.maximum(1 - inside.sum(-1), 1e-6)
     return shares

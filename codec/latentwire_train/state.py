@@ -6,6 +6,7 @@ The file is read with torch's restricted unpickler, which makes tensors and plai
 
 import io
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -17,8 +18,6 @@ from latentwire_train.config import TrainingConfig
 from latentwire_train.data.folder import DataError
 
 STATE, RUN = "state.pt", "run.json"
-LONGEST_VALUE = 40
-"""The most characters of a value in a message."""
 # These values may differ when a run goes on: they change neither the samples nor the weights.
 FREE = ("log_every", "evaluate_every", "save_every", "workers", "cache_mib")
 
@@ -94,5 +93,4 @@ def _differences(old: Any, new: Any, name: str = "") -> list[str]:
 
 def _short(value: Any) -> str:
     """Return the text of a value, cut where it is long (the digest of all images, say)."""
-    text = str(value)
-    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."
+    return re.sub(r"(?s)^(.{40}).+", r"\1...", str(value))

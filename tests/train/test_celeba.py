@@ -58,7 +58,7 @@ def test_an_archive_that_was_unpacked_twice_deep_is_found(root: Path) -> None:
 def test_rows_without_a_file_and_files_without_a_row_are_named_and_skipped(root: Path) -> None:
     (root / "list_attr_celeba.csv").write_text(CSV.replace("000002", "000009"))
     found = scan_celeba(root)
-    assert [item.path for item in found.images.items] == ["000001.jpg", "000003.jpg"]
+    assert [item.path for item in found.items] == ["000001.jpg", "000003.jpg"]
     assert found.values.tolist() == [[-1, 1], [1, 1]]
     assert set(found.problems) == {
         Problem("000009.jpg", "has a row in list_attr_celeba.csv but no file in img_align_celeba"),

@@ -18,7 +18,7 @@ from torch.distributions import kl_divergence as torch_kl
 
 from latentwire_core.errors import CheckpointError, TensorError
 from latentwire_train.config import ConfigError, LossWeights
-from latentwire_train.loss.discriminator import (
+from latentwire_train.loss.adversary import (
     PatchDiscriminator,
     feature_matching,
     hinge_discriminator_loss,

@@ -13,7 +13,7 @@ from PIL import Image
 
 from latentwire_codec.load import load_autoencoder
 from latentwire_codec.runtime.autoencoder import Autoencoder
-from latentwire_train.rate_fitting import prior_for, units_of
+from latentwire_train.dev import prior_for, units_of
 
 
 @pytest.fixture

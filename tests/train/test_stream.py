@@ -173,7 +173,7 @@ def test_a_source_of_which_nothing_can_be_read_is_an_error(folder: ImageFolder) 
     only = Subset(folder, (0,))
     with pytest.raises(DataError, match=r"1 images in a row cannot be decoded: 00.png"):
         SampleStream(only, Cover(8), seed=5, report=lambda _: None).sample(0)
-    with pytest.raises(DataError, match="there is no image to train on"):
+    with pytest.raises(DataError, match="there is no image to take"):
         SampleStream(Subset(folder, ()), Cover(8), seed=5)
 
 

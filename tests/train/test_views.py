@@ -73,5 +73,5 @@ def test_digits_come_as_they_are_in_all_channels() -> None:
 
 
 def test_no_images_are_refused(folder: ImageFolder) -> None:
-    with pytest.raises(DataError, match="no image to look at"):
+    with pytest.raises(DataError, match="no image to take"):
         View(Subset(folder, ()), Cover(8))

@@ -7,15 +7,16 @@ The options stand for a few keys of the recipe; `--set` reaches every key.
 import json
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from latentwire_cli.display import TrainingDisplay
 from latentwire_cli.exit_status import Refusal
 from latentwire_cli.local import require
-from latentwire_cli.options import NO_VALUE, option
+from latentwire_cli.options import NO_VALUE, option, parameter, with_parameters
 from latentwire_cli.report import print_line
 
 if TYPE_CHECKING:
@@ -24,6 +25,36 @@ if TYPE_CHECKING:
 DEFAULT_RECIPE = "latent-vae"
 INTERRUPTED = 130
 RECIPE, BUDGET, MACHINE = "The network", "The budget", "The machine"
+
+# fmt: off
+KEYS: tuple[tuple[str, str, Any, str, str | None, str], ...] = (
+    ("kind", "model.kind", Literal["vae", "ae"], RECIPE, None, "vae, or ae: the plain autoencoder, to compare."),
+    ("init", "model.init", str, RECIPE, "SOURCE", "Weights to start from: any source that `serve --model` takes."),
+    ("size", "data.size", int, RECIPE, "PX", "Side of a training sample, pixels."),
+    ("steps", "schedule.steps", int, BUDGET, "N", "The budget in steps."),
+    ("minutes", "schedule.minutes", float, BUDGET, "M", "The budget in minutes instead."),
+    ("batch", "schedule.batch_size", int, BUDGET, "N", "Number of samples of a step."),
+    ("learning_rate", "schedule.learning_rate", float, BUDGET, "X", "The highest learning rate."),
+    ("seed", "schedule.seed", int, BUDGET, "N", "Seed of weights, samples and noise."),
+    ("device", "run.device", str, MACHINE, "NAME", "cpu, cuda, cuda:1 ...; auto takes a GPU if there is one."),
+)
+# fmt: on
+"""Option, key of the recipe, type, heading in the help, metavar, help."""
+SET = option(
+    "--set",
+    text="Any key of a recipe, such as `schedule.ema_decay=0.999`; repeatable; goes over other options.",
+    panel=BUDGET,
+    metavar="SECTION.KEY=VALUE",
+)
+OPTIONS = [
+    parameter(name, Annotated[kind | None, option(text=text, panel=panel, metavar=metavar)])
+    for name, _, kind, panel, metavar, text in KEYS
+]
+OPTIONS.insert(-1, parameter("settings", Annotated[list[str] | None, SET]))
+
+
+def _with_options(command: Callable[..., None]) -> Callable[..., None]:
+    return with_parameters(command, command, OPTIONS, instead_of="given")
 
 
 def _list_recipes(wanted: bool) -> None:
@@ -40,6 +71,7 @@ def _list_recipes(wanted: bool) -> None:
     raise typer.Exit
 
 
+@_with_options
 def train(
     data: Annotated[
         Path,
@@ -49,10 +81,7 @@ def train(
             show_default=False,
         ),
     ],
-    output: Annotated[
-        Path,
-        option("--output", "-o", text="The folder of the run, new or interrupted.", metavar="RUN"),
-    ],
+    output: Annotated[Path, option("--output", "-o", text="The folder of the run, new or interrupted.", metavar="RUN")],
     recipe: Annotated[
         str,
         option(text="A bundled recipe, or a TOML file.", default=DEFAULT_RECIPE, panel=RECIPE, metavar="NAME|FILE"),
@@ -68,60 +97,15 @@ def train(
             callback=_list_recipes,
         ),
     ] = False,
-    kind: Annotated[
-        Literal["vae", "ae"] | None,
-        option(text="vae, or ae: the plain autoencoder, to compare.", panel=RECIPE),
-    ] = None,
-    init: Annotated[
-        str | None,
-        option(
-            text="Weights to start from: any source that `serve --model` takes.", panel=RECIPE,
-            metavar="SOURCE",
-        ),
-    ] = None,
-    size: Annotated[
-        int | None,
-        option(text="Side of a training sample, pixels.", panel=RECIPE, metavar="PX"),
-    ] = None,
-    steps: Annotated[
-        int | None, option(text="The budget in steps.", panel=BUDGET, metavar="N")
-    ] = None,
-    minutes: Annotated[
-        float | None,
-        option(text="The budget in minutes instead.", panel=BUDGET, metavar="M"),
-    ] = None,
-    batch: Annotated[
-        int | None, option(text="Number of samples of a step.", panel=BUDGET, metavar="N")
-    ] = None,
-    learning_rate: Annotated[
-        float | None, option(text="The highest learning rate.", panel=BUDGET, metavar="X")
-    ] = None,
-    seed: Annotated[
-        int | None,
-        option(text="Seed of weights, samples and noise.", panel=BUDGET, metavar="N"),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        option(
-            "--set",
-            text="Any key of a recipe, such as `schedule.ema_decay=0.999`; repeatable; goes over other options.",
-            panel=BUDGET,
-            metavar="SECTION.KEY=VALUE",
-        ),
-    ] = None,
-    device: Annotated[
-        str | None,
-        option(text="cpu, cuda, cuda:1 ...; auto takes a GPU if there is one.", panel=MACHINE,
-               metavar="NAME"),
-    ] = None,
-) -> None:  # fmt: skip
+    **given: Any,
+) -> None:
     """Train a VAE on images; the recipe has the values of the options that are not given.
 
     RUN/best holds the weights that measured best on held-out images, RUN/last the latest weights.
     The same command again goes on where it was stopped.
     On several GPUs: accelerate launch --no_python latentwire train ...
     """
-    if steps is not None and minutes is not None:
+    if given["steps"] is not None and given["minutes"] is not None:
         raise typer.BadParameter("the budget is in --steps or in --minutes, not in both", param_hint="--minutes")
     require("train")
     from latentwire_core.errors import CodecError
@@ -129,21 +113,10 @@ def train(
     from latentwire_train.loop import train as run
     from latentwire_train.recipes import load_config
 
-    given = {
-        "model.kind": kind,
-        "model.init": init,
-        "data.size": size,
-        "schedule.steps": steps,
-        "schedule.minutes": minutes,
-        "schedule.batch_size": batch,
-        "schedule.learning_rate": learning_rate,
-        "schedule.seed": seed,
-        "run.device": device,
-    }
     # JSON's numbers and strings are TOML's.
-    overrides = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
+    overrides = [f"{key}={json.dumps(given[name])}" for name, key, *_ in KEYS if given[name] is not None]
     try:
-        config = load_config(recipe, [*overrides, *(settings or ())])
+        config = load_config(recipe, [*overrides, *(given["settings"] or ())])
     except ConfigError as error:
         raise Refusal(str(error)) from error
     with TrainingDisplay(data) as display:

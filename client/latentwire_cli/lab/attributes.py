@@ -14,20 +14,11 @@ from latentwire_cli.conversion import encoded, encoded_one
 from latentwire_cli.files import Json, Overwrite, check_new
 from latentwire_cli.local import require
 from latentwire_cli.options import option
-from latentwire_cli.report import (
-    Batch,
-    make_table,
-    name_cell,
-    print_json,
-    print_line,
-    print_note,
-    print_table,
-    working,
-)
+from latentwire_cli.report import Batch, make_table, name_cell, print_json, print_line, print_note, print_table, working
 from latentwire_client.client import Client
 from latentwire_core.latents import Latents
 from latentwire_lab.accuracy import Interval
-from latentwire_lab.attributes import Attributes, AttributeVector, Method
+from latentwire_lab.attributes import Attributes, Method
 from latentwire_lab.fitting import Mask, fit_attributes, unusable
 
 if TYPE_CHECKING:
@@ -95,7 +86,7 @@ def fit(
     # A fixed stride could fall in step with the order of the folder or of its partition.
     chosen = np.sort(np.random.default_rng(0).permutation(len(labelled))[:limit])
     away = _held_out(labelled, chosen, held_out)
-    paths = [labelled.images.root / labelled.name(index) for index in chosen]
+    paths = [labelled.root / labelled.name(index) for index in chosen]
     with connection.open() as client, Batch("encoding", len(paths)) as batch:
         places, latents = _encoded(client, paths, batch)
     labels = {
@@ -155,22 +146,19 @@ def _held_out(labelled: "LabelledFolder", chosen: Any, share: float | None) -> M
 
 
 def _encoded(client: Client, paths: Sequence[Path], batch: Batch) -> tuple[list[int], Latents]:
-    """Map images to the places of the images that could be encoded, and their latents, all of one size."""
-    size = _first_size(client, paths)
+    """Map images to the places of the images that could be encoded, and their latents, all of the first one's size."""
+    size = None
+    for path in paths:
+        try:
+            size = encoded_one(client, path).image_size
+            break
+        except (OSError, ValueError):
+            continue  # `encoded` reports it later
     items = list(encoded(client, paths, batch, kind="mode", dtype="float32", size=size))
     if not items:
         batch.end()
     values = np.concatenate([latents.values for _, latents in items])
     return [place for place, _ in items], replace(items[0][1], values=values)
-
-
-def _first_size(client: Client, paths: Sequence[Path]) -> tuple[int, int] | None:
-    for path in paths:
-        try:
-            return encoded_one(client, path).image_size
-        except (OSError, ValueError):
-            continue  # `encoded` reports it later
-    return None
 
 
 def _print(attributes: Attributes) -> None:
@@ -182,10 +170,11 @@ def _print(attributes: Attributes) -> None:
     )
     for vector in attributes.vectors.values():
         held_out = vector.held_out
+        images = held_out.with_all + held_out.without_all
         table.add_row(
             name_cell(vector.name),
-            str(held_out.with_all + held_out.without_all),
-            _percent(held_out.with_all / (held_out.with_all + held_out.without_all)),
+            str(images),
+            _percent(held_out.with_all / images),
             _interval(held_out.balanced_accuracy),
             _interval(held_out.accuracy),
             _percent(held_out.base_rate),
@@ -213,20 +202,18 @@ def _as_json(attributes: Attributes) -> dict[str, Any]:
         "latent_shape": list(attributes.latent_shape),
         "image_size": attributes.image_size,
         "method": attributes.method,
-        "attributes": [_vector_as_json(vector) for vector in attributes.vectors.values()],
-    }
-
-
-def _vector_as_json(vector: AttributeVector) -> dict[str, Any]:
-    held_out = vector.held_out
-    return {
-        "name": vector.name,
-        "fitted_with": vector.fitted_with,
-        "fitted_without": vector.fitted_without,
-        "held_out": asdict(held_out),
-        "balanced_accuracy": asdict(held_out.balanced_accuracy),
-        "accuracy": asdict(held_out.accuracy),
-        "base_rate": held_out.base_rate,
-        "beats_chance": held_out.beats_chance,
-        "length": float(np.linalg.norm(vector.direction)),
+        "attributes": [
+            {
+                "name": vector.name,
+                "fitted_with": vector.fitted_with,
+                "fitted_without": vector.fitted_without,
+                "held_out": asdict(vector.held_out),
+                "balanced_accuracy": asdict(vector.held_out.balanced_accuracy),
+                "accuracy": asdict(vector.held_out.accuracy),
+                "base_rate": vector.held_out.base_rate,
+                "beats_chance": vector.held_out.beats_chance,
+                "length": float(np.linalg.norm(vector.direction)),
+            }
+            for vector in attributes.vectors.values()
+        ],
     }

@@ -93,13 +93,15 @@ def _strengths(options: Sequence[str], attributes: Attributes) -> Mapping[str, f
         except ValueError:
             strength = math.nan
         if not equals or not name or not math.isfinite(strength):
-            raise typer.BadParameter(
-                f"{text!r} is not of the form NAME=STRENGTH, such as Smiling=+1.5", param_hint="--attribute"
-            )
-        if name not in attributes.vectors or name in strengths:
-            wrong = "is given twice" if name in strengths else f"is not one of {', '.join(attributes.vectors)}"
-            raise typer.BadParameter(f"{name} {wrong}", param_hint="--attribute")
-        strengths[name] = strength
+            wrong = f"{text!r} is not of the form NAME=STRENGTH, such as Smiling=+1.5"
+        elif name in strengths:
+            wrong = f"{name} is given twice"
+        elif name not in attributes.vectors:
+            wrong = f"{name} is not one of {', '.join(attributes.vectors)}"
+        else:
+            strengths[name] = strength
+            continue
+        raise typer.BadParameter(wrong, param_hint="--attribute")
     return strengths
 
 
@@ -107,9 +109,7 @@ def _edited(
     attributes: Attributes, latents: Latents, strengths: Mapping[str, float], parts: Sequence[float]
 ) -> Latents:
     """Map the latents of one image to its latents with each part of the strengths added."""
-    edits = [
-        attributes.edit(latents, {name: part * strength for name, strength in strengths.items()}) for part in parts
-    ]
+    edits = [attributes.edit(latents, {name: part * each for name, each in strengths.items()}) for part in parts]
     return replace(edits[0], values=np.concatenate([each.values for each in edits]))
 
 

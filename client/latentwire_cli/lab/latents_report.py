@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
-import numpy.typing as npt
 import typer
 
 from latentwire_cli.connection import Connection, connected
@@ -47,10 +46,7 @@ def latents_report(
         raise typer.BadParameter(f"{seed} is not in 0..2^64-1", param_hint="--seed")
     check_new(output, ".png", overwrite)
     paths = found(images, IMAGE_SUFFIXES)
-    with (
-        connection.open() as client,
-        Batch("encoding", len(paths)) as batch,
-    ):
+    with connection.open() as client, Batch("encoding", len(paths)) as batch:
         source = connection.chosen_model(client)
         posteriors = encoded(client, paths, batch, kind="moments", dtype="float32")
         try:
@@ -88,9 +84,7 @@ def _lines(statistics: LatentStatistics, source: ModelInfo) -> Sequence[str]:
 
 
 def _as_json(statistics: LatentStatistics, source: ModelInfo) -> dict[str, Any]:
-    def numbers(values: npt.NDArray[Any] | None) -> list[Any] | None:
-        return None if values is None else values.tolist()
-
+    arrays = ("mean", "std", "ks", "kl", "mean_variance", "active", "correlation", "neighbour_correlation")
     return {
         "model": source.name,
         "latent_space": source.latent_space,
@@ -103,12 +97,9 @@ def _as_json(statistics: LatentStatistics, source: ModelInfo) -> dict[str, Any]:
         "departures": [asdict(each) for each in statistics.departures()],
         "active_dimensions": int(statistics.active.sum()),
         "total_kl_nats": statistics.total_kl,
-        "mean": numbers(statistics.mean),
-        "std": numbers(statistics.std),
-        "ks": numbers(statistics.ks),
-        "kl_nats": numbers(statistics.kl),
-        "mean_variance": numbers(statistics.mean_variance),
-        "active": numbers(statistics.active),
-        "correlation": numbers(statistics.correlation),
-        "neighbour_correlation": numbers(statistics.neighbour_correlation),
+        **{
+            "kl_nats" if name == "kl" else name: None if values is None else values.tolist()
+            for name in arrays
+            for values in [getattr(statistics, name)]
+        },
     }

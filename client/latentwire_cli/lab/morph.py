@@ -19,7 +19,6 @@ from latentwire_core.files import write_whole
 from latentwire_core.latents import Latents
 from latentwire_lab.paths import along_line, along_sphere
 
-MAX_STEPS = 64
 # With fewer frames from end to end, one would see single frames.
 SMOOTH_STEPS = 25
 SHOWN_SIDE = 256
@@ -36,13 +35,7 @@ def morph(
     output: Picture,
     steps: Annotated[
         int,
-        option(
-            text="Images in a row, A and B included; the GIF has more.",
-            default="8",
-            metavar="N",
-            min=2,
-            max=MAX_STEPS,
-        ),
+        option(text="Images in a row, A and B included; the GIF has more.", default="8", metavar="N", min=2, max=64),
     ] = 8,
     overwrite: Overwrite = False,
     as_json: Json = False,

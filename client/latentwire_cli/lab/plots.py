@@ -24,13 +24,7 @@ BLUE, ORANGE, GREY = "#4477aa", "#cc5522", "#aaaaaa"
 
 
 def report_page(statistics: LatentStatistics, title: str, lines: Sequence[str]) -> bytes:
-    """Map statistics to a PNG file: an overview of all dimensions, and the histograms of the most active ones.
-
-    Args:
-        statistics: statistics of the aggregate posterior.
-        title: the title of the page.
-        lines: the text below the title.
-    """
+    """Map statistics, a title and the text below it to a PNG file: an overview, and the most active dimensions."""
     from matplotlib.figure import Figure
 
     shown = np.argsort(-statistics.mean_variance, kind="stable")[:MAX_HISTOGRAMS]

@@ -86,10 +86,8 @@ def _size(source: ModelInfo, limits: ServerLimits, height: int | None, width: in
             raise typer.BadParameter(f"image is {width}x{height}; {wrong}", param_hint="--height, --width")
         return height, width
     if height is not None or width is not None:
-        fixed = "{1}x{0}".format(*source.fixed_size)
-        raise typer.BadParameter(
-            f"{source.name} makes images of {fixed} only; leave it out", param_hint="--height, --width"
-        )
+        only = "{0} makes images of {2}x{1} only; leave it out".format(source.name, *source.fixed_size)
+        raise typer.BadParameter(only, param_hint="--height, --width")
     return None
 
 

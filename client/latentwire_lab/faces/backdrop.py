@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from latentwire_lab.faces.canvas import Canvas, Colour, Points, curve, ellipse
+from latentwire_lab.faces.canvas import Canvas, Colour, Points, curve, ellipse, path
 from latentwire_lab.faces.face import Face, pick
 from latentwire_lab.faces.palette import lighter, tint
 from latentwire_lab.faces.sketch import Sketch
@@ -56,7 +56,7 @@ def _stripes(canvas: Canvas, face: Face, colour: Colour) -> None:
 def _hills(canvas: Canvas, face: Face, colour: Colour) -> None:
     angle = face.backdrop_angle
     for k, height in enumerate((0.55, 0.68)):
-        ridge = curve([(x / 6, height + 0.08 * math.sin(1.3 * x + angle + 2 * k)) for x in range(-1, 8)], False)
+        ridge = path([(x / 6, height + 0.08 * math.sin(1.3 * x + angle + 2 * k)) for x in range(-1, 8)])
         land = np.concatenate([ridge, [(1.2, 1.1), (-0.2, 1.1)]])
         canvas.fill(land * canvas.side, tint(face.backdrop_hue + 0.1 + 0.05 * k, 0.15 - 0.2 * k))
     canvas.fill(ellipse(0.5 + 0.12 * angle, 0.2, 0.09, 0.09) * canvas.side, colour)

@@ -43,6 +43,11 @@ def curve(points: Sequence[tuple[float, float]] | Points, closed: bool = True) -
     return line if closed else np.concatenate([line, given[-1:]])
 
 
+def path(points: Sequence[tuple[float, float]] | Points) -> Points:
+    """Map a few points to many points on an open smooth line through them."""
+    return curve(points, closed=False)
+
+
 def mirrored(half: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Map the right half of an outline, from top to bottom, to the whole outline; points on the axis stay single."""
     return [*half, *((-x, y) for x, y in reversed(half) if x != 0)]
@@ -64,13 +69,7 @@ def moved(points: Points, right: float, down: float) -> Points:
 
 
 class Canvas:
-    """An image to draw on, `factor` times as wide as the result.
-
-    Places and lengths are in pixels of the large image.
-
-    Args:
-        size: side of the result, in pixels.
-    """
+    """An image to draw on, `factor` times as wide as the result of `size` pixels; places are in its own pixels."""
 
     def __init__(self, size: int) -> None:
         self._factor = max(3, math.ceil(_LEAST_SIDE / size))
@@ -95,9 +94,7 @@ class Canvas:
         self, line: Points, width: float, colour: Colour, opacity: float = 1.0, *, ends: tuple[float, float] = (0, 0)
     ) -> None:
         """Draw an open line, `width` wide in its middle, with the given shares of the width at its ends."""
-        along = np.empty_like(line)
-        along[1:-1] = line[2:] - line[:-2]
-        along[0], along[-1] = line[1] - line[0], line[-1] - line[-2]
+        along: Points = np.gradient(line, axis=0)
         length = np.maximum(np.hypot(along[:, :1], along[:, 1:]), 1e-9)
         # Without half a pixel more, the thin ends would fall between pixels.
         across = along[:, ::-1] * np.array((-1, 1)) / length * (width / 2 * _taper(len(line), *ends) + 0.25)

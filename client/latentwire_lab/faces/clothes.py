@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from latentwire_lab.faces.canvas import Colour, curve, flipped, mirrored, moved
+from latentwire_lab.faces.canvas import Colour, curve, flipped, mirrored, moved, path
 from latentwire_lab.faces.face import Face, pick
 from latentwire_lab.faces.palette import darker, hsv, lighter, tint
 from latentwire_lab.faces.sketch import Sketch
@@ -52,7 +52,7 @@ def collar(sketch: Sketch) -> None:
     """Draw the collar or hood, and the necktie."""
     style, cloth, body = _style(sketch.face), _cloth(sketch.face), sketch.on_body()
     if style in ("tee", "striped"):
-        line = curve([(-0.42, 1.10), (-0.30, 1.26), (0, 1.335), (0.30, 1.26), (0.42, 1.10)], False)
+        line = path([(-0.42, 1.10), (-0.30, 1.26), (0, 1.335), (0.30, 1.26), (0.42, 1.10)])
         body.stroke(line, 0.09, darker(cloth, 0.3), ends=(0.8, 0.8))
         return
     if style == "suit":
@@ -61,12 +61,12 @@ def collar(sketch: Sketch) -> None:
         _necktie(sketch)
     for side in (-1, 1):
         if style == "v-neck":
-            line = curve(flipped([(0.42, 1.08), (0.26, 1.3), (0, 1.53)], side), False)
+            line = path(flipped([(0.42, 1.08), (0.26, 1.3), (0, 1.53)], side))
             body.stroke(line, 0.09, darker(cloth, 0.3), ends=(0.8, 0.8))
         elif style == "hoodie":
             hood = [(0.36, 0.98), (0.62, 1.10), (0.56, 1.34), (0, 1.50), (0, 1.32), (0.32, 1.20)]
             body.fill(curve(flipped(hood, side)), darker(cloth, 0.22 if side > 0 else 0.1))
-            cord = curve(flipped([(0.15, 1.44), (0.17, 1.58), (0.14, 1.72)], side), False)
+            cord = path(flipped([(0.15, 1.44), (0.17, 1.58), (0.14, 1.72)], side))
             body.stroke(cord, 0.04, lighter(cloth, 0.8), ends=(1, 1))
         elif style == "shirt":
             _flap(sketch, side, cloth)

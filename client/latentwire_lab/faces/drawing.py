@@ -20,24 +20,13 @@ _PARTS = (
 
 
 def check_size(size: int) -> None:
-    """Refuse a size in pixels at which no face can be drawn.
-
-    Raises:
-        ValueError: the size is out of range.
-    """
+    """Raise ValueError for a size in pixels that is out of range."""
     if not MIN_SIZE <= size <= MAX_SIZE:
         raise ValueError(f"size is {size}; it must be {MIN_SIZE}..{MAX_SIZE} px")
 
 
 def draw(face: Face, size: int) -> Pixels:
-    """Map a face to its picture.
-
-    Args:
-        face: the face to draw.
-        size: side of the picture in pixels, 32..512.
-
-    Returns:
-        uint8 (size,size,3) RGB.
+    """Map a face and the side of its picture in pixels, 32..512, to uint8 (size,size,3) RGB.
 
     Raises:
         ValueError: the size is out of range.

@@ -3,7 +3,7 @@
 
 import numpy as np
 
-from latentwire_lab.faces.canvas import Points, curve, ellipse, flipped, mirrored, moved
+from latentwire_lab.faces.canvas import Points, curve, ellipse, flipped, mirrored, moved, path
 from latentwire_lab.faces.face import Face
 from latentwire_lab.faces.head import chin
 from latentwire_lab.faces.palette import darker, lighter, mix
@@ -29,8 +29,8 @@ def eyes(sketch: Sketch) -> None:
     rest = [outer, (0.5 * wide, 0.5 * tall), (-0.3 * wide, 0.6 * tall), inner]
     for side in (-1, 1):
         x, y = eye_place(face, side)
-        upper = moved(curve(flipped(lid, side), closed=False), x, y)
-        lower = moved(curve(flipped(rest, side), closed=False), x, y)
+        upper = moved(path(flipped(lid, side)), x, y)
+        lower = moved(path(flipped(rest, side)), x, y)
         almond = np.concatenate([upper, lower])
         plane.glow(x - side * 0.03, y - 0.09, (0.27, 0.2), palette.shadow, 0.45)
         plane.fill(almond, _WHITE)
@@ -54,7 +54,7 @@ def brows(sketch: Sketch) -> None:
     line = [(-0.21, 0.02 + slant), (-0.02, -0.7 * arch), (0.12, -arch), (0.25, 0.03 - slant)]
     for side in (-1, 1):
         x, y = eye_place(face, side)
-        brow = moved(curve(flipped(line, side), closed=False), x, y - 0.235 - face.brow_height - 0.2 * thick)
+        brow = moved(path(flipped(line, side)), x, y - 0.235 - face.brow_height - 0.2 * thick)
         sketch.on_face(0.04).stroke(brow, thick, sketch.palette.beard, ends=(0.75, 0.2))
 
 
@@ -70,7 +70,7 @@ def nose(sketch: Sketch) -> None:
     half = (ball * (1 - sharp) + edge * sharp) * size
     right, left = moved(half, 0, y), moved(half * np.array((-1, 1)), 0, y)
     left[:2] = right[:2]
-    lower = curve(np.concatenate([left[:0:-1], right[1:]]), closed=False)
+    lower = path(np.concatenate([left[:0:-1], right[1:]]))
     shaded = [(dark * 0.03, -0.12), (dark * 0.03, 0.12), *(right if dark > 0 else left), (dark * 0.08, 0.1)]
     plane.fill(curve(shaded), darker(skin, 0.36), 0.25 + 0.55 * sharp)
     cast = np.concatenate([lower, moved(lower[::-1] * np.array((0.7, 1)), dark * 0.04, 0.05)])
@@ -79,9 +79,7 @@ def nose(sketch: Sketch) -> None:
     plane.fill(tip, mix(lighter(skin, 0.1), (236, 120, 96), 0.22), 0.85 * (1 - sharp))
     shine = ellipse(-dark * 0.025, y - 0.055 * size, 0.04 * size * (1 - 0.5 * sharp), 0.03 * size)
     sketch.on_face(lift + 0.05).fill(shine, lighter(skin, 0.4), 0.7)
-    ridge = curve(
-        [(-dark * 0.015, 0.02), (-dark * 0.01, 0.2), (half[0, 0] - dark * 0.02, half[0, 1] + y - 0.05)], False
-    )
+    ridge = path([(-dark * 0.015, 0.02), (-dark * 0.01, 0.2), (half[0, 0] - dark * 0.02, half[0, 1] + y - 0.05)])
     plane.stroke(ridge, 0.055, lighter(skin, 0.5), 0.75 * sharp, ends=(0.2, 0.5))
     plane.stroke(lower, 0.04, darker(skin, 0.58), ends=(0.3, 0.3))
     for x in (-0.085, 0.085):
@@ -102,8 +100,8 @@ def mouth(sketch: Sketch) -> None:
     def lip(height: float, dip: float, fullness: float) -> Points:
         """Return a line from corner to corner, `height` and `dip` lower in the middle, full or thin beside it."""
         beside, tilt = height + (corner - height) * (1 - fullness), 0.6 * face.lopsided
-        return curve([left, (-0.58 * wide, beside + tilt), (-0.2 * wide, height), (0, height + dip),
-                      (0.2 * wide, height), (0.58 * wide, beside - tilt), right], closed=False)  # fmt: skip
+        return path([left, (-0.58 * wide, beside + tilt), (-0.2 * wide, height), (0, height + dip),
+                      (0.2 * wide, height), (0.58 * wide, beside - tilt), right])  # fmt: skip
 
     upper, lower = lip(up, 0.008, 0.66), lip(down, 0.0, 0.78)
     over, under = lip(up - 0.06 * thick, 0.025, 0.72), lip(bottom, 0.004, 0.8)
@@ -124,7 +122,7 @@ def mouth(sketch: Sketch) -> None:
     for side, (x, y) in ((-1, left), (1, right)):
         dimple = flipped([(-0.01, 0.03), (0.03, -0.02 * glad), (0.02, -0.05)], side)
         colour = darker(sketch.palette.skin, 0.5)
-        plane.stroke(moved(curve(dimple, closed=False), x, y), 0.028, colour, 0.2 + 0.5 * glad, ends=(0.3, 0.3))
+        plane.stroke(moved(path(dimple), x, y), 0.028, colour, 0.2 + 0.5 * glad, ends=(0.3, 0.3))
 
 
 def beard(sketch: Sketch) -> None:

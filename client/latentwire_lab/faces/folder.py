@@ -16,9 +16,8 @@ from pathlib import Path
 from latentwire_codec.images.files import write_image
 from latentwire_core.files import write_whole
 from latentwire_core.formats import ImageFormat
-from latentwire_lab.faces.attributes import ATTRIBUTES, NAMES
 from latentwire_lab.faces.drawing import REVISION, check_size, draw
-from latentwire_lab.faces.face import random_face
+from latentwire_lab.faces.face import ATTRIBUTES, NAMES, random_face
 from latentwire_train.data.celeba import IMAGES
 from latentwire_train.data.folder import DataError
 
@@ -123,8 +122,7 @@ def _check(root: Path, note: str, names: list[str]) -> None:
         raise DataError(
             f"{root} holds other faces ({drawn!r}, not {wanted!r}); repeat its options, or give a new folder"
         )
-    expected = set(names)
-    others = sorted(file.name for file in (root / IMAGES).glob("[!.]*") if file.name not in expected)
+    others = sorted({file.name for file in (root / IMAGES).glob("[!.]*")} - set(names))
     if others:
         raise DataError(
             f"{root / IMAGES} holds {others[-1]}, which is not among the first {len(names)} faces; "

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from latentwire_lab.faces.canvas import Points, curve, ellipse, flipped, moved
+from latentwire_lab.faces.canvas import Points, curve, ellipse, flipped, moved, path
 from latentwire_lab.faces.face import Face
 from latentwire_lab.faces.head import half_width, outline
 from latentwire_lab.faces.palette import darker, lighter
@@ -41,7 +41,7 @@ def back(sketch: Sketch) -> None:
     top = [(0.0, -1.05 - 0.6 * volume), (0.6 * wide, -0.92 - 0.5 * volume)]
     if "Wearing_Hat" in face:
         top = [(0.0, _HAT_RIM - 0.2), (0.6 * wide, _HAT_RIM - 0.15)]
-    line = curve([*top, (wide, -0.45), (wide + 0.03, 0.0), (wide + 0.05, 0.5 * end + 0.02), (0.9 * wide, end)], False)
+    line = path([*top, (wide, -0.45), (wide + 0.03, 0.0), (wide + 0.05, 0.5 * end + 0.02), (0.9 * wide, end)])
     if _curly(face):
         for x, y in line[8::4]:
             if "Wearing_Hat" not in face or y > _HAT_RIM:
@@ -96,7 +96,7 @@ def _frame(face: Face, side: int) -> tuple[Points, Points]:
         (part, rim + 0.02 * abs(part)), (part + 0.5 * (1 - 0.7 * part), rim + 0.10), (wide + 0.6 * volume, -0.62),
         (wide + volume, -0.22), (wide + 0.75 * volume, 0.14),
     ]  # fmt: skip
-    return _waved(curve(flipped(outer, side), False), face), _waved(curve(flipped(inner, side), False), face)
+    return _waved(path(flipped(outer, side)), face), _waved(path(flipped(inner, side)), face)
 
 
 def _curls(sketch: Sketch, rim: Points) -> None:
@@ -114,7 +114,7 @@ def _curls(sketch: Sketch, rim: Points) -> None:
 def _curl(sketch: Sketch, plane: Plane, place: tuple[float, float], radius: float) -> None:
     colour = sketch.palette.hair
     plane.fill(ellipse(*place, radius, radius), colour)
-    arc = curve([(-0.6 * radius, -0.1 * radius), (0, -0.6 * radius), (0.6 * radius, -0.1 * radius)], False)
+    arc = path([(-0.6 * radius, -0.1 * radius), (0, -0.6 * radius), (0.6 * radius, -0.1 * radius)])
     plane.stroke(moved(arc, *place), 0.035, lighter(colour, 0.22), 0.7)
     plane.stroke(moved(-arc, *place), 0.035, darker(colour, 0.4), 0.6)
 
@@ -153,5 +153,5 @@ def _bangs(sketch: Sketch) -> None:
     bend = 0.05 if wavy else 0.0
     for k in range(1, 10):
         x = span * (k / 5 - 1)
-        strand = curve([(0.55 * x, -0.84), (0.85 * x + bend, -0.62), (x - bend, low - 0.05)], False)
+        strand = path([(0.55 * x, -0.84), (0.85 * x + bend, -0.62), (x - bend, low - 0.05)])
         plane.stroke(strand, 0.03, lighter(colour, 0.28) if k % 2 else darker(colour, 0.3), 0.7)

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from latentwire_lab.faces.canvas import Points, curve, ellipse, flipped, mirrored, moved
+from latentwire_lab.faces.canvas import Points, curve, ellipse, flipped, mirrored, moved, path
 from latentwire_lab.faces.clothes import neckline
 from latentwire_lab.faces.face import Face
 from latentwire_lab.faces.palette import darker, lighter, mix
@@ -61,7 +61,7 @@ def ears(sketch: Sketch) -> None:
     fold = [(x + 0.09 * size, -0.07), (x + 0.10 * size, 0.03), (x + 0.04, 0.15)]
     for side in (-1, 1):
         plane.fill(curve(flipped(rim, side)), skin)
-        plane.stroke(curve(flipped(fold, side), closed=False), 0.045, darker(skin, 0.35), ends=(0.5, 0.5))
+        plane.stroke(path(flipped(fold, side)), 0.045, darker(skin, 0.35), ends=(0.5, 0.5))
 
 
 def skin(sketch: Sketch) -> None:
@@ -122,7 +122,7 @@ def _lines(sketch: Sketch) -> None:
             plane.glow(side * x, y, (radius, radius), colour, 0.32 * depth)
         for line in lines:
             ends = (1.0, 0.2) if line[0][0] == 0 else (0.2, 0.2)
-            plane.stroke(curve(flipped(line, side), closed=False), 0.058 * depth, colour, 0.68, ends=ends)
+            plane.stroke(path(flipped(line, side)), 0.058 * depth, colour, 0.68, ends=ends)
 
 
 def _freckles(sketch: Sketch) -> None:

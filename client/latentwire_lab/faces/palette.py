@@ -68,23 +68,14 @@ def brightness(colour: Colour) -> float:
 
 @dataclass(frozen=True)
 class Palette:
-    """The colours that several parts of a face share.
+    """The colours that several parts of a face share."""
 
-    Attributes:
-        skin: the skin in even light.
-        shadow: the skin in shadow.
-        hair: the hair of the head.
-        beard: brows and beard, always different from the skin.
-        lips: the lips, with or without lipstick.
-        iris: the iris of the eyes.
-    """
-
-    skin: Colour
-    shadow: Colour
-    hair: Colour
-    beard: Colour
-    lips: Colour
-    iris: Colour
+    skin: Colour  # the skin in even light
+    shadow: Colour  # the skin in shadow
+    hair: Colour  # the hair of the head
+    beard: Colour  # brows and beard, always different from the skin
+    lips: Colour  # the lips, with or without lipstick
+    iris: Colour  # the iris of the eyes
 
     @classmethod
     def of(cls, face: Face) -> "Palette":

@@ -23,35 +23,20 @@ _HEAD_SHARE = 0.305  # half the head's height in heights of the picture
 
 @dataclass(frozen=True)
 class Pose:
-    """Place and turn of a head or a body.
+    """Place and turn of a head or a body."""
 
-    Attributes:
-        unit: half the head's height, in pixels.
-        x: x of the head's middle, in pixels.
-        y: y of the head's middle, in pixels.
-        yaw: turn to the right side of the picture, radians.
-        pitch: turn upwards, radians.
-        roll: turn clockwise, radians.
-    """
-
-    unit: float
-    x: float
-    y: float
-    yaw: float = 0.0
-    pitch: float = 0.0
-    roll: float = 0.0
+    unit: float  # half the head's height, in pixels
+    x: float  # x of the head's middle, in pixels
+    y: float  # y of the head's middle, in pixels
+    yaw: float = 0.0  # turn to the right side of the picture, radians
+    pitch: float = 0.0  # turn upwards, radians
+    roll: float = 0.0  # turn clockwise, radians
 
     @classmethod
     def of_head(cls, face: Face, side: int) -> "Pose":
         """Map a face and the canvas' side in pixels to the head's pose."""
         x, y = side * (0.5 + face.shift_x), side * (0.475 + face.shift_y)
         return cls(side * _HEAD_SHARE * face.scale, x, y, face.yaw, face.pitch, face.roll)
-
-    @classmethod
-    def of_body(cls, face: Face, side: int) -> "Pose":
-        """Map a face and the canvas' side in pixels to the body's pose: below the head, upright, hardly turned."""
-        head = cls.of_head(face, side)
-        return cls(head.unit, head.x - face.roll * head.unit * 0.5, head.y, face.yaw * 0.3)
 
     @cached_property
     def _axes(self) -> Points:
@@ -62,13 +47,9 @@ class Pose:
         axes: Points = self.unit * turned @ np.array([(cosine, sine), (-sine, cosine)])
         return axes
 
-    @cached_property
-    def _origin(self) -> Points:
-        return np.array((self.x, self.y))
-
     def place(self, points: Points, depth: Points | float = 0.0) -> Points:
         """Map points and their z to pixels."""
-        flat: Points = points @ self._axes[:2] + self._origin
+        flat: Points = points @ self._axes[:2] + np.array((self.x, self.y))
         nearer: Points = np.multiply.outer(depth, self._axes[2])
         return flat + nearer
 
@@ -85,17 +66,11 @@ def surface(points: Points) -> Points:
 
 @dataclass(frozen=True)
 class Plane:
-    """A canvas, in the axes and the unit of a pose.
-
-    Attributes:
-        canvas: the canvas to draw on.
-        unit: unit of lengths, in pixels.
-        place: maps points of the plane to pixels.
-    """
+    """A canvas, in the axes and the unit of a pose."""
 
     canvas: Canvas
-    unit: float
-    place: Callable[[Points], Points]
+    unit: float  # unit of lengths, in pixels
+    place: Callable[[Points], Points]  # maps points of the plane to pixels
 
     def fill(self, outline: Points, colour: Colour, opacity: float = 1.0) -> None:
         """Fill the inside of an outline."""
@@ -121,15 +96,7 @@ class Plane:
 
 @dataclass(frozen=True)
 class Sketch:
-    """A face that is being drawn.
-
-    Attributes:
-        canvas: the canvas to draw on.
-        face: the face to draw.
-        palette: the face's colours.
-        head: the pose of the head.
-        body: the pose of the body.
-    """
+    """A face that is being drawn."""
 
     canvas: Canvas
     face: Face
@@ -141,7 +108,10 @@ class Sketch:
     def of(cls, face: Face, size: int) -> "Sketch":
         """Map a face and the size of its picture in pixels to an empty sketch."""
         canvas = Canvas(size)
-        return cls(canvas, face, Palette.of(face), Pose.of_head(face, canvas.side), Pose.of_body(face, canvas.side))
+        head = Pose.of_head(face, canvas.side)
+        # The body is below the head, upright, hardly turned.
+        body = Pose(head.unit, head.x - face.roll * head.unit * 0.5, head.y, face.yaw * 0.3)
+        return cls(canvas, face, Palette.of(face), head, body)
 
     @property
     def dark_side(self) -> int:

@@ -3,7 +3,7 @@
 
 import numpy as np
 
-from latentwire_lab.faces.canvas import Colour, Points, curve, ellipse, flipped, mirrored, moved
+from latentwire_lab.faces.canvas import Colour, Points, curve, ellipse, flipped, mirrored, moved, path
 from latentwire_lab.faces.face import pick
 from latentwire_lab.faces.features import eye_place
 from latentwire_lab.faces.head import EAR_DEPTH, half_width
@@ -46,7 +46,7 @@ def glasses(sketch: Sketch) -> None:
         arm = np.array([(x + side * 0.27, y - 0.05), (side * half_width(face), y - 0.04)])
         ends = sketch.head.place(arm, np.array([0.45, -0.1]))
         sketch.canvas.stroke(ends, 0.9 * thick * sketch.head.unit, colour, ends=(1, 1))
-    bridge = curve([(-0.09, y - 0.02), (0, y - 0.06), (0.09, y - 0.02)], False)
+    bridge = path([(-0.09, y - 0.02), (0, y - 0.06), (0.09, y - 0.02)])
     plane.stroke(bridge, thick, colour, ends=(1, 1))
 
 
@@ -91,9 +91,7 @@ def hat(sketch: Sketch) -> None:
 
 def _rim(sketch: Sketch, wide: float, y: float) -> Points:
     """Map a half width and a y to the line around the front of the head, from left to right, in pixels."""
-    line = curve(
-        [(-wide, y - 0.06), (-0.6 * wide, y + 0.02), (0, y + 0.05), (0.6 * wide, y + 0.02), (wide, y - 0.06)], False
-    )
+    line = path([(-wide, y - 0.06), (-0.6 * wide, y + 0.02), (0, y + 0.05), (0.6 * wide, y + 0.02), (wide, y - 0.06)])
     return sketch.head.place(line, np.interp(np.abs(line[:, 0]), (0, wide), (_FRONT, _SIDES)))
 
 
@@ -103,7 +101,7 @@ def _crown(sketch: Sketch, wide: float, top: float, low: float, square: float = 
         (0.0, top), ((0.5 + square) * wide, top + 0.06 - 0.04 * square),
         ((0.88 + 0.06 * square) * wide, top + 0.28), (wide, low - 0.06),
     ]  # fmt: skip
-    over = curve(mirrored(half[::-1]), False)
+    over = path(mirrored(half[::-1]))
     return np.concatenate([sketch.head.place(over, _SIDES), _rim(sketch, wide, low)])
 
 
@@ -114,7 +112,7 @@ def _beanie(sketch: Sketch, colour: Colour, wide: float) -> None:
     canvas.fill(crown, colour)
     with canvas.inside(crown):
         for x in (-0.66, -0.33, 0.0, 0.33, 0.66):
-            rib = curve([(0.4 * x * wide, -1.3), (1.1 * x * wide, -0.95), (1.2 * x * wide, -0.5)], False)
+            rib = path([(0.4 * x * wide, -1.3), (1.1 * x * wide, -0.95), (1.2 * x * wide, -0.5)])
             sketch.at(0.2).stroke(rib, 0.05, darker(colour, 0.3), 0.6)
     fold = np.concatenate([_rim(sketch, 1.03 * wide, -0.78), _rim(sketch, 1.03 * wide, -0.55)[::-1]])
     canvas.fill(fold, lighter(colour, 0.22))
@@ -129,15 +127,11 @@ def _cap(sketch: Sketch, colour: Colour, wide: float) -> None:
     crown = _crown(sketch, wide, -1.28, -0.68)
     canvas.fill(crown, colour)
     with canvas.inside(crown):
-        panel = curve([(0, -1.28), (0.02, -0.9), (0, -0.5)], False)
+        panel = path([(0, -1.28), (0.02, -0.9), (0, -0.5)])
         sketch.at(0.4).stroke(panel, 0.03, darker(colour, 0.4), 0.8, ends=(1, 1))
         sketch.at(_FRONT).fill(ellipse(0, -0.93, 0.16, 0.14), lighter(colour, 0.75))
-    near = curve(
-        [(-0.92 * wide, -0.72), (-0.66 * wide, -0.56), (0, -0.46), (0.66 * wide, -0.56), (0.92 * wide, -0.72)], False
-    )
-    far = curve(
-        [(0.92 * wide, -0.74), (0.5 * wide, -0.70), (0, -0.68), (-0.5 * wide, -0.70), (-0.92 * wide, -0.74)], False
-    )
+    near = path([(-0.92 * wide, -0.72), (-0.66 * wide, -0.56), (0, -0.46), (0.66 * wide, -0.56), (0.92 * wide, -0.72)])
+    far = path([(0.92 * wide, -0.74), (0.5 * wide, -0.70), (0, -0.68), (-0.5 * wide, -0.70), (-0.92 * wide, -0.74)])
     bent = 1 - (near[:, 0] / wide) ** 2
     edge = sketch.head.place(near, 0.1 + 0.85 * bent)
     visor = np.concatenate([edge, sketch.head.place(far, 0.6 * bent)])
@@ -156,5 +150,5 @@ def _fedora(sketch: Sketch, colour: Colour, wide: float) -> None:
     canvas.fill(_crown(sketch, 0.98 * wide, -1.34, -0.66, 0.3), colour)
     ribbon = np.concatenate([_rim(sketch, 0.99 * wide, -0.84), _rim(sketch, wide, -0.66)[::-1]])
     canvas.fill(ribbon, darker(colour, 0.65))
-    crease = curve([(-0.2, -1.32), (0, -1.2), (0.15, -1.05)], False)
+    crease = path([(-0.2, -1.32), (0, -1.2), (0.15, -1.05)])
     sketch.at(0.3).stroke(crease, 0.06, darker(colour, 0.3), 0.6)

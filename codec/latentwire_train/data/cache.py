@@ -19,12 +19,7 @@ _CHUNK = 32
 
 
 class ImageCache:
-    """An `ImageSource` that holds its first images decoded. Its arrays are shared and read-only.
-
-    Args:
-        source: the images.
-        max_bytes: bound on the pixels that are held, 3 bytes each.
-    """
+    """An `ImageSource` that holds its first images decoded, in `max_bytes` at most; its arrays are read-only."""
 
     def __init__(self, source: ImageSource, max_bytes: int) -> None:
         self._source = source
@@ -34,12 +29,13 @@ class ImageCache:
             for start in range(0, len(source), _CHUNK):
                 chunk = range(start, min(start + _CHUNK, len(source)))
                 for index, pixels in zip(chunk, pool.map(self._decoded, chunk), strict=True):
-                    if pixels is not None and pixels.nbytes <= free:
-                        pixels.setflags(write=False)
-                        self._held[index] = pixels
-                        free -= pixels.nbytes
-                    elif pixels is not None:
+                    if pixels is None:
+                        continue
+                    free -= pixels.nbytes
+                    if free < 0:
                         return
+                    pixels.setflags(write=False)
+                    self._held[index] = pixels
 
     def __len__(self) -> int:
         return len(self._source)

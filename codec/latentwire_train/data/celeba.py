@@ -17,30 +17,26 @@ other. Only reported are a count that differs from the number of rows, a repeate
 
 import csv
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from latentwire_codec.images.geometry import Pixels
 from latentwire_train.data.folder import DataError, ImageFolder, Problem, describe, explain, scan_folder
 
 IMAGES = "img_align_celeba"
 PARTITIONS = {"train": 0, "validation": 1, "test": 2}
 UNKNOWN_PARTITION = -1
 
-_Row = tuple[int, str, list[str]]  # line, file name, the columns after it
+_Rows = Iterator[tuple[int, list[str]]]  # line, columns
 
 
-@dataclass(frozen=True)
-class AttributeTable:
-    """A label file.
+class AttributeTable(NamedTuple):
+    """A label file: A names, and file name -> A numbers, 1 for an attribute that the image has and -1 for the others.
 
-    Attributes:
-        attributes: the names of the A attributes.
-        values: file name -> A numbers, 1 for an attribute that the image has and -1 for one that it has not.
-        problems: rows that were skipped, and a count that does not match.
+    `problems` are the rows that were skipped, and a count that does not match.
     """
 
     attributes: tuple[str, ...]
@@ -48,34 +44,19 @@ class AttributeTable:
     problems: tuple[Problem, ...]
 
 
-@dataclass(frozen=True, eq=False)
-class LabelledFolder:
-    """Images with attributes, an `ImageSource`.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LabelledFolder(ImageFolder):
+    """The images that have a row in the label file, with attributes.
 
     Attributes:
-        images: the images with a row.
         attributes: the names of the A attributes.
         values: int8 (N,A), 1 or -1.
         partition: int8 (N,): 0, 1, 2, or -1 for an image without a row; None without a partition file.
-        problems: the files and rows that were skipped.
     """
 
-    images: ImageFolder
     attributes: tuple[str, ...]
     values: npt.NDArray[np.int8]
     partition: npt.NDArray[np.int8] | None
-    problems: tuple[Problem, ...]
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def name(self, index: int) -> str:
-        """Map an index to the path relative to the folder of images."""
-        return self.images.name(index)
-
-    def read(self, index: int) -> Pixels:
-        """Map an index to uint8 (H,W,3) RGB; raise what `ImageFolder.read` raises."""
-        return self.images.read(index)
 
     def indices(self, partition: str) -> list[int]:
         """Map `train`, `validation` or `test` to the indices of its images; an image without a partition has no part.
@@ -92,11 +73,7 @@ class LabelledFolder:
 
 
 def scan_celeba(root: Path, *, min_side: int = 1) -> LabelledFolder:
-    """Map a folder in CelebA's layout to its images that have labels.
-
-    Args:
-        root: the folder above `img_align_celeba`.
-        min_side: the least length of an image's shorter side, in pixels.
+    """Map the folder above `img_align_celeba` to its images that have labels and sides of `min_side` pixels or more.
 
     Raises:
         DataError: the folder of images or the label file is missing, the label file is there in two forms, or the
@@ -109,26 +86,21 @@ def scan_celeba(root: Path, *, min_side: int = 1) -> LabelledFolder:
         folder /= IMAGES  # as some archives unpack
     table_path = _find(root, "list_attr_celeba", "Anno")
     if table_path is None:
-        raise DataError(
-            f"{root} has no list_attr_celeba.txt or .csv; put it there, or train on {folder} without labels"
-        )
+        raise DataError(f"{root} has no list_attr_celeba.txt or .csv; put it there, or train on {folder} alone")
     table = read_attributes(table_path)
     images = scan_folder(folder, min_side=min_side)
-    problems = [*table.problems, *images.problems]
-
-    present = {item.path for item in images.items}
-    refused = {problem.name for problem in images.problems}
-    missing = [name for name in table.values if name not in present and name not in refused]
-    problems += [Problem(name, f"has a row in {table_path.name} but no file in {IMAGES}") for name in missing]
-    unlabelled = [name for name in (item.path for item in images.items) if name not in table.values]
-    problems += [Problem(name, f"has no usable row in {table_path.name}") for name in unlabelled]
+    known = {item.path for item in images.items} | {problem.name for problem in images.problems}
     items = tuple(item for item in images.items if item.path in table.values)
+    problems = [*table.problems, *images.problems]
+    missing = f"has a row in {table_path.name} but no file in {IMAGES}"
+    problems += [Problem(name, missing) for name in table.values if name not in known]
+    unlabelled = f"has no usable row in {table_path.name}"
+    problems += [Problem(item.path, unlabelled) for item in images.items if item.path not in table.values]
     if not items:
         raise DataError(
             f"none of the {len(images)} images in {folder} has a row in {table_path.name} "
             f"({describe(problems, 3)}); the names must agree, suffix included"
         )
-    values = np.array([table.values[item.path] for item in items], np.int8)
     partition = None
     partition_path = _find(root, "list_eval_partition", "Eval")
     if partition_path is not None:
@@ -136,8 +108,10 @@ def scan_celeba(root: Path, *, min_side: int = 1) -> LabelledFolder:
         problems += found
         problems += [Problem(i.path, f"has no row in {partition_path.name}") for i in items if i.path not in parts]
         partition = np.array([parts.get(item.path, UNKNOWN_PARTITION) for item in items], np.int8)
-    images = replace(images, items=items, problems=())
-    return LabelledFolder(images, table.attributes, values, partition, tuple(problems))
+    values = np.array([table.values[item.path] for item in items], np.int8)
+    return LabelledFolder(
+        folder, items, tuple(problems), attributes=table.attributes, values=values, partition=partition
+    )
 
 
 def read_attributes(path: Path) -> AttributeTable:
@@ -146,42 +120,35 @@ def read_attributes(path: Path) -> AttributeTable:
     Raises:
         DataError: the file is refused; the message names the line.
     """
-    lines = _lines(path)
-    names, rows, announced = _csv_rows(path, lines) if path.suffix == ".csv" else _text_rows(path, lines)
+    names, rows, announced = _read(path, header=True)
     if not names:
         raise DataError(f"{path.name}: the header names no attribute; the names belong there, once each")
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise DataError(
-            f"{path.name}: the header names {', '.join(repeated)} twice; every attribute needs its own name"
-        )
+        raise DataError(f"{path.name}: the header names {', '.join(repeated)} twice; each needs a name of its own")
     problems: list[Problem] = []
     values: dict[str, tuple[int, ...]] = {}
     lines_of: dict[str, int] = {}
     contradicted: set[str] = set()
     count = 0
-    for line, name, columns in rows:
-        count += 1
-        where = f"{path.name}:{line}"
-        if len(columns) != len(names):
-            said = f"{name} has {len(columns)} values for the {len(names)} attributes of the header"
-            if count == 1:
-                raise DataError(f"{where}: {said}; header and rows must agree")
-            problems.append(Problem(where, said))
-            continue
+    for count, (line, (name, *columns)) in enumerate(rows, 1):
         strange = next((value for value in columns if value not in ("1", "-1", "+1")), None)
-        if strange is not None:
-            problems.append(Problem(where, f"{name} has the value {strange!r}; attributes are 1 or -1"))
+        if len(columns) != len(names):
+            reason = f"{name} has {len(columns)} values for the {len(names)} attributes of the header"
+            if count == 1:
+                raise DataError(f"{path.name}:{line}: {reason}; header and rows must agree")
+        elif strange is not None:
+            reason = f"{name} has the value {strange!r}; attributes are 1 or -1"
+        elif name not in lines_of:
+            lines_of[name], values[name] = line, tuple(map(int, columns))
             continue
-        numbers = tuple(map(int, columns))
-        if name not in lines_of:
-            lines_of[name], values[name] = line, numbers
-        elif name not in contradicted and numbers == values[name]:
-            problems.append(Problem(where, f"repeats {name} of line {lines_of[name]}"))
+        elif name not in contradicted and tuple(map(int, columns)) == values[name]:
+            reason = f"repeats {name} of line {lines_of[name]}"
         else:
             contradicted.add(name)
-            problems.append(Problem(where, f"contradicts line {lines_of[name]} about {name}; neither is used"))
-    if announced is not None and announced != count:
+            reason = f"contradicts line {lines_of[name]} about {name}; neither is used"
+        problems.append(Problem(f"{path.name}:{line}", reason))
+    if announced not in (None, count):
         problems.append(Problem(f"{path.name}:1", f"announces {announced} rows; there are {count}"))
     for name in contradicted:
         del values[name]
@@ -196,22 +163,15 @@ def read_partition(path: Path) -> tuple[dict[str, int], list[Problem]]:
     Raises:
         DataError: the file cannot be read, or is a `.csv` without the columns `image_id` and `partition`.
     """
-    lines = _lines(path)
-    rows: Iterator[_Row]
-    if path.suffix == ".csv":
-        names, rows, _ = _csv_rows(path, lines)
-        if names != ("partition",):
-            raise DataError(
-                f"{path.name}:1: the columns are image_id, {', '.join(names)}; image_id, partition are needed"
-            )
-    else:
-        rows = ((number, *_split(line)) for number, line in enumerate(lines, 1) if line.strip())
+    names, rows, _ = _read(path, header=False)
+    if path.suffix == ".csv" and names != ("partition",):
+        raise DataError(f"{path.name}:1: the columns are image_id, {', '.join(names)}; image_id, partition are needed")
     parts: dict[str, int] = {}
     problems: list[Problem] = []
-    for line, name, columns in rows:
-        value = columns[0] if len(columns) == 1 else None
+    for line, (name, *columns) in rows:
+        value = " ".join(columns)
         if value not in ("0", "1", "2"):
-            reason = f"{name} has the partition {' '.join(columns)!r}; it is 0, 1 or 2"
+            reason = f"{name} has the partition {value!r}; it is 0, 1 or 2"
         elif parts.setdefault(name, int(value)) != int(value):
             reason = f"contradicts an earlier line about {name}; the first is used"
         else:
@@ -220,47 +180,33 @@ def read_partition(path: Path) -> tuple[dict[str, int], list[Problem]]:
     return parts, problems
 
 
-def _text_rows(path: Path, lines: list[str]) -> tuple[tuple[str, ...], Iterator[_Row], int]:
-    """Map the lines of a text file to the header's names, the rows, and the announced number of rows."""
-    count = lines[0].strip() if lines else ""
-    if not (count.isascii() and count.isdigit()):
-        raise DataError(
-            f"{path.name}:1: {count[:40]!r} is not the number of rows; a line with it comes before the names"
-        )
-    if len(lines) < 2:
-        raise DataError(f"{path.name} ends after line 1; the names of the attributes belong on line 2")
-    rows = ((number, *_split(line)) for number, line in enumerate(lines[2:], 3) if line.strip())
-    return tuple(lines[1].split()), rows, int(count)
-
-
-def _csv_rows(path: Path, lines: list[str]) -> tuple[tuple[str, ...], Iterator[_Row], None]:
-    """Map the lines of a CSV file to the header's names after `image_id`, and the rows."""
+def _read(path: Path, header: bool) -> tuple[tuple[str, ...], _Rows, int | None]:
+    """Map a file to the names in its header, its rows, and their announced number; a CSV file always has a header."""
     try:
-        table = list(csv.reader(lines, strict=True))
-    except csv.Error as error:
-        raise DataError(f"{path.name} is not CSV: {error}; separate by commas") from error
-    header = [name.strip() for name in table[0]] if table else []
-    if not header or header[0] != "image_id":
-        found = header[0][:40] if header else ""
-        raise DataError(f"{path.name}:1: the first column is {found!r}; it must be image_id, the name of the file")
-    rows = (
-        (number, row[0].strip(), [value.strip() for value in row[1:]]) for number, row in enumerate(table[1:], 2) if row
-    )
-    return tuple(header[1:]), rows, None
-
-
-def _split(line: str) -> tuple[str, list[str]]:
-    name, *columns = line.split()
-    return name, columns
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text("utf-8-sig").splitlines()
+        lines = path.read_text("utf-8-sig").splitlines()
     except OSError as error:
         raise DataError(f"{path.name} cannot be read: {explain(error)}") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path.name} is not text in UTF-8 (byte {error.start}); save it so") from error
+    if path.suffix == ".csv":
+        try:
+            table = [[cell.strip() for cell in row] for row in csv.reader(lines, strict=True)]
+        except csv.Error as error:
+            raise DataError(f"{path.name} is not CSV: {error}; separate by commas") from error
+        first, *names = (table and table[0]) or [""]
+        if first != "image_id":
+            raise DataError(f"{path.name}:1: the first column is {first[:40]!r}; it must be image_id, the file's name")
+        return tuple(names), ((number, row) for number, row in enumerate(table[1:], 2) if row), None
+    begin = 2 if header else 0
+    rows = ((number, line.split()) for number, line in enumerate(lines[begin:], begin + 1) if line.strip())
+    if not header:
+        return (), rows, None
+    count = lines[0].strip() if lines else ""
+    if not (count.isascii() and count.isdigit()):
+        raise DataError(f"{path.name}:1: {count[:40]!r} is not the number of rows, which comes before the names")
+    if len(lines) < 2:
+        raise DataError(f"{path.name} ends after line 1; the names of the attributes belong on line 2")
+    return tuple(lines[1].split()), rows, int(count)
 
 
 def _find(root: Path, stem: str, subfolder: str) -> Path | None:

@@ -7,9 +7,9 @@ Cover        the whole image, scaled until it just covers the square: for small 
 """
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,37 +19,11 @@ from latentwire_core.draws import Draws
 from latentwire_core.errors import ImageError
 
 
-class Framing(Protocol):
-    """Maps pixels to a square of `size` pixels."""
-
-    @property
-    def size(self) -> int:
-        """The side of the result in pixels."""
-
-    @property
-    def min_side(self) -> int:
-        """The least length of the image's shorter side, in pixels."""
-
-    def __call__(self, pixels: Pixels, draws: Draws) -> Pixels:
-        """Map uint8 (H,W,3) to uint8 (size,size,3), C-contiguous.
-
-        Raises:
-            ImageError: a side is below `min_side`.
-        """
-
-
 def area_shrink(pixels: Pixels, height: int, width: int) -> Pixels:
     """Map pixels to fewer pixels, each the rounded mean of the area that it covers.
 
-    Pillow's BOX averages whole pixels only: at a scale of 1.3 it averages one pixel here and two there.
-
-    Args:
-        pixels: uint8 (H,W,3).
-        height: height of the result, 1..H.
-        width: width of the result, 1..W.
-
-    Returns:
-        uint8 (height,width,3), C-contiguous.
+    Pillow's BOX averages whole pixels only: at a scale of 1.3 it averages one pixel here and two there. The image is
+    uint8 (H,W,3), the result uint8 (height,width,3), C-contiguous.
 
     Raises:
         ValueError: the result would be larger than the image, or empty.
@@ -59,14 +33,12 @@ def area_shrink(pixels: Pixels, height: int, width: int) -> Pixels:
         raise ValueError(
             f"{old_width}x{old_height} cannot be shrunk to {width}x{height}; sides must be 1 up to the image's"
         )
-    rows, row_weights = _overlaps(old_height, height)
-    columns, column_weights = _overlaps(old_width, width)
     # Sums in a fixed order, so that the bytes do not depend on the number of threads.
     tall = np.zeros((height, old_width, 3), np.float32)
-    for row, weight in zip(rows, row_weights, strict=True):
+    for row, weight in zip(*_overlaps(old_height, height), strict=True):
         tall += pixels[row] * weight[:, None, None]
     small = np.full((height, width, 3), 0.5, np.float32)
-    for column, weight in zip(columns, column_weights, strict=True):
+    for column, weight in zip(*_overlaps(old_width, width), strict=True):
         small += tall[:, column] * weight[:, None]
     # The weights' own rounding may carry white to 256.0.
     return np.minimum(small, 255).astype(np.uint8)
@@ -84,36 +56,65 @@ def _overlaps(old: int, new: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np
 
 
 @dataclass(frozen=True)
-class RandomCrop:
-    """Maps pixels to a random square of them, `size` pixels wide after scaling.
+class Framing(ABC):
+    """Maps pixels to a square.
 
     Attributes:
-        size: side of the result, in pixels.
-        scaled_share: share of crops that are cut from a larger square and scaled down (area filter). The other crops
-            are unscaled, and so is a crop of an image without room for a larger square.
-        max_scale: largest ratio of the larger square's width to `size`; the width is log-uniform.
-        mirror_share: share of crops that are mirrored, left to right.
+        size: side of the square, in pixels.
 
     Raises:
         ValueError: a number is out of range.
     """
 
     size: int
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"size is {self.size}; it must be >= 1")
+        for name in ("scaled_share", "mirror_share"):
+            if not 0 <= getattr(self, name, 0) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must lie in 0..1")
+
+    @property
+    def min_side(self) -> int:
+        """The least length of an image's shorter side, in pixels; a crop is never scaled up."""
+        return self.size
+
+    def __call__(self, pixels: Pixels, draws: Draws) -> Pixels:
+        """Map uint8 (H,W,3) to uint8 (size,size,3), C-contiguous.
+
+        Raises:
+            ImageError: a side is below `min_side`.
+        """
+        height, width = pixels.shape[:2]
+        if min(height, width) < self.min_side:
+            raise ImageError(f"is {width}x{height}; each side must be at least {self.min_side} px")
+        return np.ascontiguousarray(self._square(pixels, draws))
+
+    @abstractmethod
+    def _square(self, pixels: Pixels, draws: Draws) -> Pixels:
+        """Map pixels with sides of `min_side` or more to the square."""
+
+
+@dataclass(frozen=True)
+class RandomCrop(Framing):
+    """Maps pixels to a random square of them, `size` pixels wide after scaling.
+
+    Attributes:
+        scaled_share: share of crops that are cut from a larger square and scaled down (area filter). The other crops
+            are unscaled, and so is a crop of an image without room for a larger square.
+        max_scale: largest ratio of the larger square's width to `size`; the width is log-uniform.
+        mirror_share: share of crops that are mirrored, left to right.
+    """
+
     scaled_share: float = 0.5
     max_scale: float = 2.0
     mirror_share: float = 0.5
 
     def __post_init__(self) -> None:
-        _check_size(self.size)
-        _check_share("scaled_share", self.scaled_share)
-        _check_share("mirror_share", self.mirror_share)
-        if not (self.max_scale >= 1 and math.isfinite(self.max_scale)):
+        super().__post_init__()
+        if not 1 <= self.max_scale < math.inf:
             raise ValueError(f"max_scale is {self.max_scale}; it must be >= 1")
-
-    @property
-    def min_side(self) -> int:
-        """The crop's own side: no image is scaled up."""
-        return self.size
 
     def place(self, height: int, width: int, draws: Draws) -> tuple[int, int, int, bool]:
         """Map an image's size in pixels to the square's top, left and side, and whether to mirror it."""
@@ -125,88 +126,38 @@ class RandomCrop:
             side = min(largest, max(self.size + 1, round(self.size * (largest / self.size) ** zoom)))
         return int(down * (height - side + 1)), int(right * (width - side + 1)), side, mirrored < self.mirror_share
 
-    def __call__(self, pixels: Pixels, draws: Draws) -> Pixels:
-        """Map uint8 (H,W,3) to uint8 (size,size,3).
-
-        Raises:
-            ImageError: a side is below `size`.
-        """
-        _check_room(pixels, self.size)
+    def _square(self, pixels: Pixels, draws: Draws) -> Pixels:
         top, left, side, mirrored = self.place(pixels.shape[0], pixels.shape[1], draws)
         square = pixels[top : top + side, left : left + side]
         if side > self.size:
             square = area_shrink(square, self.size, self.size)
-        return np.ascontiguousarray(square[:, ::-1] if mirrored else square)
+        return square[:, ::-1] if mirrored else square
 
 
 @dataclass(frozen=True)
-class CentreCrop:
-    """Maps pixels to the square in their middle, unscaled.
+class CentreCrop(Framing):
+    """Maps pixels to the square in their middle, unscaled."""
 
-    Attributes:
-        size: side of the square, in pixels.
-    """
-
-    size: int
-
-    def __post_init__(self) -> None:
-        _check_size(self.size)
-
-    @property
-    def min_side(self) -> int:
-        """The crop's own side."""
-        return self.size
-
-    def __call__(self, pixels: Pixels, draws: Draws) -> Pixels:
-        """Map uint8 (H,W,3) to uint8 (size,size,3); `draws` are not used.
-
-        Raises:
-            ImageError: a side is below `size`.
-        """
-        _check_room(pixels, self.size)
+    def _square(self, pixels: Pixels, draws: Draws) -> Pixels:
         top, left = ((length - self.size) // 2 for length in pixels.shape[:2])
-        return np.ascontiguousarray(pixels[top : top + self.size, left : left + self.size])
+        return pixels[top : top + self.size, left : left + self.size]
 
 
 @dataclass(frozen=True)
-class Cover:
+class Cover(Framing):
     """Maps pixels to the whole image, scaled up or down (Lanczos) to cover `size` x `size`, its longer side cropped.
 
     Attributes:
-        size: side of the result, in pixels.
         mirror_share: share of results that are mirrored, left to right; 0 for digits.
     """
 
-    size: int
     mirror_share: float = 0.0
-
-    def __post_init__(self) -> None:
-        _check_size(self.size)
-        _check_share("mirror_share", self.mirror_share)
 
     @property
     def min_side(self) -> int:
-        """Any image will do."""
+        """One pixel: any image will do."""
         return 1
 
-    def __call__(self, pixels: Pixels, draws: Draws) -> Pixels:
-        """Map uint8 (H,W,3) to uint8 (size,size,3)."""
+    def _square(self, pixels: Pixels, draws: Draws) -> Pixels:
         square = resize_to_cover(pixels, self.size, self.size)
-        mirrored = self.mirror_share > 0 and draws.uniform() < self.mirror_share
-        return np.ascontiguousarray(square[:, ::-1] if mirrored else square)
-
-
-def _check_room(pixels: Pixels, side: int) -> None:
-    height, width = pixels.shape[:2]
-    if min(height, width) < side:
-        raise ImageError(f"is {width}x{height}; each side must be at least {side} px")
-
-
-def _check_size(size: int) -> None:
-    if size < 1:
-        raise ValueError(f"size is {size}; it must be >= 1")
-
-
-def _check_share(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} is {value}; it must lie in 0..1")
+        return square[:, ::-1] if self.mirror_share > 0 and draws.uniform() < self.mirror_share else square

@@ -5,9 +5,8 @@
     scan_celeba ──┼─ source.py ──> ImageSource ──────┤
     scan_idx    ──┘                  └ ImageCache    └─> View (views.py): every image once, in order
 
-Scanning reads headers only and never stops at one bad file: a file that cannot be used becomes a `Problem` with its
-name, and a set is refused only if no image is left. A truncated file or damaged pixels are found while decoding;
-`loading.py` says what happens then.
+Scanning reads headers only and never stops at one bad file: a file that cannot be used becomes a `Problem`, and a set
+is refused only if no image is left. `views.py` says what happens where decoding finds damage.
 """
 
 import os
@@ -15,7 +14,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from PIL import Image, UnidentifiedImageError
 
@@ -35,15 +34,10 @@ class DataError(CodecError):
 
 @dataclass(frozen=True)
 class Problem:
-    """A file or row that was skipped.
+    """A file or row that was skipped."""
 
-    Attributes:
-        name: the file's path relative to the data's root, or the label file and its line.
-        reason: the fault, with the value and the limit.
-    """
-
-    name: str
-    reason: str
+    name: str  # the file's path relative to the data's root, or the label file and its line
+    reason: str  # the fault, with the value and the limit
 
     def __str__(self) -> str:
         return f"{self.name}: {self.reason}"
@@ -72,15 +66,8 @@ class ImageSource(Protocol):
         """
 
 
-@dataclass(frozen=True)
-class ImageItem:
-    """An image file whose header could be read.
-
-    Attributes:
-        path: relative to the root, with `/`.
-        width: stored width in pixels, before the EXIF orientation is applied.
-        height: stored height in pixels.
-    """
+class ImageItem(NamedTuple):
+    """An image file: its path relative to the root, with `/`, and its size in pixels before the EXIF orientation."""
 
     path: str
     width: int
@@ -122,12 +109,7 @@ class ImageFolder:
 
 @dataclass(frozen=True)
 class Subset:
-    """Some images of a source, an `ImageSource` itself.
-
-    Attributes:
-        source: all images.
-        indices: image k of the subset is image `indices[k]` of the source.
-    """
+    """Some images of a source, an `ImageSource` itself: image k is image `indices[k]` of the source."""
 
     source: ImageSource
     indices: tuple[int, ...]
@@ -136,11 +118,11 @@ class Subset:
         return len(self.indices)
 
     def name(self, index: int) -> str:
-        """Map an index of the subset to the source's name of the image."""
+        """Map an index to the source's name of the image."""
         return self.source.name(self.indices[index])
 
     def read(self, index: int) -> Pixels:
-        """Map an index of the subset to uint8 (H,W,3) RGB; raise what the source raises."""
+        """Map an index to uint8 (H,W,3) RGB; raise what the source raises."""
         return self.source.read(self.indices[index])
 
 
@@ -149,12 +131,7 @@ def scan_folder(root: Path, *, min_side: int = 1, limits: ImageLimits = DATA_LIM
 
     Hidden files and folders (`.name`) and files without an image suffix are passed over in silence. Links are
     followed, each folder once. Skipped and reported by name are unreadable files and folders, files that are no
-    image, images with a side below `min_side` and images over `limits`.
-
-    Args:
-        root: the folder.
-        min_side: the least length of an image's shorter side, in pixels; for crops, the side of the crop.
-        limits: the largest image to accept.
+    image, images with a side below `min_side` pixels and images over `limits`.
 
     Raises:
         DataError: `root` is not a folder, or no image in it can be used.
@@ -168,17 +145,20 @@ def scan_folder(root: Path, *, min_side: int = 1, limits: ImageLimits = DATA_LIM
     problems: list[Problem] = []
     for path in sorted(_image_paths(root, problems)):
         try:
-            width, height = _header_size(root / path)
-        except UnidentifiedImageError:
-            problems.append(Problem(path, f"is not an image in one of {', '.join(READABLE_FORMATS)}, or is damaged"))
-        except Exception as error:  # a plugin raises nearly anything on a damaged header
-            problems.append(Problem(path, f"cannot be read: {explain(error)}"))
-        else:
+            with warnings.catch_warnings():
+                # Pillow warns about large images, which `_refusal` judges, and about formats that did not match.
+                warnings.simplefilter("ignore")
+                with Image.open(root / path, formats=READABLE_FORMATS) as image:
+                    width, height = image.size
             reason = _refusal(width, height, min_side, limits)
-            if reason is None:
-                items.append(ImageItem(path, width, height))
-            else:
-                problems.append(Problem(path, reason))
+        except UnidentifiedImageError:
+            reason = f"is not an image in one of {', '.join(READABLE_FORMATS)}, or is damaged"
+        except Exception as error:  # a plugin raises nearly anything on a damaged header
+            reason = f"cannot be read: {explain(error)}"
+        if reason:
+            problems.append(Problem(path, reason))
+        else:
+            items.append(ImageItem(path, width, height))
     if not items:
         found = f"{len(problems)} problems: {describe(problems)}" if problems else "it holds no image file"
         raise DataError(f"{root} has no usable image ({found}); give a folder with images of at least {min_side} px")
@@ -214,21 +194,12 @@ def _image_paths(root: Path, problems: list[Problem]) -> Iterator[str]:
                 yield (relative / name).as_posix()
 
 
-def _header_size(path: Path) -> tuple[int, int]:
-    """Map an image file to the width and height in its header; no pixel is decoded."""
-    with warnings.catch_warnings():
-        # Pillow warns about large images, which `_refusal` judges, and about formats that did not match.
-        warnings.simplefilter("ignore")
-        with Image.open(path, formats=READABLE_FORMATS) as image:
-            return image.size
-
-
-def _refusal(width: int, height: int, min_side: int, limits: ImageLimits) -> str | None:
-    """Map a size in pixels to the reason why it cannot be used, or None."""
+def _refusal(width: int, height: int, min_side: int, limits: ImageLimits) -> str:
+    """Map a size in pixels to the reason why it cannot be used; empty: it can."""
     if min(width, height) < min_side:
         return f"is {width}x{height}; each side must be at least {min_side} px"
     if max(width, height) > limits.max_side:
         return f"is {width}x{height}; each side must be at most {limits.max_side} px"
     if width * height > limits.max_pixels:
         return f"is {width}x{height}, {width * height} pixels; at most {limits.max_pixels} are decoded"
-    return None
+    return ""

@@ -5,18 +5,15 @@
     offset 4  each dimension as a big-endian 32-bit number
     then      the elements, the last dimension fastest
 
-Magic, dimensions and length are checked before memory is allocated for the elements. A file may be compressed by
-gzip; its first bytes tell, not its name. Specification: http://yann.lecun.com/exdb/mnist
+A file may be compressed by gzip; its first bytes tell, not its name. Specification: http://yann.lecun.com/exdb/mnist
 """
 
 import gzip
 import math
-import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +21,6 @@ import numpy.typing as npt
 from latentwire_codec.images.geometry import Pixels
 from latentwire_train.data.folder import DataError, Problem, explain
 
-_UNSIGNED_BYTE = 0x08
-_GZIP_MAGIC = b"\x1f\x8b"
 _PIECE_BYTES = 1 << 20
 
 MAX_ELEMENTS = 1 << 32
@@ -69,7 +64,7 @@ class IdxImages:
             DataError: there are no labels, or a label has no name.
         """
         if self.labels is None:
-            raise DataError(f"{self.files[0].name} has no labels beside it; put {_label_names(self.files[0])} there")
+            raise DataError(f"{self.files[0].name} has no labels beside it; put {_label_name(self.files[0])} there")
         largest = int(self.labels.max())
         names = tuple(class_names) if class_names is not None else tuple(f"class {k}" for k in range(largest + 1))
         if largest >= len(names):
@@ -81,28 +76,23 @@ def scan_idx(folder: Path, split: str = "train") -> IdxImages:
     """Map a folder with MNIST's file names to the images of a split, and to their labels if there is a label file.
 
     The names are `SPLIT-images-idx3-ubyte` and `SPLIT-labels-idx1-ubyte`; `.idx` may stand for `-idx`, and `.gz` may
-    follow. A file without `.gz` goes before one with it. A missing label file is reported; labels that do not match
-    the images are refused.
+    follow. A file without `.gz` goes before one with it. A missing label file is reported.
 
     Args:
         folder: the folder that holds the files.
         split: `train`, or `t10k` for the test set.
 
     Raises:
-        DataError: there are no images; a file is damaged, of another type or longer or shorter than its header says; or
-            the numbers of labels and images differ.
+        DataError: there are no images, `read_idx` refuses a file, or the numbers of labels and images differ.
     """
-    images_path = _find(folder, split, "images", 3)
+    images_path, labels_path = (_find(folder, f"{split}-{what}") for what in ("images?idx3", "labels?idx1"))
     if images_path is None:
-        raise DataError(
-            f"{folder} has no {split}-images-idx3-ubyte, with or without .gz; give the folder that holds it"
-        )
+        raise DataError(f"{folder} has no {split}-images-idx3-ubyte, with or without .gz; give the folder with it")
     pixels = read_idx(images_path, dimensions=3)
     if pixels.size == 0:
         raise DataError(f"{images_path.name} holds no pixels: its dimensions are {pixels.shape}; take another file")
-    labels_path = _find(folder, split, "labels", 1)
     if labels_path is None:
-        missing = Problem(_label_names(images_path), "is missing; the images have no labels")
+        missing = Problem(_label_name(images_path), "is missing; the images have no labels")
         return IdxImages(pixels, None, (images_path,), (missing,))
     labels = read_idx(labels_path, dimensions=1)
     if len(labels) != len(pixels):
@@ -113,77 +103,53 @@ def scan_idx(folder: Path, split: str = "train") -> IdxImages:
     return IdxImages(pixels, labels, (images_path, labels_path))
 
 
-def read_idx(path: Path, *, dimensions: int, max_elements: int = MAX_ELEMENTS) -> npt.NDArray[np.uint8]:
+def read_idx(path: Path, *, dimensions: int) -> npt.NDArray[np.uint8]:
     """Map an IDX file of unsigned bytes, gzip or not, to uint8 with `dimensions` axes.
-
-    Args:
-        path: the file.
-        dimensions: the number of axes that it must have.
-        max_elements: a file that announces more elements is refused before memory is allocated.
 
     Raises:
         DataError: it cannot be read, is damaged, holds another type or number of dimensions, is longer or shorter than
-            its header says, or is larger than `max_elements`.
+            its header says, or announces more than `MAX_ELEMENTS`.
     """
+    name = path.name
     try:
         with path.open("rb") as raw:
-            packed = raw.read(2) == _GZIP_MAGIC
-            raw.seek(0)
-            if packed:
-                with gzip.GzipFile(fileobj=raw) as file:
-                    return _read(cast(BinaryIO, file), None, path.name, dimensions, max_elements)
-            return _read(raw, os.fstat(raw.fileno()).st_size, path.name, dimensions, max_elements)
+            packed = raw.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if packed else path.open("rb") as file:
+            magic = file.read(4)
+            if len(magic) < 4 or magic[:2] != b"\0\0":
+                raise DataError(f"{name} starts with {magic.hex(' ') or 'nothing'}; an IDX file starts with 00 00")
+            if magic[2] != 0x08:
+                raise DataError(
+                    f"{name} has elements of type 0x{magic[2]:02x}; only 0x08, unsigned bytes, are images or labels"
+                )
+            if magic[3] != dimensions:
+                raise DataError(f"{name} has {magic[3]} dimensions; {dimensions} are needed: images 3, labels 1")
+            header = file.read(4 * dimensions)
+            if len(header) < 4 * dimensions:
+                raise DataError(f"{name} ends within its header, at byte {4 + len(header)}; fetch it again")
+            shape = np.frombuffer(header, ">u4").tolist()
+            count = math.prod(shape)
+            said = f"{name} announces {'x'.join(map(str, shape))} = {count} bytes"
+            if count > MAX_ELEMENTS:
+                raise DataError(f"{said}; at most {MAX_ELEMENTS} are read")
+            # One byte more than announced reaches the end of a gzip stream, where the checksum is verified. read(n)
+            # allocates n bytes first, and a header may announce any n: so the file is read in pieces.
+            data = bytearray()
+            while piece := file.read(min(_PIECE_BYTES, count + 1 - len(data))):
+                data += piece
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path.name} cannot be read: {explain(error)}; fetch it again") from error
-
-
-def _read(
-    file: BinaryIO, size_bytes: int | None, name: str, dimensions: int, max_elements: int
-) -> npt.NDArray[np.uint8]:
-    """Map an open file, and its size where the size is known, to its elements."""
-    magic = file.read(4)
-    if len(magic) < 4 or magic[:2] != b"\0\0":
-        raise DataError(f"{name} starts with {magic.hex(' ') or 'nothing'}; an IDX file starts with 00 00")
-    if magic[2] != _UNSIGNED_BYTE:
-        raise DataError(
-            f"{name} has elements of type 0x{magic[2]:02x}; only 0x08, unsigned bytes, are images or labels"
-        )
-    if magic[3] != dimensions:
-        raise DataError(f"{name} has {magic[3]} dimensions; {dimensions} are needed: 3 for images, 1 for labels")
-    header = file.read(4 * dimensions)
-    if len(header) < 4 * dimensions:
-        raise DataError(f"{name} ends within its header, at byte {4 + len(header)}; fetch it again")
-    shape = tuple(int.from_bytes(header[at : at + 4], "big") for at in range(0, len(header), 4))
-    announced = math.prod(shape)
-    said = "x".join(map(str, shape))
-    if announced > max_elements:
-        raise DataError(f"{name} announces {said} = {announced} bytes; at most {max_elements} are read")
-    if size_bytes is not None and size_bytes != 4 + len(header) + announced:
-        raise DataError(
-            f"{name} announces {said} = {announced} bytes and has {size_bytes - 4 - len(header)}; fetch it again"
-        )
-    # One byte more than announced reaches the end of a gzip stream, where the checksum is verified. GzipFile.read(n)
-    # allocates n bytes first, and a header may announce any n: so the file is read in pieces.
-    data = bytearray()
-    while len(data) <= announced:
-        piece = file.read(min(_PIECE_BYTES, announced + 1 - len(data)))
-        if not piece:
-            break
-        data += piece
-    if len(data) != announced:
-        found = "more" if len(data) > announced else str(len(data))
-        raise DataError(f"{name} announces {said} = {announced} bytes and has {found}; fetch it again")
+        raise DataError(f"{name} cannot be read: {explain(error)}; fetch it again") from error
+    if len(data) != count:
+        size = len(data) if len(data) < count else "more" if packed else path.stat().st_size - 4 - len(header)
+        raise DataError(f"{said} and has {size}; fetch it again")
     return np.frombuffer(data, np.uint8).reshape(shape)
 
 
-def _find(folder: Path, split: str, what: str, dimensions: int) -> Path | None:
-    for separator in ("-", "."):
-        for suffix in ("", ".gz"):
-            path = folder / f"{split}-{what}{separator}idx{dimensions}-ubyte{suffix}"
-            if path.is_file():
-                return path
-    return None
+def _find(folder: Path, stem: str) -> Path | None:
+    """Return the first file of this stem, with the separators and suffixes in their order."""
+    names = (f"{stem.replace('?', separator)}-ubyte{suffix}" for separator in "-." for suffix in ("", ".gz"))
+    return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
-def _label_names(images_path: Path) -> str:
+def _label_name(images_path: Path) -> str:
     return images_path.name.replace("images", "labels").replace("idx3", "idx1")

@@ -1,11 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Data files -> one SHA-256 over (relative path, size, SHA-256) of each: which data a model was trained on.
 
-    digest = SHA-256 of, for each file in the order of its path's bytes:
-             path, NUL, size in decimal, NUL, SHA-256 in hex, newline
-
-Any changed byte changes the digest, and so does a file that is added, removed or renamed. The order in which the files
-are given and the place of the root change nothing.
+digest = SHA-256 of, for each file in the order of its path's bytes:
+path, NUL, size in decimal, NUL, SHA-256 in hex, newline
 """
 
 import hashlib
@@ -17,11 +14,7 @@ from latentwire_train.data.folder import DataError, explain
 
 
 def manifest_digest(root: Path, paths: Iterable[str]) -> str:
-    """Map files below a root to their digest, 64 hex digits; every byte is read once.
-
-    Args:
-        root: the folder that the paths are relative to.
-        paths: different paths with `/`, such as those of `ImageFolder.items`.
+    """Map different paths below a root, in any order, with `/`, to 64 hex digits; every byte is read once.
 
     Raises:
         DataError: a file cannot be read.

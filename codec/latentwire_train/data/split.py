@@ -11,12 +11,9 @@ from latentwire_train.data.folder import DataError
 def split_by_hash(names: Sequence[str], held_out_share: float) -> tuple[list[int], list[int]]:
     """Map names to the indices to train on and the held-out indices, by the SHA-256 of each name.
 
-    An image's own name alone decides on which side it is, so an image keeps its side when others are added or removed.
-    There is one exception: where no name falls under the share, the name with the smallest hash is held out.
-
-    Args:
-        names: relative paths, at least two.
-        held_out_share: the part to hold out, on average; between 0 and 1.
+    A share between 0 and 1 is held out on average. An image's own name alone decides on which side it is, so an image
+    keeps its side when others are added or removed. There is one exception: where no name falls under the share, the
+    name with the smallest hash is held out.
 
     Returns:
         Indices to train on, ascending; and held-out indices in the order of their hashes, so that the first k of them
@@ -34,10 +31,7 @@ def split_by_hash(names: Sequence[str], held_out_share: float) -> tuple[list[int
     order = sorted(range(len(names)), key=lambda index: (ranks[index], names[index]))
     held_out = [index for index in order if ranks[index] < held_out_share] or order[:1]
     if len(held_out) == len(names):
-        raise DataError(
-            f"all {len(names)} images would be held out by a share of {held_out_share}; "
-            "take a smaller share, or more images"
-        )
+        raise DataError(f"all {len(names)} images would be held out by a share of {held_out_share}; take a smaller one")
     return sorted(set(range(len(names))) - set(held_out)), held_out
 
 

@@ -10,8 +10,8 @@ several processes (ranks) share one sequence. Every image comes once per epoch.
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,13 +21,16 @@ from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_in
 
 from latentwire_core.draws import Draws
 from latentwire_train.data.crops import Framing
-from latentwire_train.data.folder import DataError, ImageSource, Problem
-from latentwire_train.data.loading import Batch, Failure, Ledger, Report, frame
+from latentwire_train.data.folder import ImageSource, Problem
+from latentwire_train.data.views import Batch, Failure, Ledger, Report, frame
 
 _SHUFFLE, _FRAMING = 1, 2  # purposes of `Draws`
 _MAX_TRIES = 32
 _PREFETCH = 4
 """Batches that each worker has ready."""
+
+# Pixels, uint8 (3,S,S); the image's index, or -1 where every image failed; the images that were tried before.
+_Sample = tuple[Tensor, int, list[Failure]]
 
 
 @lru_cache(maxsize=4)  # a batch may reach over the end of an epoch
@@ -42,14 +45,7 @@ class SampleStream:
     """An endless sequence of samples, addressed by their number n >= 0.
 
     An image that is damaged, or smaller than the framing needs, is replaced by the one that follows in the epoch, and
-    reported once by name.
-
-    Args:
-        source: at least one image.
-        framing: maps an image to a sample, such as `RandomCrop(256)`.
-        seed: the seed of the run, 0 <= seed < 2**64.
-        max_bad_share: share of the source's images that may be damaged; one image always may.
-        report: called once for each damaged image; None logs a warning.
+    reported as `Ledger` says. The seed is that of the run, 0 <= seed < 2**64.
 
     Raises:
         DataError: the source is empty.
@@ -65,8 +61,6 @@ class SampleStream:
         max_bad_share: float = 0.01,
         report: Report | None = None,
     ) -> None:
-        if len(source) == 0:
-            raise DataError("there is no image to train on; give a source with at least one")
         self._samples = _Samples(source, framing, seed)
         self._ledger = Ledger(source, max_bad_share, report)
         Draws(seed, _SHUFFLE, 0)  # refuses a bad seed now
@@ -87,9 +81,9 @@ class SampleStream:
             DataError: too many images are damaged.
             ValueError: n is negative.
         """
-        sample = self._samples[n]
-        self._note(sample.image, sample.failures)
-        return sample.pixels
+        pixels, index, failures = self._samples[n]
+        self._ledger.note(failures, index >= 0)
+        return pixels
 
     def batches(
         self,
@@ -104,15 +98,8 @@ class SampleStream:
         """Map a position in the sequence to batches from there on, without end.
 
         Step k of rank r holds the samples from start + (k * ranks + r) * batch_size on. All ranks together go through
-        the sequence once, and the next `start` after k steps is start + k * ranks * batch_size.
-
-        Args:
-            batch_size: samples in a batch of this rank.
-            start: the first sample of rank 0.
-            rank: the number of this process, 0 <= rank < ranks.
-            ranks: the number of processes that train together.
-            workers: the number of processes that decode; 0 decodes in this one.
-            pin_memory: whether the batches lie where a GPU can fetch them while it computes.
+        the sequence once, and the next `start` after k steps is start + k * ranks * batch_size. `workers` processes
+        decode; 0 decodes in this one. Pinned batches lie where a GPU can fetch them while it computes.
 
         Returns:
             Batches of uint8 (batch_size,3,size,size). Taking one raises DataError when too many images are damaged.
@@ -125,9 +112,10 @@ class SampleStream:
                 f"batch_size is {batch_size}, start {start}, rank {rank} of {ranks}, workers {workers}; "
                 "they must be >= 1, >= 0, below ranks, and >= 0"
             )
+        firsts = itertools.count(start + rank * batch_size, ranks * batch_size)
         loader: DataLoader[_Sample] = DataLoader(
             self._samples,
-            batch_sampler=_Blocks(start + rank * batch_size, ranks * batch_size, batch_size),
+            batch_sampler=(list(range(first, first + batch_size)) for first in firsts),
             num_workers=workers,
             collate_fn=_collate,
             pin_memory=pin_memory,
@@ -140,70 +128,42 @@ class SampleStream:
     def _checked(self, loaded: Iterator[tuple[Tensor, Tensor, list[list[Failure]]]]) -> Iterator[Batch]:
         for pixels, indices, failures in loaded:
             for index, tried in zip(indices.tolist(), failures, strict=True):
-                self._note(index, tried)
+                self._ledger.note(tried, index >= 0)
             yield Batch(pixels, indices)
 
-    def _note(self, image: int, failures: list[Failure]) -> None:
-        self._ledger.note(failures)
-        if image < 0:
-            raise self._ledger.give_up(failures)
 
-
-class _Blocks:
-    """Lists of `size` consecutive numbers, from `first` on, every `step` numbers one list; without end."""
-
-    def __init__(self, first: int, step: int, size: int) -> None:
-        self._first, self._step, self._size = first, step, size
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return (list(range(n, n + self._size)) for n in itertools.count(self._first, self._step))
-
-
-class _Sample(NamedTuple):
-    """A sample as a worker sends it.
-
-    Attributes:
-        pixels: uint8 (3,S,S); zeros where every image failed.
-        image: its index in the source; -1 where every image failed.
-        failures: the images that were tried before.
-    """
-
-    pixels: Tensor
-    image: int
-    failures: list[Failure]
-
-
+@dataclass(frozen=True)
 class _Samples(Dataset[_Sample]):
     """Maps n to sample n. A worker gets a copy of it."""
 
-    def __init__(self, source: ImageSource, framing: Framing, seed: int) -> None:
-        self._source, self._framing, self._seed = source, framing, seed
+    source: ImageSource
+    framing: Framing
+    seed: int
 
     def candidate(self, n: int, attempt: int) -> int:
         """Map the number of a sample to the index of the image to try after `attempt` others."""
         if n < 0:
             raise ValueError(f"sample number is {n}; it must be >= 0")
-        epoch, place = divmod(n, len(self._source))
-        return int(permutation(self._seed, epoch, len(self._source))[(place + attempt) % len(self._source)])
+        epoch, place = divmod(n, len(self.source))
+        return int(permutation(self.seed, epoch, len(self.source))[(place + attempt) % len(self.source)])
 
     def __getitem__(self, n: int) -> _Sample:
         failures: list[Failure] = []
-        for attempt in range(min(_MAX_TRIES, len(self._source))):
+        for attempt in range(min(_MAX_TRIES, len(self.source))):
             index = self.candidate(n, attempt)
             # Earlier failures are not remembered: a replacement depends on n and the files alone.
-            square = frame(self._source, index, self._framing, Draws(self._seed, _FRAMING, n))
+            square = frame(self.source, index, self.framing, Draws(self.seed, _FRAMING, n))
             if not isinstance(square, str):
-                return _Sample(square, index, failures)
+                return square, index, failures
             failures.append((index, square))
-        size = self._framing.size
-        return _Sample(torch.zeros(3, size, size, dtype=torch.uint8), -1, failures)
+        return torch.zeros(3, self.framing.size, self.framing.size, dtype=torch.uint8), -1, failures
 
 
 def _collate(samples: list[_Sample]) -> tuple[Tensor, Tensor, list[list[Failure]]]:
-    images = [sample.pixels for sample in samples]
+    images, indices, failures = zip(*samples, strict=True)
     if get_worker_info() is None:
         # torch would share this small copy among threads, which on a busy machine took 70 ms to wait for each other.
         pixels = torch.from_numpy(np.stack([image.numpy() for image in images]))
     else:
-        pixels = default_collate(images)  # straight into the memory shared with the main process
-    return pixels, torch.tensor([sample.image for sample in samples]), [sample.failures for sample in samples]
+        pixels = default_collate(list(images))  # straight into the memory shared with the main process
+    return pixels, torch.tensor(indices), list(failures)

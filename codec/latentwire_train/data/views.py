@@ -1,39 +1,105 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A source of images -> every image once, in order, as uint8 tensors: the images to measure on.
+"""A source of images -> uint8 tensors; damaged images -> a report by name, and an error when there are too many.
 
-A damaged image is left out of the batches and reported once by name. No other image stands in for it, so that no image
-counts twice in a figure.
+A damaged image does not stop a run: `stream.py` takes another image in its place. A view, of the images to measure on,
+leaves it out, so that no image counts twice in a figure.
 """
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from latentwire_codec.images.pixels import to_float
 from latentwire_core.draws import Draws
+from latentwire_core.errors import ImageError
 from latentwire_train.data.crops import Framing
-from latentwire_train.data.folder import DataError, ImageSource
-from latentwire_train.data.loading import Batch, Ledger, Report, frame
+from latentwire_train.data.folder import DataError, ImageSource, Problem, describe, explain
 
 _FRAMING = 3  # a purpose of `Draws`
 _MAX_BAD_SHARE = 0.01
+_log = logging.getLogger("latentwire.train")
+
+Report = Callable[[Problem], None]
+"""Called once for each damaged image."""
+
+Failure = tuple[int, str]
+"""The index of a damaged image, and the reason."""
 
 
-class View:
-    """The images of a source, each framed in one fixed way.
+class Batch(NamedTuple):
+    """Images of one step: uint8 (B,3,S,S), contiguous, and their indices in the source, int64 (B,)."""
 
-    Args:
-        source: at least one image.
-        framing: `CentreCrop(size)` or `Cover(size)`; a random framing is drawn from (0, index), always the same.
-        report: called once for each damaged image; None logs a warning.
+    pixels: Tensor
+    indices: Tensor
+
+    def images(self, device: torch.device | str) -> Tensor:
+        """Return the pixels on a device as float32 (B,3,S,S) in [-1,1]."""
+        return to_float(self.pixels.to(device, non_blocking=True).permute(0, 2, 3, 1))
+
+
+class Ledger:
+    """The damaged images that were found so far in a source; each is reported once, by default as a warning.
+
+    The share `max_bad_share` of the images may be damaged; one image always may.
 
     Raises:
         DataError: the source is empty.
+        ValueError: the share is not in 0..1.
+    """
+
+    def __init__(self, source: ImageSource, max_bad_share: float, report: Report | None = None) -> None:
+        if not 0 <= max_bad_share <= 1:
+            raise ValueError(f"max_bad_share is {max_bad_share}; it must lie in 0..1")
+        if len(source) == 0:
+            raise DataError("there is no image to take; give a source with at least one")
+        self._source, self._max_bad_share = source, max_bad_share
+        self._report = report or (lambda problem: _log.warning("skipped %s", problem))
+        self._found: dict[int, Problem] = {}
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """The damaged images, in the order in which they were found."""
+        return tuple(self._found.values())
+
+    def note(self, failures: Sequence[Failure], replaced: bool = True) -> None:
+        """Take up the failures of a sample, and report new ones.
+
+        Raises:
+            DataError: more than the allowed share of the images is damaged, or no image replaced the damaged ones.
+        """
+        for index, reason in failures:
+            if index not in self._found:
+                self._found[index] = problem = Problem(self._source.name(index), reason)
+                self._report(problem)
+        if len(self._found) > max(1, int(self._max_bad_share * len(self._source))):
+            raise DataError(
+                f"{len(self._found)} of {len(self._source)} images cannot be decoded, more than the share of "
+                f"{self._max_bad_share} that is passed over: {describe(self.problems)}; repair or remove them"
+            )
+        if not replaced:
+            tried = describe([self._found[index] for index, _ in failures])
+            raise DataError(f"{len(failures)} images in a row cannot be decoded: {tried}; is the disk there?")
+
+
+def frame(source: ImageSource, index: int, framing: Framing, draws: Draws) -> Tensor | str:
+    """Map an image of a source to uint8 (3,size,size), or to the reason why it cannot be used."""
+    try:
+        square = framing(source.read(index), draws)
+    except (ImageError, OSError) as error:
+        return explain(error)
+    return torch.from_numpy(square.transpose(2, 0, 1).copy())
+
+
+class View:
+    """The images of a source, each framed in one fixed way: a random framing is drawn from (0, index).
+
+    Every image comes once, in order. Raises what `Ledger` raises.
     """
 
     def __init__(self, source: ImageSource, framing: Framing, *, report: Report | None = None) -> None:
-        if len(source) == 0:
-            raise DataError("there is no image to look at; give a source with at least one")
         self._source, self._framing = source, framing
         self._ledger = Ledger(source, _MAX_BAD_SHARE, report)
 
@@ -41,11 +107,7 @@ class View:
         return len(self._source)
 
     def batches(self, batch_size: int, indices: Sequence[int] | None = None) -> Iterator[Batch]:
-        """Map indices to batches of their images, in that order.
-
-        Args:
-            batch_size: the most images in a batch.
-            indices: 0 <= index < len; None for all images.
+        """Map indices, 0 <= index < len, or None for all, to batches of their images, in that order.
 
         Returns:
             Batches of uint8 (B,3,size,size), 1 <= B <= batch_size.
@@ -55,12 +117,12 @@ class View:
         """
         wanted = range(len(self)) if indices is None else indices
         for first in range(0, len(wanted), batch_size):
-            good: list[tuple[int, Tensor]] = []
-            for index in wanted[first : first + batch_size]:
+            good: dict[int, Tensor] = {}
+            for place, index in enumerate(wanted[first : first + batch_size], first):
                 square = frame(self._source, index, self._framing, Draws(0, _FRAMING, index))
                 if isinstance(square, str):
                     self._ledger.note([(index, square)])
                 else:
-                    good.append((index, square))
+                    good[place] = square
             if good:
-                yield Batch(torch.stack([square for _, square in good]), torch.tensor([index for index, _ in good]))
+                yield Batch(torch.stack(list(good.values())), torch.tensor([wanted[place] for place in good]))

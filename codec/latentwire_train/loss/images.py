@@ -139,11 +139,8 @@ def haar_wavelet(prediction: Tensor, target: Tensor, levels: int = 1, eps: float
 class ReconstructionLoss(nn.Module):
     """Maps prediction and target (B,3,H,W) in [-1,1] to the weighted sum of the reconstruction terms, and each term.
 
-    It has no weights to train: leave it out of checkpoints and optimizers. `.to(device)` moves LPIPS.
-
-    Args:
-        weights: terms with weight 0 are not computed; `kl` and the adversarial weights are not used here.
-        lpips: a result of `lpips_from`; needed where `weights.lpips` is not 0.
+    It has no weights to train: leave it out of checkpoints and optimizers. `.to(device)` moves LPIPS, a result of
+    `lpips_from`. Terms with weight 0 are not computed; `kl` and the adversarial weights are not used here.
 
     Raises:
         ConfigError: no reconstruction term has a weight, or LPIPS has one and is not given.

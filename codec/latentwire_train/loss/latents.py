@@ -16,12 +16,7 @@ from latentwire_codec.metrics.similarity import as_float, float_pair
 
 
 def reparameterize(mean: Tensor, logvar: Tensor, generator: Generator | None = None) -> Tensor:
-    """Draw z = mean + exp(logvar / 2) * epsilon with one epsilon ~ N(0, I); gradients flow to both.
-
-    Args:
-        mean: the posterior's mean, any shape.
-        logvar: its log-variance, the same shape.
-        generator: the source of epsilon, on the tensors' device; torch's global generator by default.
+    """Draw z = mean + exp(logvar / 2) * epsilon, any shape, with one epsilon ~ N(0, I); gradients flow to both.
 
     Source: Kingma and Welling, Auto-Encoding Variational Bayes (arXiv 1312.6114), section 2.4.
     """
@@ -39,10 +34,6 @@ def kl_divergence(mean: Tensor, logvar: Tensor) -> Tensor:
 
     KL is not symmetric. KL(q || p), used here, is large where q has mass and the prior has no mass: each posterior must
     lie under the prior, and may be much narrower. KL(p || q) would make each image's posterior cover the whole prior.
-
-    Args:
-        mean: (B,C,h,w) or (B,d).
-        logvar: the same shape.
 
     Source: arXiv 1312.6114, appendix B.
     """
@@ -76,11 +67,7 @@ class RunningMoments(nn.Module):
     The first batches are averaged evenly, later batches exponentially: the weight of a new batch is max(1/n, 1 - decay)
     at the n-th update. The spread between batches counts as variance too, so that latent vectors work with any batch
     size. Before the first update the moments are 0 and 1. The buffers `mean`, `variance` and `updates` belong into the
-    checkpoint. Each process sees its own batches only.
-
-    Args:
-        channels: C of latents (B,C,h,w), or d of (B,d).
-        decay: weight of the old moments at an update, 0 <= decay < 1.
+    checkpoint. Each process sees its own batches only. `channels` is C of latents (B,C,h,w), or d of (B,d).
     """
 
     mean: Tensor

@@ -91,46 +91,39 @@ def lpips_from(folder: str | Path) -> Lpips:
     Raises:
         CheckpointError: a file is missing, cannot be read, or does not hold the tensors that are needed.
     """
-    folder = Path(folder)
-    paths = [[folder / name for name in names if (folder / name).is_file()] for names in (BACKBONE_FILES, HEAD_FILES)]
-    if not all(paths):
-        wanted = (
-            f"{' or '.join(BACKBONE_FILES)} (torchvision's VGG16)",
-            f"{' or '.join(HEAD_FILES)} (linear weights of LPIPS 0.1)",
-        )
-        missing = " and ".join(text for text, found in zip(wanted, paths, strict=True) if not found)
+    folder, files = Path(folder), []
+    wanted = {BACKBONE_FILES: "torchvision's VGG16", HEAD_FILES: "linear weights of LPIPS 0.1"}
+    missing = []
+    for names, what in wanted.items():
+        found = [folder / name for name in names if (folder / name).is_file()]
+        files += found[:1]
+        missing += [] if found else [f"{' or '.join(names)} ({what})"]
+    if missing:
         raise CheckpointError(
-            f"LPIPS needs {missing} in {folder}; put them there (nothing is downloaded) or do without"
+            f"LPIPS needs {' and '.join(missing)} in {folder}; put them there (nothing is downloaded) or do without"
         )
-    (backbone, *_), (head, *_) = paths
-
     lpips = Lpips()
-    tensors = {f"features.{i}.{kind}": (f"features.{i}.{kind}", backbone) for i, kind in _vgg_layers(lpips)}
-    tensors |= {f"heads.{depth}": (f"lin{depth}.model.1.weight", head) for depth in range(len(VGG16))}
-    stored = {path: _read(path) for path in (backbone, head)}
     state = dict(lpips.state_dict())
-    for name, (stored_name, path) in tensors.items():
-        tensor = stored[path].get(stored_name)
-        if not isinstance(tensor, Tensor) or tensor.shape != state[name].shape:
-            found = f"is {tuple(tensor.shape)}" if isinstance(tensor, Tensor) else "is missing"
-            raise CheckpointError(f"{stored_name} of {path} {found}; it must be {tuple(state[name].shape)}")
+    backbone, head = ((path, _read(path)) for path in files)
+    for name, own in state.items():
+        if name in ("shift", "scale"):
+            continue
+        (path, stored), stored_name = backbone, name
+        if name.startswith("heads."):
+            (path, stored), stored_name = head, f"lin{name.removeprefix('heads.')}.model.1.weight"
+        tensor = stored.get(stored_name)
+        if not isinstance(tensor, Tensor) or tensor.shape != own.shape:
+            fault = f"is {tuple(tensor.shape)}" if isinstance(tensor, Tensor) else "is missing"
+            raise CheckpointError(f"{stored_name} of {path} {fault}; it must be {tuple(own.shape)}")
         state[name] = tensor
     lpips.load_state_dict(state)
     return lpips.eval()
 
 
-def _vgg_layers(lpips: Lpips) -> list[tuple[int, str]]:
-    convolutions = [i for i, layer in enumerate(lpips.features) if isinstance(layer, nn.Conv2d)]
-    return [(i, kind) for i in convolutions for kind in ("weight", "bias")]
-
-
 def _read(path: Path) -> dict[str, object]:
     try:
-        loaded = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
-        return dict(loaded)
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
     except (OSError, EOFError, RuntimeError, SafetensorError, TypeError, UnpicklingError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read as weights: {error}") from error

@@ -25,29 +25,20 @@ MOMENTS_DECAY = 0.99
 
 @dataclass(frozen=True)
 class Outcome:
-    """The loss of a batch.
+    """The loss of a batch."""
 
-    Attributes:
-        prediction: the reconstruction, float32 (B,3,H,W).
-        total: a scalar to call `backward` on.
-        parts: unweighted and detached scalars: the reconstruction terms by name, `kl` in nats per image, and `psnr` in
-            dB, from the unclamped reconstruction's squared error, averaged over the batch.
-    """
-
-    prediction: Tensor
-    total: Tensor
+    prediction: Tensor  # the reconstruction, float32 (B,3,H,W)
+    total: Tensor  # a scalar to call `backward` on
+    # Unweighted and detached scalars: the reconstruction terms by name, `kl` in nats per image, and `psnr` in dB, from
+    # the unclamped reconstruction's squared error, averaged over the batch.
     parts: dict[str, Tensor]
 
 
 class Objective(nn.Module):
     """Maps images to the loss.
 
-    Args:
-        network: the network that is trained.
-        config: the terms of the loss.
-        kind: `ae` leaves out the posterior's noise and the KL.
-        channels: C of the latents.
-        autocast: dtype that the network computes in; None: float32.
+    The kind `ae` leaves out the posterior's noise and the KL. The latents have C `channels`. `autocast` is the dtype
+    that the network computes in; None: float32.
 
     Raises:
         CheckpointError: LPIPS's weights cannot be read.
@@ -70,13 +61,7 @@ class Objective(nn.Module):
         self.reconstruction = ReconstructionLoss(config.weights, lpips)
 
     def forward(self, images: Tensor, noise: Generator, kl_weight: float) -> Outcome:
-        """Map images (B,3,H,W) in [-1,1] to the outcome.
-
-        Args:
-            images: the batch.
-            noise: the source of epsilon and of the quantization noise, on the images' device.
-            kl_weight: weight of the nats per value of the image.
-        """
+        """Map images (B,3,H,W) in [-1,1], noise on their device, and the weight of nats per value to the outcome."""
         with torch.autocast(images.device.type, dtype=self._autocast, enabled=self._autocast is not None):
             mean, logvar = self.encoder(images).float().chunk(2, dim=1)
             z = mean if self._kind is AutoencoderKind.AE else reparameterize(mean, logvar, noise)

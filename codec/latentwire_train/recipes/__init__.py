@@ -24,11 +24,9 @@ def recipe_names() -> list[str]:
 
 
 def load_config(recipe: str, overrides: Sequence[str] = ()) -> TrainingConfig:
-    """Map a recipe and overrides of its values to a configuration.
+    """Map a bundled recipe or a TOML file, and overrides of its values, to a configuration.
 
-    Args:
-        recipe: the name of a bundled recipe, or the path of a TOML file.
-        overrides: such as `schedule.steps=500`; the value is TOML, or else text.
+    An override is such as `schedule.steps=500`; the value is TOML, or else text.
 
     Raises:
         ConfigError: there is no such recipe, or a key or value of it or of an override cannot be used.

@@ -23,19 +23,14 @@ MS_SSIM_MIN_SIDE = 161
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A measurement on held-out images.
+    """A measurement on held-out images."""
 
-    Attributes:
-        figures: `held_out/psnr` (dB, mean over images, rounded to uint8), `held_out/loss` (reconstruction and KL, as in
-            training, without noise), `held_out/kl` (nats per image), `held_out/ms_ssim` where images are large enough
-            for its five scales, `held_out/psnr_rounded` (dB, latents rounded to the step of the training's noise).
-        originals: uint8 (B,3,H,W), the first held-out images.
-        reconstructions: uint8 (B,3,H,W), their reconstructions.
-    """
-
+    # `held_out/psnr` (dB, mean over images, rounded to uint8), `held_out/loss` (reconstruction and KL, as in training,
+    # without noise), `held_out/kl` (nats per image), `held_out/ms_ssim` where images are large enough for its five
+    # scales, `held_out/psnr_rounded` (dB, latents rounded to the step of the training's noise).
     figures: dict[str, float]
-    originals: Tensor
-    reconstructions: Tensor
+    originals: Tensor  # uint8 (B,3,H,W), the first held-out images
+    reconstructions: Tensor  # uint8 (B,3,H,W), their reconstructions
 
 
 @torch.no_grad()
@@ -49,16 +44,10 @@ def evaluate(
     quantization_step: float,
     batch_size: int,
 ) -> Evaluation:
-    """Map a network in eval mode and a view of images to the evaluation.
+    """Map a network in eval mode and a view of the held-out images, read in batches, to the evaluation.
 
-    Args:
-        network: the network, in eval mode.
-        view: the held-out images.
-        reconstruction: the terms of the loss.
-        kl_weight: weight of the nats per value of the image.
-        moments: the moments of the latents; used with `quantization_step` above 0.
-        quantization_step: step to round latents to, in standard deviations; 0 rounds nothing.
-        batch_size: number of images that are read at once.
+    `kl_weight` weighs the nats per value of the image. Latents are whitened by `moments` and rounded to
+    `quantization_step`, in standard deviations; 0 rounds nothing.
     """
     device = next(network.module.parameters()).device
     columns: dict[str, list[float]] = {}

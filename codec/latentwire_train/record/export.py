@@ -25,17 +25,12 @@ from latentwire_train.networks import Network
 
 @dataclass(frozen=True)
 class LatentMoments:
-    """Mean and spread of the latents of a data set.
+    """Mean and spread of the latents of a data set."""
 
-    Attributes:
-        mean: the mean of each channel.
-        std: the standard deviation of each channel.
-        scaling_factor: 1 / the standard deviation of all latents together: scaled = raw * scaling_factor has
-            variance 1 (Rombach et al., arXiv 2112.10752, appendix G).
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: tuple[float, ...]  # the mean of each channel
+    std: tuple[float, ...]  # the standard deviation of each channel
+    # 1 / the standard deviation of all latents together: scaled = raw * scaling_factor has variance 1 (Rombach et al.,
+    # arXiv 2112.10752, appendix G).
     scaling_factor: float
 
 
@@ -70,15 +65,9 @@ def save_network(
 ) -> None:
     """Write a folder that `latentwire serve --model` and diffusers' `from_pretrained` load.
 
+    The network gives class and configuration, `extra` further entries of config.json, `card` the text of README.md.
     Each version of the folder is made beside it and takes its place by renaming. A reader finds the old version or the
     new version whole; for the moment between two renames the folder is missing.
-
-    Args:
-        folder: the folder to write.
-        network: the network, for its class and configuration.
-        weights: its tensors.
-        extra: further entries of config.json, such as `scaling_factor`.
-        card: the text of README.md.
 
     Raises:
         OSError: the folder cannot be written.

@@ -20,17 +20,11 @@ KEYS = ("step", "seconds")
 
 @dataclass(frozen=True)
 class Row:
-    """Figures that were measured at one step.
+    """Figures that were measured at one step."""
 
-    Attributes:
-        step: the number of steps done.
-        seconds: time since the run began, without interruptions and without the steps that they cost.
-        figures: name -> value.
-    """
-
-    step: int
-    seconds: float
-    figures: Mapping[str, float]
+    step: int  # the number of steps done
+    seconds: float  # time since the run began, without interruptions and without the steps that they cost
+    figures: Mapping[str, float]  # name -> value
 
 
 def read_log(path: Path) -> list[Row]:
@@ -58,11 +52,7 @@ def read_log(path: Path) -> list[Row]:
 
 
 class Log:
-    """A log.csv that grows.
-
-    Args:
-        path: the file; its folder must exist.
-        resume_step: the step that the run goes on from; rows of later steps are dropped. 0 begins an empty log.
+    """A log.csv that grows. Rows of steps after `resume_step` are dropped; 0 begins an empty log.
 
     Raises:
         DataError: the file is not the log of a training run.

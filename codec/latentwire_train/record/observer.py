@@ -12,28 +12,17 @@ from latentwire_train.data.folder import Problem
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is about to do.
-
-    Attributes:
-        folder: the folder of the run.
-        config: the whole configuration.
-        images: number of images to train on.
-        held_out: number of images to measure on.
-        problems: files that were skipped while the data was scanned.
-        parameters: number of the network's parameters.
-        device: the device in words, such as `cpu` or `2 x cuda`.
-        first_step: number of steps that are done already; 0 for a new run.
-        best: figures of the best weights so far, where an interrupted run goes on.
-    """
+    """What a run is about to do."""
 
     folder: Path
     config: TrainingConfig
-    images: int
-    held_out: int
-    problems: tuple[Problem, ...]
-    parameters: int
-    device: str
-    first_step: int
+    images: int  # number of images to train on
+    held_out: int  # number of images to measure on
+    problems: tuple[Problem, ...]  # files that were skipped while the data was scanned
+    parameters: int  # number of the network's parameters
+    device: str  # the device in words, such as `cpu` or `2 x cuda`
+    first_step: int  # number of steps that are done already; 0 for a new run
+    # Figures of the best weights so far, where an interrupted run goes on.
     best: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -45,21 +34,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class Result:
-    """What a run has done.
+    """What a run has done."""
 
-    Attributes:
-        folder: the folder of the run, with `best` and `last` in it.
-        steps: number of steps done, over all interruptions.
-        minutes: time spent in training, over all interruptions.
-        best: figures of the best weights on the held-out images.
-        stopped: whether the run was interrupted before its budget was used; the same call goes on.
-    """
-
-    folder: Path
-    steps: int
-    minutes: float
-    best: Mapping[str, float]
-    stopped: bool
+    folder: Path  # the folder of the run, with `best` and `last` in it
+    steps: int  # number of steps done, over all interruptions
+    minutes: float  # time spent in training, over all interruptions
+    best: Mapping[str, float]  # figures of the best weights on the held-out images
+    stopped: bool  # whether the run was interrupted before its budget was used; the same call goes on
 
 
 class Observer(Protocol):

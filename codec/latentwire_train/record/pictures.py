@@ -21,20 +21,14 @@ PAPER = 208  # neither the white nor the black that images may end with
 
 
 def reconstruction_grid(originals: Tensor, reconstructions: Tensor) -> Pixels:
-    """Map pairs of images to a picture with eight pairs to a row, each original above its reconstruction.
-
-    Args:
-        originals: uint8 (B,3,H,W), B >= 1.
-        reconstructions: the same shape.
+    """Map pairs of images, both uint8 (B,3,H,W), to a picture of eight pairs to a row, originals above.
 
     Raises:
         TensorError: a shape or dtype is not as stated.
     """
     if originals.shape != reconstructions.shape:
-        raise TensorError(
-            f"originals have the shape {tuple(originals.shape)}, reconstructions {tuple(reconstructions.shape)}; "
-            "both must be equal"
-        )
+        shapes = f"{tuple(originals.shape)}, reconstructions {tuple(reconstructions.shape)}"
+        raise TensorError(f"originals have the shape {shapes}; both must be equal")
     upper, lower = _tiles(originals), _tiles(reconstructions)
     # A pair is one tile: the line between the two is thinner than the margin around them.
     line = np.full((MARGIN // 3, *upper[0].shape[1:]), PAPER, np.uint8)
@@ -42,14 +36,7 @@ def reconstruction_grid(originals: Tensor, reconstructions: Tensor) -> Pixels:
 
 
 def sample_grid(images: Tensor) -> Pixels:
-    """Map images to a picture with eight images to a row.
-
-    Args:
-        images: uint8 (B,3,H,W), B >= 1.
-
-    Raises:
-        TensorError: the shape or dtype is not as stated.
-    """
+    """Map images uint8 (B,3,H,W) to a picture with eight images to a row; raise TensorError for other tensors."""
     return _arranged(_tiles(images))
 
 
@@ -63,12 +50,11 @@ def _tiles(images: Tensor) -> list[Pixels]:
     factor = -(-MIN_SIDE // max(height, width))
     tiles = []
     for image in images.cpu().permute(0, 2, 3, 1).numpy():
-        enlarged = image.repeat(factor, axis=0).repeat(factor, axis=1)
         if max(height, width) > MAX_SIDE:
-            scale = MAX_SIDE / max(height, width)
-            size = (max(1, round(width * scale)), max(1, round(height * scale)))
-            enlarged = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
-        tiles.append(enlarged)
+            width_to, height_to = (max(1, round(side * MAX_SIDE / max(height, width))) for side in (width, height))
+            tiles.append(np.asarray(Image.fromarray(image).resize((width_to, height_to), Image.Resampling.LANCZOS)))
+        else:
+            tiles.append(image.repeat(factor, axis=0).repeat(factor, axis=1))
     return tiles
 
 

@@ -46,13 +46,7 @@ MEASURED_IMAGES = 256
 
 
 class Record:
-    """Writes the folder of a run.
-
-    Args:
-        folder: the folder of the run; it must exist.
-        config: the configuration of the run.
-        data: the images.
-        resume_step: number of steps that are done already; records of later steps are dropped.
+    """Writes the folder of a run, which must exist; records of steps after `resume_step` are dropped.
 
     Raises:
         DataError: the folder's log.csv is not the log of a training run.
@@ -85,19 +79,13 @@ class Record:
         self._events.flush()
 
     def evaluation(
-        self,
-        step: int,
-        minutes: float,
-        network: Network,
-        latent_shape: tuple[int, int, int],
-        evaluation: Evaluation,
-        is_best: bool,
+        self, step: int, minutes: float, network: Network, shape: tuple[int, int, int], found: Evaluation, is_best: bool
     ) -> None:
         """Record an evaluation, draw pictures and curves, and save the weights that were evaluated."""
-        self._picture(step, "reconstructions", reconstruction_grid(evaluation.originals, evaluation.reconstructions))
+        self._picture(step, "reconstructions", reconstruction_grid(found.originals, found.reconstructions))
         if self._config.model.family is Architecture.VECTOR:
-            self._picture(step, "samples", sample_grid(_prior_samples(network, latent_shape)))
-        self.figures(step, evaluation.figures)
+            self._picture(step, "samples", sample_grid(_prior_samples(network, shape)))
+        self.figures(step, found.figures)
         if (curves := draw_curves(read_log(self._folder / LOG_FILE))) is not None:
             write_whole(self._folder / "curves.png", curves)
         device = next(network.module.parameters()).device
@@ -113,9 +101,9 @@ class Record:
                 data_name=self._data.name,
                 data_digest=self._data.digest,
                 parameters=network.parameters,
-                latent_shape=latent_shape,
+                latent_shape=shape,
                 latents=latents,
-                figures=evaluation.figures,
+                figures=found.figures,
                 versions={"python": platform.python_version(), "torch": str(torch.__version__)},
             )
         )

@@ -29,8 +29,15 @@ def main() -> int:
         with serving([]) as served:
             print(f"{served.ready}\n$ latentwire roundtrip {OUTPUT}/originals -o {OUTPUT}\n", flush=True)
             command = [
-                latentwire(), "roundtrip", str(originals), "-o", str(OUTPUT), "--server", served.target, "--overwrite",
-            ]  # fmt: skip
+                latentwire(),
+                "roundtrip",
+                str(originals),
+                "-o",
+                str(OUTPUT),
+                "--server",
+                served.target,
+                "--overwrite",
+            ]
             status = subprocess.run(command, check=False).returncode
     except RuntimeError as error:
         sys.exit(str(error))

@@ -14,9 +14,9 @@ from typing import Any
 from benchmarks.latent_cache import summary as parts
 from benchmarks.latent_cache.caching import Plan, Quality
 from benchmarks.report.arguments import folder_parser, sources
-from benchmarks.report.measuring import ImageFile, Measured
 from benchmarks.report.model import Model
 from benchmarks.report.page import Lines, Page
+from benchmarks.report.rows import ImageFile, Measured
 from benchmarks.report.run import run
 from latentwire_core.errors import ModelError, TensorError
 from latentwire_core.quality import LOSSLESS, step_multiple
@@ -55,13 +55,11 @@ def show(
 def main(arguments: list[str] | None = None) -> None:
     """Measure a folder."""
     made = folder_parser(BENCHMARK, __doc__)
-    made.add_argument(
-        "--quality",
-        nargs="+",
-        default=list(QUALITIES),
-        help="names, or steps in units (default all names); NAME+N: latents fitted to their image by N iterations; "
-        "NAME+NxW: with W times the weight of bits",
+    quality = (
+        "names, or steps in units; NAME+N: latents fitted to their image by N iterations; NAME+NxW: with W times the "
+        "weight of bits"
     )
+    made.add_argument("--quality", nargs="+", default=list(QUALITIES), help=quality)
     options = made.parse_args(arguments)
     plan = Plan(sources(made, options), tuple(quality for quality in options.quality if quality != LOSSLESS))
     try:

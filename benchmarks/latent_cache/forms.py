@@ -15,38 +15,25 @@ from benchmarks.report.model import Latents
 
 ZSTD_LEVEL = 19
 LEVELS = 256
-FP8_LARGEST = 448.0
-"""The largest float8 e4m3fn; larger numbers are clipped to it."""
-RANGE_BYTES = 8
-"""Lowest and highest value of a channel, float32."""
+FP8_LARGEST = 448.0  # the largest float8 e4m3fn; larger numbers are clipped to it
+RANGE_BYTES = 8  # lowest and highest value of a channel, float32
 
 
 @dataclass(frozen=True)
 class Packed:
-    """Latents in a form.
+    """Latents in a form."""
 
-    Attributes:
-        num_bytes: the bytes that count.
-        latents: the latents that are read back.
-    """
-
-    num_bytes: int
-    latents: Latents
+    num_bytes: int  # the bytes that count
+    latents: Latents  # the latents that are read back
 
 
 @dataclass(frozen=True)
 class Form:
-    """A way to keep latents.
+    """A way to keep latents."""
 
-    Attributes:
-        name: its name in tables.
-        counted: which bytes count.
-        pack: maps latents, float32 (C,h,w), to their packed form.
-    """
-
-    name: str
-    counted: str
-    pack: Callable[[Latents], Packed]
+    name: str  # its name in tables
+    counted: str  # which bytes count
+    pack: Callable[[Latents], Packed]  # maps latents, float32 (C,h,w), to their packed form
 
 
 def zstd(data: bytes) -> int:

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from benchmarks.latent_cache.caching import lat_name
-from benchmarks.latent_cache.entropies import over_images
+from benchmarks.latent_cache.caching import lat_name, over_images
 from benchmarks.latent_cache.forms import FLOAT16, FLOAT32, FORMS
 from benchmarks.report.page import Plots, Table, table
 from benchmarks.report.plots import Line, line_plot
@@ -23,23 +22,14 @@ LAT = ".lat"
 
 @dataclass(frozen=True)
 class Cost:
-    """Bytes and loss of a form, over a folder.
+    """Bytes and loss of a form, over a folder."""
 
-    Attributes:
-        bytes_512: mean over images of bytes per 512x512 pixels.
-        bits_per_latent: mean over images.
-        ratio_to_float16: bytes of all float16 latents over bytes of all latents in this form.
-        psnr_db: mean over images, decoded.
-        lost_db: mean over images of the PSNR of float32 latents less the PSNR of this form.
-        worst_lost_db: the largest of these differences.
-    """
-
-    bytes_512: float
-    bits_per_latent: float
-    ratio_to_float16: float
-    psnr_db: float
-    lost_db: float
-    worst_lost_db: float
+    bytes_512: float  # mean over images of bytes per 512x512 pixels
+    bits_per_latent: float  # mean over images
+    ratio_to_float16: float  # bytes of all float16 latents over bytes of all latents in this form
+    psnr_db: float  # mean over images, decoded
+    lost_db: float  # mean over images of the PSNR of float32 latents less the PSNR of this form
+    worst_lost_db: float  # the largest of these differences
 
 
 def costs(rows: Sequence[Row], model: str) -> dict[str, Cost]:
@@ -70,25 +60,15 @@ def _latents(measured: dict[str, Any]) -> int:
 
 @dataclass(frozen=True)
 class Coding:
-    """Bits per latent of the same integers, coded in several ways, over a folder.
+    """Bits per latent of the same integers, coded in several ways, over a folder."""
 
-    Attributes:
-        lat: the whole file.
-        coded: the file without its header and checksums.
-        zstd: zstd 19 over the integers as int8, or as int32 where one is larger.
-        own_tables: an ideal coder with a table for each channel of each image; tables cost nothing.
-        folder_tables: an ideal coder with a table for each channel of the whole folder; tables cost nothing.
-        rounded_own_tables: `own_tables` over the nearest integers, without the choice by rate and distortion.
-        gaussian: an ideal coder of Gaussian latents with each channel's variance over the folder, nearest integers.
-    """
-
-    lat: float
-    coded: float
-    zstd: float
-    own_tables: float
-    folder_tables: float
-    rounded_own_tables: float
-    gaussian: float
+    lat: float  # the whole file
+    coded: float  # the file without its header and checksums
+    zstd: float  # zstd 19 over the integers as int8, or as int32 where one is larger
+    own_tables: float  # an ideal coder with a table for each channel of each image; tables cost nothing
+    folder_tables: float  # an ideal coder with a table for each channel of the whole folder; tables cost nothing
+    rounded_own_tables: float  # `own_tables` over the nearest integers, without the choice by rate and distortion
+    gaussian: float  # an ideal coder of Gaussian latents with each channel's variance over the folder, nearest integers
 
 
 def coding(rows: Sequence[Row], model: str, quality: str) -> Coding:
@@ -114,14 +94,18 @@ def coding(rows: Sequence[Row], model: str, quality: str) -> Coding:
 
 def cost_table(model: str, found: dict[str, Cost]) -> Table:
     """Make the table of forms of a model's latents."""
+
+    def number(name: str, form: str, divisor: float = 1) -> Callable[[tuple[str, Cost]], str]:
+        return lambda item: f"{getattr(item[1], name) / divisor:{form}}"
+
     columns: dict[str, Callable[[tuple[str, Cost]], str]] = {
         "form": lambda item: item[0],
-        "kB per 512x512": lambda item: f"{item[1].bytes_512 / KILO:.2f}",
-        "lost, dB": lambda item: f"{item[1].lost_db:z.3f}",
-        "times below float16": lambda item: f"{item[1].ratio_to_float16:.2f}",
-        "bits per latent": lambda item: f"{item[1].bits_per_latent:.2f}",
-        "PSNR, dB": lambda item: f"{item[1].psnr_db:.2f}",
-        "lost, worst image, dB": lambda item: f"{item[1].worst_lost_db:z.3f}",
+        "kB per 512x512": number("bytes_512", ".2f", KILO),
+        "lost, dB": number("lost_db", "z.3f"),
+        "times below float16": number("ratio_to_float16", ".2f"),
+        "bits per latent": number("bits_per_latent", ".2f"),
+        "PSNR, dB": number("psnr_db", ".2f"),
+        "lost, worst image, dB": number("worst_lost_db", "z.3f"),
     }
     note = (
         "Means over images; a kB is 1000 bytes, per 512x512 pixels. Lost: the decoded PSNR of float32 latents less "

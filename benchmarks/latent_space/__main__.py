@@ -10,12 +10,10 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.latent_space import attributes as vectors
 from benchmarks.latent_space import digits, divergence, faces, overview, spatial
 from benchmarks.latent_space.comparison import examine
-from benchmarks.latent_space.datasets import drawn_faces, written_digits
+from benchmarks.latent_space.datasets import DEFAULT_MINUTES, Plan, drawn_faces, written_digits
 from benchmarks.latent_space.models import Recipe, serving, train_all
-from benchmarks.latent_space.plan import DEFAULT_MINUTES, Plan
 from latentwire_cli.report import Batch, print_line, working
 
 OUT, WORK = Path("docs/images/vae"), Path("latent-space-work")
@@ -26,10 +24,7 @@ F8C4 = "f8c4"
 def make(plan: Plan, work: Path, out: Path) -> None:
     """Train what is not there yet, measure it, and write every figure, table and number.
 
-    Args:
-        plan: how much is done.
-        work: where data sets and trained models are kept.
-        out: where figures, tables and numbers go.
+    `work` keeps data sets and trained models; figures, tables and numbers go to `out`.
     """
     out.mkdir(parents=True, exist_ok=True)
     with Batch("drawing", plan.faces) as batch:
@@ -43,14 +38,14 @@ def make(plan: Plan, work: Path, out: Path) -> None:
         pair = {"autoencoder": models[AE], "VAE": models[VAE]}
         with working("measuring the models of faces"):
             of_faces = {name: examine(model, drawn, plan) for name, model in pair.items()}
-            fitted = {name: vectors.fit(found, drawn) for name, found in of_faces.items()}
+            fitted = {name: faces.fit(found, drawn) for name, found in of_faces.items()}
         with working("drawing them"):
             faces.draw_data(drawn, out / "faces.png")
             faces.draw_reconstructions(pair, drawn, out / "reconstructions.png")
             faces.draw_samples(pair, of_faces, out / "samples.png")
             faces.draw_latents(of_faces, out / "latents.png")
             faces.draw_attributes(fitted["VAE"], out / "attributes.png")
-            edited = vectors.edits(models[VAE], fitted["VAE"], vectors.plain_face(models[VAE], drawn))
+            edited = faces.edits(models[VAE], fitted["VAE"], faces.plain_face(models[VAE], drawn))
             faces.draw_edits(edited, fitted["VAE"], out / "edits.png")
             faces.draw_morph(models[VAE], drawn, out / "morph.png", out / "morph.gif")
             overview.draw(pair, of_faces, drawn, out / "comparison.png")
@@ -80,7 +75,7 @@ def make(plan: Plan, work: Path, out: Path) -> None:
         "plan": asdict(plan),
         "divergence": {name: asdict(fit) for name, fit in fits.items()},
         "models": {name: overview.numbers(found) for name, found in findings.items()},
-        "attributes": {name: vectors.numbers(each) for name, each in fitted.items()},
+        "attributes": {name: faces.accuracies(each) for name, each in fitted.items()},
         "weights": [digits.numbers(each) for each in weighed],
         "f8c4": spatial.numbers(of_photographs),
     }
@@ -92,12 +87,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=OUT, help=f"where figures and tables go (default {OUT})")
     parser.add_argument("--work", type=Path, default=WORK, help=f"where data and models are kept (default {WORK})")
-    parser.add_argument(
-        "--minutes",
-        type=float,
-        default=DEFAULT_MINUTES,
-        help=f"about how long it takes on two cores; steps of training follow from it (default {DEFAULT_MINUTES:g})",
-    )
+    minutes = f"about how long it takes on two cores; steps of training follow from it (default {DEFAULT_MINUTES:g})"
+    parser.add_argument("--minutes", type=float, default=DEFAULT_MINUTES, help=minutes)
     arguments = parser.parse_args()
     make(Plan().lasting(arguments.minutes), arguments.work, arguments.out)
 

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import SubFigure
 
-from benchmarks.latent_space.datasets import Dataset
+from benchmarks.latent_space.datasets import Dataset, Plan
 from benchmarks.latent_space.models import Model, Pixels, Recipe
-from benchmarks.latent_space.pictures import BLUE, GREEN, ORANGE, mosaic, new_figure, save_figure, show
-from benchmarks.latent_space.plan import Plan
+from benchmarks.latent_space.pictures import BLUE, GREEN, ORANGE, markdown, mosaic, new_figure, save_figure, show
 from latentwire_codec.metrics.scores import psnr
 from latentwire_lab.paths import prior_samples
 from latentwire_lab.statistics import posterior_statistics
@@ -19,32 +18,22 @@ from latentwire_lab.statistics import posterior_statistics
 DIMENSIONS = 16
 VAE, AE = "digits-vae", "digits-ae"
 PLANE_VAE, PLANE_AE = "plane-vae", "plane-ae"
-WEIGHT = 0.1
-"""Weight of the KL divergence, per value of an image, in the models that do not vary it."""
+WEIGHT = 0.1  # weight of the KL divergence, per value of an image, in the models that do not vary it
 
 PLANE_SIDE = 13
-REACH = 2.5
-"""Standard deviations on each side of the mean that a plane shows."""
+REACH = 2.5  # standard deviations on each side of the mean that a plane shows
 SHOWN_SAMPLES = 20
 
 
 @dataclass(frozen=True)
 class Weighed:
-    """A model that was trained with a weight of the KL divergence.
-
-    Attributes:
-        weight: the weight.
-        psnr: PSNR of reconstructions of the test images, dB, mean.
-        kl: KL divergence of the training images, nats per image.
-        active: number of active dimensions among `DIMENSIONS`.
-        samples: decoded samples of N(0, I), uint8 (N,S,S,3).
-    """
+    """A model that was trained with a weight of the KL divergence."""
 
     weight: float
-    psnr: float
-    kl: float
-    active: int
-    samples: Pixels
+    psnr: float  # PSNR of reconstructions of the test images, dB, mean
+    kl: float  # KL divergence of the training images, nats per image
+    active: int  # number of active dimensions among `DIMENSIONS`
+    samples: Pixels  # decoded samples of N(0, I), uint8 (N,S,S,3)
 
 
 def recipes(data: Dataset, plan: Plan) -> dict[str, Recipe]:
@@ -85,11 +74,9 @@ def draw_weights(found: Sequence[Weighed], path: Path) -> None:
     left, right = figure.subfigures(1, 2, width_ratios=[5, 4], squeeze=False).flat
     panels = left.subplots(3, 1, sharex=True)
     weights = [each.weight for each in found]
-    for panel, values, name, colour in (
-        (panels[0], [each.psnr for each in found], "PSNR, dB", BLUE),
-        (panels[1], [each.kl for each in found], "KL, nats\nper image", ORANGE),
-        (panels[2], [each.active for each in found], f"active\nof {DIMENSIONS}", GREEN),
-    ):
+    shown = {"psnr": "PSNR, dB", "kl": "KL, nats\nper image", "active": f"active\nof {DIMENSIONS}"}
+    for panel, (field, name), colour in zip(panels, shown.items(), (BLUE, ORANGE, GREEN), strict=True):
+        values = [getattr(each, field) for each in found]
         panel.plot(weights, values, "o-", color=colour)
         panel.set_xscale("log")
         panel.set_ylabel(name, fontsize=9)
@@ -107,10 +94,9 @@ def draw_weights(found: Sequence[Weighed], path: Path) -> None:
 def draw_planes(models: Mapping[str, Model], data: Dataset, path: Path) -> None:
     """Draw the two dimensions of an autoencoder and a VAE: the places of digits, and the decoded places."""
     figure = new_figure(8.6)
-    for half, name, title in zip(
-        figure.subfigures(2, 1, squeeze=False).flat, (PLANE_AE, PLANE_VAE), ("autoencoder", "VAE"), strict=True
-    ):  # fmt: skip
-        _plane(half, models[name], data, title)
+    upper, lower = figure.subfigures(2, 1, squeeze=False).flat
+    _plane(upper, models[PLANE_AE], data, "autoencoder")
+    _plane(lower, models[PLANE_VAE], data, "VAE")
     save_figure(figure, path)
 
 
@@ -136,9 +122,10 @@ def _plane(figure: SubFigure, model: Model, data: Dataset, title: str) -> None:
 
 def table(found: Sequence[Weighed]) -> str:
     """Map the models to a Markdown table."""
-    rows = [f"| {each.weight:g} | {each.psnr:.2f} | {each.kl:.1f} | {each.active} of {DIMENSIONS} |" for each in found]
-    head = "| weight of the KL divergence | PSNR, dB | KL, nats per image | active dimensions |"
-    return "\n".join([head, "| ---: | ---: | ---: | ---: |", *rows]) + "\n"
+    rows = [
+        [f"{each.weight:g}", f"{each.psnr:.2f}", f"{each.kl:.1f}", f"{each.active} of {DIMENSIONS}"] for each in found
+    ]
+    return markdown(["weight of the KL divergence", "PSNR, dB", "KL, nats per image", "active dimensions"], rows)
 
 
 def numbers(found: Weighed) -> dict[str, float]:

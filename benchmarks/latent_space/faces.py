@@ -1,43 +1,87 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models of drawn faces -> pictures: the faces, reconstructions, prior samples, latents, attributes, edits, a morph."""
+"""Models of drawn faces -> attribute vectors and edits with them; pictures of faces, samples, latents, a morph."""
 
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
 from matplotlib.axes import Axes
 
-from benchmarks.latent_space.attributes import CONTROL, STRENGTHS, fitted_names
 from benchmarks.latent_space.comparison import SEED, Findings
 from benchmarks.latent_space.datasets import Dataset
+from benchmarks.latent_space.measures import distance
 from benchmarks.latent_space.models import Model, Pixels
-from benchmarks.latent_space.pictures import (
-    BLUE,
-    GREY,
-    ORANGE,
-    mosaic,
-    new_figure,
-    save_figure,
-    show_rows,
-)
+from benchmarks.latent_space.pictures import BLUE, GREY, ORANGE, draw_rows, mosaic, new_figure, save_figure, show
 from latentwire_cli.picture import sheet, to_gif
 from latentwire_core.files import write_whole
 from latentwire_lab.attributes import Attributes
+from latentwire_lab.fitting import fit_attributes, unusable
 from latentwire_lab.paths import along_line, along_sphere, prior_samples
 
+CONTROL = "random labels"
+EDITED = ("Smiling", "Eyeglasses", "Wearing_Hat", "Blond_Hair", "Goatee", CONTROL)
+STRENGTHS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 COLUMNS = 10
 MORPH_FRAMES = 11
 HISTOGRAMS = 4
 
 
+def fit(found: Findings, data: Dataset) -> Attributes:
+    """Fit a vector to each label of the training images, and to random ones; measure them on the test images."""
+    values = np.concatenate([found.latents.values, found.test_latents.values])
+    held_out = np.arange(len(values)) >= len(data.train)
+    labels = {
+        name: np.concatenate([known, data.test_labels[name]]).astype(np.int64)
+        for name, known in data.train_labels.items()
+    }
+    labels[CONTROL] = np.where(np.random.default_rng(SEED).random(len(values)) < 0.5, 1, -1)
+    for name in unusable(labels, held_out):
+        del labels[name]
+    return fit_attributes(replace(found.latents, values=values), labels, held_out)
+
+
+def fitted_names(attributes: Attributes) -> list[str]:
+    """Return the names of the vectors of true labels, the best first."""
+    names = [name for name in attributes.vectors if name != CONTROL]
+    return sorted(names, key=lambda name: -attributes.vectors[name].held_out.balanced_accuracy.value)
+
+
+def mean_accuracy(attributes: Attributes) -> float:
+    """Return the mean balanced accuracy of the vectors of true labels."""
+    names = fitted_names(attributes)
+    return float(np.mean([attributes.vectors[name].held_out.balanced_accuracy.value for name in names]))
+
+
+def edits(model: Model, attributes: Attributes, face: Pixels) -> dict[str, Pixels]:
+    """Map a face (S,S,3) to the images (K,S,S,3) that `STRENGTHS` of each of `EDITED` make of it."""
+    latents = model.encode(face[np.newaxis]).mode()
+    rows = {}
+    for name in EDITED:
+        if name in attributes.vectors:
+            edited = [attributes.edit(latents, {name: strength}).values for strength in STRENGTHS]
+            rows[name] = model.decode(replace(latents, values=np.concatenate(edited)))
+    return rows
+
+
+def plain_face(model: Model, data: Dataset) -> Pixels:
+    """Return the best reconstructed test face among the faces with the fewest edited attributes."""
+    counts = np.sum([values > 0 for name, values in data.test_labels.items() if name in EDITED], axis=0)
+    plain = data.test[counts == counts.min()]
+    face: Pixels = plain[np.argmin(distance(model.reconstruct(plain), plain))]
+    return face
+
+
+def accuracies(attributes: Attributes) -> dict[str, dict[str, float]]:
+    """Map vectors to their balanced accuracies on test images, 0..1, with the ends of the intervals."""
+    return {name: asdict(vector.held_out.balanced_accuracy) for name, vector in attributes.vectors.items()}
+
+
 def draw_data(data: Dataset, path: Path) -> None:
     """Draw training images."""
     figure = new_figure(2.0)
-    count = 3 * 14
-    axes = figure.subplots()
-    axes.imshow(mosaic(data.train[:count], 14))
-    axes.set_axis_off()
+    show(figure.subplots(), mosaic(data.train[: 3 * 14], 14))
     save_figure(figure, path)
 
 
@@ -45,9 +89,7 @@ def draw_reconstructions(models: Mapping[str, Model], data: Dataset, path: Path)
     """Draw test images and each model's reconstructions."""
     originals = data.test[:COLUMNS]
     rows = [originals, *(model.reconstruct(originals) for model in models.values())]
-    figure = new_figure(0.86 * len(rows))
-    show_rows(figure, rows, ["original", *models])
-    save_figure(figure, path)
+    draw_rows(path, rows, ["original", *models])
 
 
 def draw_samples(models: Mapping[str, Model], findings: Mapping[str, Findings], path: Path) -> None:
@@ -57,9 +99,7 @@ def draw_samples(models: Mapping[str, Model], findings: Mapping[str, Findings], 
         rows.append(model.decode(prior_samples(model.info, range(COLUMNS))))
         rows.append(model.decode_points(findings[name].gaussian.draw(COLUMNS, SEED)))
         labels += [f"{name}\nN(0, I)", f"{name}\nfitted normal"]
-    figure = new_figure(0.86 * len(rows))
-    show_rows(figure, rows, labels)
-    save_figure(figure, path)
+    draw_rows(path, rows, labels)
 
 
 def draw_latents(findings: Mapping[str, Findings], path: Path) -> None:
@@ -114,21 +154,15 @@ def draw_edits(rows: Mapping[str, Pixels], attributes: Attributes, path: Path) -
     for name in rows:
         share = attributes.vectors[name].held_out.balanced_accuracy
         labels.append(f"{name.replace('_', ' ')}\n{100 * share.value:.0f} %")
-    figure = new_figure(1.0 * len(rows) + 0.2, width=5.9)
-    show_rows(figure, list(rows.values()), labels, [f"{strength:+g}" if strength else "0" for strength in STRENGTHS])
-    save_figure(figure, path)
+    captions = [f"{strength:+g}" if strength else "0" for strength in STRENGTHS]
+    draw_rows(path, list(rows.values()), labels, captions, row_height=1.04, width=5.9)
 
 
 def draw_morph(model: Model, data: Dataset, still: Path, moving: Path) -> None:
     """Draw the path from one test face to another, along the line and along the sphere, as PNG and GIF."""
     start, end = model.encode(data.test[:2]).mode().split()
-    paths = {
-        "line": model.decode(along_line(start, end, MORPH_FRAMES)),
-        "sphere": model.decode(along_sphere(start, end, MORPH_FRAMES)),
-    }
-    figure = new_figure(1.6)
-    show_rows(figure, [*paths.values()], list(paths))
-    save_figure(figure, still)
-    large = {name: frames.repeat(2, axis=1).repeat(2, axis=2) for name, frames in paths.items()}
-    pairs = zip(*large.values(), strict=True)
-    write_whole(moving, to_gif([sheet([pair], captions=[f"along the {name}" for name in paths]) for pair in pairs]))
+    ways = {"line": along_line, "sphere": along_sphere}
+    paths = [model.decode(way(start, end, MORPH_FRAMES)) for way in ways.values()]
+    draw_rows(still, paths, list(ways), row_height=0.8)
+    pairs = zip(*(frames.repeat(2, axis=1).repeat(2, axis=2) for frames in paths), strict=True)
+    write_whole(moving, to_gif([sheet([pair], captions=[f"along the {name}" for name in ways]) for pair in pairs]))

@@ -6,10 +6,13 @@ drawn with the covariance of the model's own latents, so that 1 is a standard de
 scale a model gives its latents. Otherwise models would not compare.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.decomposition import PCA
+from sklearn.metrics import pairwise_distances_argmin
 
 Array = npt.NDArray[np.float64]
 Images = npt.NDArray[np.uint8] | npt.NDArray[np.floating]
@@ -17,22 +20,15 @@ Images = npt.NDArray[np.uint8] | npt.NDArray[np.floating]
 
 @dataclass(frozen=True, eq=False)
 class Gaussian:
-    """A normal distribution of d numbers.
-
-    Attributes:
-        mean: (d,).
-        root: (d,d), with root @ root.T the covariance.
-    """
+    """A normal distribution of d numbers: its mean (d,) and its covariance (d,d)."""
 
     mean: Array
-    root: Array
+    covariance: Array
 
     @classmethod
     def fit(cls, points: npt.NDArray[np.floating]) -> "Gaussian":
         """Map points (N,d), N > 1, to the normal distribution that has their mean and covariance."""
-        wide = points.astype(np.float64)
-        variances, axes = np.linalg.eigh(np.atleast_2d(np.cov(wide, rowvar=False)))
-        return cls(wide.mean(axis=0), axes * np.sqrt(np.maximum(variances, 0)))
+        return cls(points.mean(axis=0, dtype=np.float64), np.atleast_2d(np.cov(points, rowvar=False, dtype=np.float64)))
 
     def draw(self, count: int, seed: int) -> Array:
         """Draw points (count,d)."""
@@ -40,8 +36,9 @@ class Gaussian:
 
     def steps(self, count: int, seed: int) -> Array:
         """Draw steps (count,d) in random directions, of one standard deviation: the same covariance about zero."""
-        whitened = np.random.default_rng(seed).standard_normal((count, len(self.mean)))
-        return np.asarray(whitened @ self.root.T)
+        centre, draws = np.zeros_like(self.mean), np.random.default_rng(seed)
+        # Rounding makes eigenvalues of a singular covariance a little negative.
+        return draws.multivariate_normal(centre, self.covariance, count, check_valid="ignore", method="eigh")
 
 
 def distance(images: Images, others: Images) -> Array:
@@ -50,16 +47,17 @@ def distance(images: Images, others: Images) -> Array:
     return np.asarray(np.sqrt(np.square(differences).reshape(len(differences), -1).mean(axis=1)))
 
 
-def nearest(images: Images, data: Images) -> tuple[Array, npt.NDArray[np.intp]]:
-    """Map images (N,...) to the distance to the nearest of the images `data` (M,...), (N,), and to its index.
+def nearest(images: Images, data: Images) -> Array:
+    """Map images (N,...) to the distance to the nearest of the images `data` (M,...), (N,).
 
     The measure of realism of Berthelot et al., Understanding and improving interpolation in autoencoders via an
     adversarial regularizer (ICLR 2019), section 3.1, there with the cosine distance. It favours blurred images.
     """
-    points, known = (each.reshape(len(each), -1).astype(np.float32) for each in (images, data))
-    squares = (known * known).sum(axis=1) - 2 * points @ known.T
-    indices = squares.argmin(axis=1)
-    return distance(images, data[indices]), indices
+    return distance(images, data[pairwise_distances_argmin(_flat(images), _flat(data))])
+
+
+def _flat(images: Images) -> Array:
+    return images.reshape(len(images), -1).astype(np.float64)
 
 
 def steps(path: Images) -> Array:
@@ -94,39 +92,16 @@ def frechet(points: npt.NDArray[np.floating], others: npt.NDArray[np.floating]) 
     arXiv 1706.08500). Its meaning depends on the features.
     """
     one, other = points.astype(np.float64), others.astype(np.float64)
-    covariances = [np.atleast_2d(np.cov(each, rowvar=False)) for each in (one, other)]
-    variances, axes = np.linalg.eigh(covariances[0])
-    root = (axes * np.sqrt(np.maximum(variances, 0))) @ axes.T
-    # C1^(1/2) C2 C1^(1/2) is symmetric and has the eigenvalues of C1 C2.
-    shared = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ covariances[1] @ root), 0)).sum()
+    # C1 is a.T @ a and C2 is b.T @ b, so the roots of the eigenvalues of C1 C2 are the singular values of a @ b.T.
+    a, b = ((each - each.mean(axis=0)) / np.sqrt(len(each) - 1) for each in (one, other))
     gap = np.square(one.mean(axis=0) - other.mean(axis=0)).sum()
-    return float(max(0.0, gap + np.trace(covariances[0]) + np.trace(covariances[1]) - 2 * shared))
+    return float(max(0.0, gap + np.square(a).sum() + np.square(b).sum() - 2 * np.linalg.norm(a @ b.T, "nuc")))
 
 
-@dataclass(frozen=True, eq=False)
-class Components:
-    """The principal components of images: a feature vector for each.
+def components(images: Images, count: int) -> Callable[[Images], Array]:
+    """Map images (N,...) to a function that maps images to features (M,k), their first principal components.
 
-    Attributes:
-        mean: of the images, flat.
-        axes: (k,D), orthonormal.
+    There are at most `count` components. The features are scaled so that their distances are those of the images.
     """
-
-    mean: Array
-    axes: Array
-
-    @classmethod
-    def of(cls, images: Images, count: int) -> "Components":
-        """Map images (N,...) to their first components, at most `count`."""
-        flat = images.reshape(len(images), -1).astype(np.float64)
-        mean = flat.mean(axis=0)
-        centred = flat - mean
-        # The smaller of the two products with the same eigenvalues.
-        _, vectors = np.linalg.eigh(centred @ centred.T)
-        axes = vectors[:, ::-1][:, : min(count, len(flat) - 1)].T @ centred
-        return cls(mean, axes / np.linalg.norm(axes, axis=1, keepdims=True))
-
-    def features(self, images: Images) -> Array:
-        """Map images (N,...) to (N,k), scaled so that their distances are those of the images."""
-        flat = images.reshape(len(images), -1).astype(np.float64) - self.mean
-        return np.asarray(flat @ self.axes.T / np.sqrt(len(self.mean)))
+    fitted = PCA(min(count, len(images) - 1), svd_solver="full").fit(_flat(images))
+    return lambda others: np.asarray(fitted.transform(_flat(others)) / np.sqrt(fitted.n_features_in_))

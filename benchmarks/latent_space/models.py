@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Names and settings of models -> trained ones, behind a server: images <-> latents through its client."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,28 +23,19 @@ from latentwire_train.recipes import load_config
 Pixels = npt.NDArray[np.uint8]
 
 RECIPE = "vector"
-CHUNK = 64
-"""The most images in a request."""
+CHUNK = 64  # the most images in a request
 MIN_LOG_ROWS = 50
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A model to train.
-
-    Attributes:
-        data: the folder of images.
-        size: side of an image, pixels.
-        steps: number of training steps.
-        batch_size: number of images of a step.
-        settings: further settings, as `latentwire train --set` takes them.
-    """
+    """A model to train."""
 
     data: Path
-    size: int
+    size: int  # side of an image, pixels
     steps: int
-    batch_size: int
-    settings: tuple[str, ...] = ()
+    batch_size: int  # number of images of a step
+    settings: tuple[str, ...] = ()  # further settings, as `latentwire train --set` takes them
 
     def plain(self) -> "Recipe":
         """Return this recipe for a plain autoencoder."""
@@ -84,16 +75,12 @@ def train_all(recipes: Mapping[str, Recipe], folder: Path) -> dict[str, str]:
     return sources
 
 
+@dataclass(frozen=True)
 class Model:
-    """A model that a server holds.
+    """A model that a server holds, through a client of the server."""
 
-    Args:
-        client: a client of the server.
-        info: the model.
-    """
-
-    def __init__(self, client: Client, info: ModelInfo) -> None:
-        self.client, self.info = client, info
+    client: Client
+    info: ModelInfo
 
     def encode(self, images: Pixels) -> Latents:
         """Map images uint8 (B,H,W,3) of one size to the moments of their posteriors, float32."""
@@ -101,13 +88,9 @@ class Model:
             self.client.encode(images[start : start + CHUNK], kind="moments", dtype="float32", model=self.info.name)
             for start in range(0, len(images), CHUNK)
         ]
-        values, logvars = [part.values for part in parts], [part.logvar for part in parts]
-        known = [logvar for logvar in logvars if logvar is not None]
-        return replace(
-            parts[0],
-            values=np.concatenate(values),
-            logvar=np.concatenate(known) if known else None,
-        )
+        logvars = [part.logvar for part in parts if part.logvar is not None]
+        values = np.concatenate([part.values for part in parts])
+        return replace(parts[0], values=values, logvar=np.concatenate(logvars) if logvars else None)
 
     def encode_photograph(self, image: Pixels, kind: str = "mode", *, scaled: bool = False) -> Latents:
         """Map an image uint8 (H,W,3) of any size to its latents, float32; see `Client.encode`."""
@@ -138,9 +121,9 @@ class Model:
 @contextmanager
 def serving(sources: Mapping[str, str]) -> Iterator[dict[str, Model]]:
     """Serve models from a thread of this process; yield them by name."""
-    models: Sequence[ModelSource] = [ModelSource(name, source) for name, source in sources.items()]
+    models = tuple(ModelSource(name, source) for name, source in sources.items())
     with (
-        background(ServerConfig(port=0, models=tuple(models), drain_timeout_s=0)) as server,
+        background(ServerConfig(port=0, models=models, drain_timeout_s=0)) as server,
         Client(f"127.0.0.1:{server.port}") as client,
     ):
         yield {info.name: Model(client, info) for info in client.info().models}

@@ -19,10 +19,8 @@ BLUE, ORANGE, GREY, GREEN = "#4477aa", "#cc5522", "#999999", "#228855"
 COLOURS = 256
 # The width of a figure, inches: it is shown about 900 pixels wide.
 WIDTH = 9.0
-LABEL_SHARE = 0.12
-"""Share of the width for the names of rows."""
-GAP = 2
-"""Between two images, in their pixels."""
+LABEL_SHARE = 0.12  # share of the width for the names of rows
+GAP = 2  # between two images, in their pixels
 
 
 def new_figure(height: float, width: float = WIDTH) -> Figure:
@@ -58,6 +56,12 @@ def mosaic(images: Pixels, columns: int, gap: int = GAP) -> Pixels:
     return canvas
 
 
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]], first: str = "---:") -> str:
+    """Map headings and cells to a Markdown table; `first` aligns the first column, the others are at the right."""
+    lines = [columns, [first, *["---:"] * (len(columns) - 1)], *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
 def show(axes: Axes, image: Pixels, title: str = "") -> None:
     """Show an image without axes."""
     axes.imshow(image)
@@ -79,3 +83,18 @@ def show_rows(
     side = rows[0].shape[2] + GAP
     for column, caption in enumerate(captions):
         grid[0, 1].text(side * (column + 0.5) - GAP, -GAP, caption, ha="center", va="bottom", fontsize=9)
+
+
+def draw_rows(
+    path: Path,
+    rows: Sequence[Pixels],
+    labels: Sequence[str],
+    captions: Sequence[str] = (),
+    *,
+    row_height: float = 0.86,
+    width: float = WIDTH,
+) -> None:
+    """Draw a figure of `show_rows`; `row_height` in inches."""
+    figure = new_figure(row_height * len(rows), width)
+    show_rows(figure, rows, labels, captions)
+    save_figure(figure, path)

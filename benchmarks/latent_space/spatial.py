@@ -12,53 +12,38 @@ from skimage import data
 
 from benchmarks.demo import PHOTOGRAPHS
 from benchmarks.latent_space.models import Model
-from benchmarks.latent_space.pictures import BLUE, ORANGE, Pixels, new_figure, save_figure, show
+from benchmarks.latent_space.pictures import BLUE, ORANGE, Pixels, markdown, new_figure, save_figure, show
 from latentwire_codec.metrics.scores import psnr
 from latentwire_core.latents import Latents
 from latentwire_lab.paths import prior_samples
 from latentwire_lab.statistics import LatentStatistics, posterior_statistics
 
+# Widths that latents are rounded to, in standard deviations, as the model's own scaling states them.
 STEPS = (0.125, 0.25, 0.5, 1.0, 2.0)
-"""Widths that latents are rounded to, in standard deviations, as the model's own scaling states them."""
 SHOWN_STEPS = (0.0, 0.5, 1.0, 2.0)
 SHOWN = "chelsea"
-DETAIL = (slice(40, 200), slice(110, 270))
-"""The part of `SHOWN` that is drawn with rounded latents."""
+DETAIL = (slice(40, 200), slice(110, 270))  # the part of `SHOWN` that is drawn with rounded latents
 TEXTURE_SIDE = 256
-CONTRAST = 2.5
-"""Standard deviations on each side of the mean, from black to white."""
+CONTRAST = 2.5  # standard deviations on each side of the mean, from black to white
 
 
 @dataclass(frozen=True)
 class Rounded:
-    """Latents rounded to multiples of a step.
+    """Latents rounded to multiples of a step."""
 
-    Attributes:
-        step: in standard deviations; 0: not rounded.
-        psnr: PSNR of the decoded photographs, dB, mean.
-        values: number of different integers, mean over channels; 0: not rounded.
-    """
-
-    step: float
-    psnr: float
-    values: float
+    step: float  # in standard deviations; 0: not rounded
+    psnr: float  # PSNR of the decoded photographs, dB, mean
+    values: float  # number of different integers, mean over channels; 0: not rounded
 
 
 @dataclass(frozen=True, eq=False)
 class Spatial:
-    """Measurements of f8c4 on photographs.
-
-    Attributes:
-        statistics: statistics of the latents.
-        kl: KL divergence of each channel, nats per latent.
-        rounded: results at step 0 and each of `STEPS`.
-        scale: the model's scaling factors.
-    """
+    """Measurements of f8c4 on photographs."""
 
     statistics: LatentStatistics
-    kl: tuple[float, ...]
-    rounded: tuple[Rounded, ...]
-    scale: tuple[float, ...]
+    kl: tuple[float, ...]  # KL divergence of each channel, nats per latent
+    rounded: tuple[Rounded, ...]  # results at step 0 and each of `STEPS`
+    scale: tuple[float, ...]  # the model's scaling factors
 
 
 def photographs(count: int) -> list[Pixels]:
@@ -87,9 +72,7 @@ def examine(model: Model, images: Sequence[Pixels]) -> Spatial:
 def quantize(latents: Latents, step: float) -> tuple[Latents, npt.NDArray[np.int64]]:
     """Map scaled latents, whose standard deviation is 1, to latents rounded to multiples of a step, and the multiples.
 
-    Args:
-        latents: scaled.
-        step: in standard deviations; 0: nothing is rounded, and the multiples are 0.
+    At step 0 nothing is rounded, and the multiples are 0.
     """
     if not step:
         return latents, np.zeros(latents.values.shape, np.int64)
@@ -105,9 +88,9 @@ def draw_latents(model: Model, image: Pixels, path: Path) -> None:
     top, left = (max(0, (side - TEXTURE_SIDE) // 2) for side in image.shape[:2])
     part = np.ascontiguousarray(image[top : top + TEXTURE_SIDE, left : left + TEXTURE_SIDE])
     latents = model.encode_photograph(part)
-    channels, height, width = latents.values.shape[1:]
-    order = np.random.default_rng(0).permutation(height * width)
-    shuffled = latents.values.reshape(1, channels, -1)[:, :, order].reshape(latents.values.shape)
+    channels = latents.values.shape[1]
+    places = latents.values.reshape(1, channels, -1)
+    shuffled = np.random.default_rng(0).permutation(places, axis=2).reshape(latents.values.shape)
     decoded = {
         "a photograph": part,
         "decoded from its latents": model.decode(latents)[0],
@@ -120,8 +103,7 @@ def draw_latents(model: Model, image: Pixels, path: Path) -> None:
         panel.set_axis_off()
     for panel, (title, picture) in zip(panels[0], decoded.items(), strict=False):
         show(panel, picture, title)
-    for channel, panel in zip(range(channels), panels[1], strict=False):
-        values = latents.values[0, channel]
+    for channel, (panel, values) in enumerate(zip(panels[1], latents.values[0], strict=False)):
         reach = CONTRAST * values.std()
         panel.imshow(values, cmap="gray", vmin=values.mean() - reach, vmax=values.mean() + reach)
         panel.set_title(f"latents, channel {channel}", fontsize=9, loc="left")
@@ -155,23 +137,21 @@ def channel_table(found: Spatial) -> str:
     statistics, neighbours = found.statistics, found.statistics.neighbour_correlation
     assert neighbours is not None  # photographs have many places
     columns = (statistics.mean, statistics.std, statistics.ks, neighbours, found.kl)
-    scales = np.broadcast_to(found.scale, len(found.kl))
+    head = ["channel", "mean", "std", "KS distance", "correlation of neighbours", "KL, nats per latent"]
     rows = [
-        f"| {channel} | " + " | ".join(f"{column[channel]:.2f}" for column in columns) + f" | {scale:.3f} |"
-        for channel, scale in enumerate(scales)
+        [f"{channel}", *(f"{column[channel]:.2f}" for column in columns), f"{scale:.3f}"]
+        for channel, scale in enumerate(np.broadcast_to(found.scale, len(found.kl)))
     ]
-    head = "| channel | mean | std | KS distance | correlation of neighbours | KL, nats per latent | scaling factor |"
-    return "\n".join([head, "|" + " ---: |" * 7, *rows]) + "\n"
+    return markdown([*head, "scaling factor"], rows)
 
 
 def rounded_table(found: Spatial) -> str:
     """Map the figures of rounded latents to a Markdown table."""
     rows = [
-        f"| {each.step:g} | {each.psnr:.2f} | {each.values:.0f} |" if each.step else f"| none | {each.psnr:.2f} | |"
+        [f"{each.step:g}" if each.step else "none", f"{each.psnr:.2f}", f"{each.values:.0f}" if each.step else ""]
         for each in found.rounded
     ]
-    head = "| step, standard deviations | PSNR, dB | different integers in a channel |"
-    return "\n".join([head, "| ---: | ---: | ---: |", *rows]) + "\n"
+    return markdown(["step, standard deviations", "PSNR, dB", "different integers in a channel"], rows)
 
 
 def numbers(found: Spatial) -> dict[str, Any]:
@@ -179,9 +159,7 @@ def numbers(found: Spatial) -> dict[str, Any]:
     statistics, neighbours = found.statistics, found.statistics.neighbour_correlation
     return {
         "scale": found.scale,
-        "mean": statistics.mean.tolist(),
-        "std": statistics.std.tolist(),
-        "ks": statistics.ks.tolist(),
+        **{name: getattr(statistics, name).tolist() for name in ("mean", "std", "ks")},
         "neighbour_correlation": None if neighbours is None else neighbours.tolist(),
         "kl_nats_per_latent": found.kl,
         "verdict": statistics.verdict,

@@ -13,35 +13,28 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.rate_distortion import summary as parts
-from benchmarks.rate_distortion.codecs import FILE_CODECS
-from benchmarks.rate_distortion.compressai import read_curves, write_curves
-from benchmarks.rate_distortion.curves import Curve, averaged, mean_scores
-from benchmarks.rate_distortion.points import Plan
+from benchmarks.rate_distortion.codecs import FILE_CODECS, Plan
+from benchmarks.rate_distortion.curves import Curve, Difference, averaged, mean_scores, read_curves, write_curves
 from benchmarks.report.arguments import add_metrics, folder_parser, sources
-from benchmarks.report.measuring import ImageFile, Measured, read
 from benchmarks.report.model import Model
 from benchmarks.report.page import Lines, Page, Strips
+from benchmarks.report.rows import ImageFile, Measured, read
 from benchmarks.report.run import out_folder, run
 from benchmarks.report.scores import Wanted
 from latentwire_codec.lat.optimise import LatentOptimisation
 from latentwire_core.errors import ModelError, TensorError
 
 BENCHMARK = "rate_distortion"
-STRIP_RATE, STRIP_COUNT = 0.15, 3
+STRIP_RATE = 0.15
 
 
 def show(
-    plan: Plan,
-    models: list[Model],
-    read_curves: list[Curve],
-    strips: int,
-    measured: Measured,
-    files: dict[str, ImageFile],
+    plan: Plan, models: list[Model], known: list[Curve], count: int, measured: Measured, files: dict[str, ImageFile]
 ) -> tuple[dict[str, Any], Page]:
     """Map what was measured to the summary of run.json and to the page."""
     metrics = plan.wanted.present()
     own = averaged(measured.rows)
-    curves = own | {curve.codec: curve for curve in read_curves}
+    curves = own | {curve.codec: curve for curve in known}
     codecs = plan.codecs(models)
     names = [codec.name for codec in plan.latent_codecs(models)]
     # Fitted latents can score above the encoded ones.
@@ -55,13 +48,13 @@ def show(
         f"{', '.join(names)} beside {', '.join(plan.files) or 'nothing else'}, measured in one run. "
         f"At {parts.RATES[0]:g} to {parts.RATES[-1]:g} bits per pixel, where latents are meant to be.",
     )
-    page.blocks.append(parts.plots(curves, [c.codec for c in read_curves], limits, parts.compared(metrics)))
+    page.blocks.append(parts.plots(curves, [c.codec for c in known], limits, parts.compared(metrics)))
     page.blocks.extend(parts.rate_tables(curves, metrics))
     page.blocks.extend(parts.difference_table(name, found[name], images[name], metrics) for name in names)
     refused = [line for name in names for line in parts.refusals(name, found[name], metrics)]
     if refused:
         page.blocks.append(Lines(f"Why {len(refused)} BD-rates were refused", refused, folded=True))
-    chosen = _spread(measured.rows, names[0], strips)
+    chosen = _spread(measured.rows, names[0], count)
     if chosen:
         pictures = [parts.strip(row["file"], read(files[row["file"]].path), row, codecs, STRIP_RATE) for row in chosen]
         note = (
@@ -70,8 +63,7 @@ def show(
             f"the lowest PSNR of unquantized latents of {names[0]}."
         )
         page.blocks.append(Strips("At equal bytes", pictures, note))
-    counted = [f"{codec.name}: {codec.counted}" for codec in codecs]
-    page.blocks.append(Lines("What is counted", counted))
+    page.blocks.append(Lines("What is counted", [f"{codec.name}: {codec.counted}" for codec in codecs]))
     page.blocks.append(Lines("Absent metrics", [f"{name}: {reason}" for name, reason in absent.items()]))
     summary = {
         "absent_metrics": absent,
@@ -85,20 +77,23 @@ def show(
         "bd_rates": {
             name: {
                 other: {
-                    metric: {
-                        "averaged_percent": difference.percent,
-                        "reason": difference.reason,
-                        "qualities": None if difference.percent is None else [difference.low, difference.high],
-                        "per_image_percent": images[name].get(other, {}).get(metric, []),
-                    }
-                    for metric, difference in each.items()
+                    metric: _in_json(each, images[name].get(other, {}).get(metric, [])) for metric, each in row.items()
                 }
-                for other, each in found[name].items()
+                for other, row in found[name].items()
             }
             for name in names
         },
     }
     return summary, page
+
+
+def _in_json(difference: Difference, per_image: list[float]) -> dict[str, Any]:
+    return {
+        "averaged_percent": difference.percent,
+        "reason": difference.reason,
+        "qualities": None if difference.percent is None else [difference.low, difference.high],
+        "per_image_percent": per_image,
+    }
 
 
 def _spread(rows: list[dict[str, Any]], name: str, count: int) -> list[dict[str, Any]]:
@@ -114,17 +109,12 @@ def main(arguments: list[str] | None = None) -> None:
     made = folder_parser(BENCHMARK, __doc__)
     add_metrics(made)
     names = [codec.name for codec in FILE_CODECS]
-    made.add_argument("--codecs", nargs="*", choices=names, default=names, help="beside latentwire (default all)")
-    made.add_argument(
-        "--compressai", nargs="+", type=Path, default=[], metavar="FILE", help="curves to show beside these"
-    )
-    made.add_argument(
-        "--refine",
-        type=int,
-        metavar="ITERATIONS",
-        help="also measure latents that are fitted to their image, at named qualities",
-    )
-    made.add_argument("--strips", type=int, default=STRIP_COUNT, help=f"images shown (default {STRIP_COUNT})")
+    add = made.add_argument
+    add("--codecs", nargs="*", choices=names, default=names, help="beside latentwire")
+    add("--compressai", nargs="+", type=Path, default=[], metavar="FILE", help="curves to show beside these")
+    refine = "also measure latents that are fitted to their image, at named qualities"
+    add("--refine", type=int, metavar="ITERATIONS", help=refine)
+    add("--strips", type=int, default=3, help="images shown")
     options = made.parse_args(arguments)
     wanted = Wanted(tuple(options.metrics), options.lpips_weights)
     try:

@@ -1,64 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images <-> files of JPEG, WebP, AVIF, JPEG XL and JPEG 2000 by Pillow, and `.lat` files of a VAE, at settings."""
+"""Images <-> files of JPEG, WebP, AVIF, JPEG XL and JPEG 2000, and `.lat` files of a VAE; an image -> its row."""
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pillow_jxl  # noqa: F401  # tells Pillow of JPEG XL
 from PIL import Image
 
-from benchmarks.report.model import Model
+from benchmarks.report.model import Model, Source
+from benchmarks.report.rows import Measure, Row
+from benchmarks.report.scores import Scorer, Wanted
 from latentwire_codec.images.geometry import Pixels
 from latentwire_codec.lat.optimise import LatentOptimisation
 from latentwire_codec.lat.payload import decompress_latents
+from latentwire_codec.metrics.scores import bits_per_pixel
 from latentwire_core.quality import STEPS as QUALITIES
 
-STEPS = (0.1, 0.16, 0.35, 1.1, 2.2)
-"""Steps of latentwire in units, between and beyond those of its named qualities."""
-
-
-class Codec(Protocol):
-    """A way to turn images into files, with settings from the smallest files to the largest."""
-
-    @property
-    def name(self) -> str:
-        """Its name in tables."""
-
-    @property
-    def settings(self) -> tuple[str, ...]:
-        """The settings that are measured."""
-
-    @property
-    def counted(self) -> str:
-        """Which bytes count, and how it is set."""
-
-    def encode(self, image: Pixels, settings: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-        """Yield each setting with the file that it makes of an image."""
-
-    def decode(self, payload: bytes, image: Pixels) -> Pixels:
-        """Map a file of this codec to an image of the size of `image`."""
+STEPS = (0.1, 0.16, 0.35, 1.1, 2.2)  # steps of latentwire in units, between and beyond those of its named qualities
 
 
 @dataclass(frozen=True)
 class FileCodec:
-    """A format that Pillow writes.
+    """A format that Pillow writes."""
 
-    Attributes:
-        name: its name in tables.
-        plugin: Pillow's name of the format.
-        settings: the settings that are measured.
-        options: maps a setting and an image to the options of `Image.save`.
-        counted: see `Codec`.
-    """
-
-    name: str
-    plugin: str
-    settings: tuple[str, ...]
-    options: Callable[[str, Pixels], Mapping[str, Any]]
-    counted: str
+    name: str  # its name in tables
+    counted: str  # which bytes count, and how it is set
+    plugin: str  # Pillow's name of the format
+    settings: tuple[str, ...]  # the settings that are measured, from the smallest files to the largest
+    options: Callable[[str, Pixels], Mapping[str, Any]]  # maps a setting and an image to the options of `Image.save`
 
     def encode(self, image: Pixels, settings: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         """Yield each setting with the file that it makes of an image."""
@@ -75,15 +48,10 @@ class FileCodec:
 
 @dataclass(frozen=True)
 class LatentCodec:
-    """`.lat` files of a VAE, byte for byte those of `latentwire_codec.compress`.
-
-    Attributes:
-        model: the VAE.
-        refinement: how latents are fitted to their image; None: they stay as encoded.
-    """
+    """`.lat` files of a VAE, byte for byte those of `latentwire_codec.compress`."""
 
     model: Model
-    refinement: LatentOptimisation | None = None
+    refinement: LatentOptimisation | None = None  # how latents are fitted to their image; None: they stay as encoded
 
     @property
     def name(self) -> str:
@@ -101,12 +69,10 @@ class LatentCodec:
     def counted(self) -> str:
         """Which bytes count, and how it is set."""
         names = ", ".join(f"{name} = {step:g}" for name, step in QUALITIES.items())
-        fitted = ""
-        if self.refinement is not None:
-            fitted = f"; latents fitted to each image by {self.refinement.iterations} iterations"
-        return (
-            f"the whole .lat file, at steps in units ({names}){fitted}; not the model's weights, which both sides have"
-        )
+        way = self.refinement
+        fitted = "" if way is None else f"; latents fitted to each image by {way.iterations} iterations"
+        weights = "not the model's weights, which both sides have"
+        return f"the whole .lat file, at steps in units ({names}){fitted}; {weights}"
 
     def encode(self, image: Pixels, settings: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         """Yield each setting with the file that it makes of an image; the model encodes the image once."""
@@ -132,40 +98,73 @@ def _jpeg_2000(ratio: str, image: Pixels) -> Mapping[str, Any]:
     }
 
 
+def _qualities(texts: str, **options: Any) -> tuple[tuple[str, ...], Callable[[str, Pixels], Mapping[str, Any]]]:
+    return tuple(texts.split()), lambda quality, _: {"quality": int(quality), **options}
+
+
 FILE_CODECS = (
     FileCodec(
-        "JPEG",
-        "JPEG",
-        ("1", "4", "8", "14", "24", "42"),
-        lambda quality, _: {"quality": int(quality), "optimize": True, "progressive": True},
-        "the whole file: 4:2:0, progressive, optimised tables, quality 1 to 42",
+        "JPEG", "the whole file: 4:2:0, progressive, optimised tables, quality 1 to 42",
+        "JPEG", *_qualities("1 4 8 14 24 42", optimize=True, progressive=True),
+    ),
+    FileCodec("WebP", "the whole file: method 6, quality 0 to 70", "WEBP", *_qualities("0 2 5 12 25 45 70", method=6)),
+    FileCodec(
+        "AVIF", "the whole file: 4:2:0, speed 4, quality 1 to 46",
+        "AVIF", *_qualities("1 8 16 24 34 46", speed=4, max_threads=1),
     ),
     FileCodec(
-        "WebP",
-        "WEBP",
-        ("0", "2", "5", "12", "25", "45", "70"),
-        lambda quality, _: {"quality": int(quality), "method": 6},
-        "the whole file: method 6, quality 0 to 70",
-    ),
-    FileCodec(
-        "AVIF",
-        "AVIF",
-        ("1", "8", "16", "24", "34", "46"),
-        lambda quality, _: {"quality": int(quality), "speed": 4, "max_threads": 1},
-        "the whole file: 4:2:0, speed 4, quality 1 to 46",
-    ),
-    FileCodec(
-        "JPEG XL",
-        "JXL",
-        ("1", "6", "14", "24", "40", "60"),
-        lambda quality, _: {"quality": int(quality), "effort": 7, "num_threads": 1},
-        "the whole file, without container: effort 7, quality 1 to 60",
+        "JPEG XL", "the whole file, without container: effort 7, quality 1 to 60",
+        "JXL", *_qualities("1 6 14 24 40 60", effort=7, num_threads=1),
     ),
     FileCodec(
         "JPEG 2000",
-        "JPEG2000",
-        ("550", "330", "200", "120", "75", "45"),
-        _jpeg_2000,
         "the whole codestream, without the JP2 boxes: irreversible, colour transform, one layer, ratio 550 to 45",
+        "JPEG2000", ("550", "330", "200", "120", "75", "45"), _jpeg_2000,
     ),
-)
+)  # fmt: skip
+Codec = FileCodec | LatentCodec
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured of each image; it can be pickled."""
+
+    sources: Sequence[Source]  # VAEs
+    wanted: Wanted
+    files: Sequence[str] = tuple(codec.name for codec in FILE_CODECS)  # formats that are measured beside the VAEs
+    refinement: LatentOptimisation | None = None  # how latents are fitted, measured beside plain latents
+
+    def latent_codecs(self, models: Sequence[Model]) -> list[LatentCodec]:
+        """Return the codecs of the VAEs."""
+        return [LatentCodec(model, way) for model in models for way in dict.fromkeys([None, self.refinement])]
+
+    def codecs(self, models: Sequence[Model]) -> list[Codec]:
+        """Return all codecs, in the order of tables."""
+        return [*self.latent_codecs(models), *(codec for codec in FILE_CODECS if codec.name in self.files)]
+
+    def prepare(self) -> Measure:
+        """Load models and metrics."""
+        models = [source.load() for source in self.sources]
+        return partial(measure, self.codecs(models), self.wanted.scorer())
+
+
+def measure(codecs: Sequence[Codec], scorer: Scorer, image: Pixels) -> Row:
+    """Map an image to its row: bytes and scores of what each codec makes of it at each setting."""
+    height, width = image.shape[:2]
+    points = [
+        {
+            "codec": codec.name,
+            "setting": setting,
+            "bytes": len(payload),
+            "bits_per_pixel": bits_per_pixel(len(payload), width, height),
+            "scores": scorer(image, codec.decode(payload, image)),
+        }
+        for codec in codecs
+        for setting, payload in codec.encode(image, codec.settings)
+    ]
+    unquantized = {
+        codec.name: scorer(image, codec.model.decode(codec.model.encode(image), image))
+        for codec in codecs
+        if isinstance(codec, LatentCodec) and codec.refinement is None
+    }
+    return {"width": width, "height": height, "points": points, "unquantized": unquantized}

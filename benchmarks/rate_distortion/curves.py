@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows -> curves of quality over bits per pixel; curves -> their values at a rate, and BD-rates."""
+"""Rows, and JSON files of CompressAI -> curves of quality over bits per pixel; their values at a rate, and BD-rates."""
 
+import json
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 from bjontegaard import bd_rate as bjontegaard_rate
@@ -14,20 +18,20 @@ from benchmarks.report.rows import Row
 from benchmarks.report.scores import Metric, to_db
 
 LEAST_POINTS = 4
+RATE = "bpp"
+PSNR_KEYS, MS_SSIM_KEYS = ("psnr-rgb", "psnr"), ("ms-ssim-rgb", "ms-ssim")
+OWN_KEYS = ("ssim", "ssimulacra2", "butteraugli", "lpips")
+# Keys of each metric in `results`; the first is written. MS-SSIM in dB is left to the plot tools.
+KEYS = {"psnr_db": PSNR_KEYS, "ms_ssim": MS_SSIM_KEYS, **{name: (name,) for name in OWN_KEYS}}
 
 
 @dataclass(frozen=True)
 class Curve:
-    """The quality that a codec reaches, by ascending rate.
+    """The quality that a codec reaches, by ascending rate."""
 
-    Attributes:
-        codec: its name.
-        rates: bits per pixel.
-        scores: by metric, a score at each rate; a metric that is unknown at any rate is left out.
-    """
-
-    codec: str
-    rates: tuple[float, ...]
+    codec: str  # its name
+    rates: tuple[float, ...]  # bits per pixel
+    # by metric, a score at each rate; a metric that is unknown at any rate is left out
     scores: Mapping[str, tuple[float, ...]]
 
     @classmethod
@@ -68,24 +72,19 @@ def averaged(rows: Sequence[Row]) -> dict[str, Curve]:
     for row in rows:
         for point in row["points"]:
             found.setdefault(point["codec"], {}).setdefault(point["setting"], []).append(point)
-    return {
-        codec: Curve.of(
-            codec,
-            [
-                (float(np.mean([p["bits_per_pixel"] for p in points])), mean_scores([p["scores"] for p in points]))
-                for points in settings.values()
-            ],
-        )
-        for codec, settings in found.items()
-    }
+
+    def mean(points: Sequence[Row]) -> tuple[float, Mapping[str, float | None]]:
+        return fmean(point["bits_per_pixel"] for point in points), mean_scores([point["scores"] for point in points])
+
+    return {codec: Curve.of(codec, list(map(mean, settings.values()))) for codec, settings in found.items()}
 
 
 def mean_scores(all_scores: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
     """Map the scores of many images to their means."""
     means: dict[str, float | None] = {}
     for name in all_scores[0]:
-        known = [scores[name] for scores in all_scores if scores[name] is not None]
-        means[name] = float(np.mean(np.array(known, float))) if known else None
+        known = [score for scores in all_scores if (score := scores[name]) is not None]
+        means[name] = fmean(known) if known else None
     ms_ssim = means.get("ms_ssim")
     if ms_ssim is not None and "ms_ssim_db" in means:
         means["ms_ssim_db"] = to_db(ms_ssim)
@@ -94,19 +93,13 @@ def mean_scores(all_scores: Sequence[Mapping[str, float | None]]) -> dict[str, f
 
 @dataclass(frozen=True)
 class Difference:
-    """A BD-rate, or the reason why it was refused.
+    """A BD-rate, or the reason why it was refused."""
 
-    Attributes:
-        percent: extra bytes of the second curve at equal quality, as a share of the first curve's; None: refused.
-        reason: why it was refused.
-        low: the lowest quality that both curves reach; the mean is over `low` to `high`.
-        high: the highest quality that both curves reach.
-    """
-
+    # extra bytes of the second curve at equal quality, as a share of the first curve's; None: refused
     percent: float | None
-    reason: str = ""
-    low: float = math.nan
-    high: float = math.nan
+    reason: str = ""  # why it was refused
+    low: float = math.nan  # the lowest quality that both curves reach; the mean is over `low` to `high`
+    high: float = math.nan  # the highest quality that both curves reach
 
 
 def bd_rate(anchor: Curve, test: Curve, metric: Metric) -> Difference:
@@ -127,13 +120,63 @@ def bd_rate(anchor: Curve, test: Curve, metric: Metric) -> Difference:
         qualities.append(quality)
     low, high = max(q[0] for q in qualities), min(q[-1] for q in qualities)
     if low >= high:
-        return Difference(None, f"no quality that both reach: {_range(qualities[0])} and {_range(qualities[1])}")
-    percent = bjontegaard_rate(
-        anchor.rates, qualities[0], test.rates, qualities[1], method="pchip", require_matching_points=False,
-        min_overlap=0,
-    )  # fmt: skip
+        reached = " and ".join(f"{quality[0]:.2f} to {quality[-1]:.2f}" for quality in qualities)
+        return Difference(None, f"no quality that both reach: {reached}")
+    ends = {"require_matching_points": False, "min_overlap": 0}
+    percent = bjontegaard_rate(anchor.rates, qualities[0], test.rates, qualities[1], method="pchip", **ends)
     return Difference(float(percent), "", low, high)
 
 
-def _range(quality: Sequence[float]) -> str:
-    return f"{quality[0]:.2f} to {quality[-1]:.2f}"
+def write_curves(curves: Iterable[Curve], description: str, folder: Path) -> list[Path]:
+    """Write one file a curve into a folder, named after its codec; return the paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for curve in curves:
+        results = {RATE: curve.rates}
+        results |= {keys[0]: curve.scores[name] for name, keys in KEYS.items() if name in curve.scores}
+        path = folder / (re.sub(r"[^a-z0-9]+", "-", curve.codec.lower()).strip("-") + ".json")
+        text = json.dumps({"name": curve.codec, "description": description, "results": results}, indent=1)
+        path.write_text(text + "\n", encoding="utf-8")
+        paths.append(path)
+    return paths
+
+
+def read_curves(paths: Sequence[Path]) -> list[Curve]:
+    """Map files to their curves; each has another name.
+
+    Raises:
+        ValueError: a file is not from CompressAI, or two curves have one name.
+        OSError: a file cannot be read.
+    """
+    curves = [read_curve(path) for path in paths]
+    if len({curve.codec for curve in curves}) < len(curves):
+        names = "; ".join(curve.codec for curve in curves)
+        raise ValueError(f"two curves have one name: {names}; change `name` in one of the files")
+    return curves
+
+
+def read_curve(path: Path) -> Curve:
+    """Map a file with `name` and `results`, lists of `bpp`, `psnr-rgb`, `ms-ssim-rgb` ..., to a curve.
+
+    Raises:
+        ValueError: the file has another form.
+        OSError: the file cannot be read.
+    """
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+        name, results = str(read["name"]), read["results"]
+        found = {ours: next((results[key] for key in keys if key in results), None) for ours, keys in KEYS.items()}
+        points = []
+        for index, rate in enumerate(results[RATE]):
+            scores = {ours: float(column[index]) for ours, column in found.items() if column is not None}
+            if "ms_ssim" in scores:
+                scores["ms_ssim_db"] = to_db(scores["ms_ssim"])
+            points.append((float(rate), scores))
+    except (AttributeError, IndexError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"{path} is no result of CompressAI ({type(error).__name__}: {error}); it needs `name` and `results` with "
+            f"equally long lists `{RATE}` and `{PSNR_KEYS[0]}` or `{MS_SSIM_KEYS[0]}`"
+        ) from error
+    if not points:
+        raise ValueError(f"{path} has no points")
+    return Curve.of(f"{name}, read", [(rate, dict(scores)) for rate, scores in points])

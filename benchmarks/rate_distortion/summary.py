@@ -15,17 +15,14 @@ from benchmarks.report.scores import Metric, Scores
 from latentwire_codec.images.geometry import Pixels
 from latentwire_codec.metrics import scores
 
-RATES = (0.05, 0.1, 0.15, 0.25)
-"""Bits per pixel of the tables."""
+RATES = (0.05, 0.1, 0.15, 0.25)  # bits per pixel of the tables
 NOT_REACHABLE = "not reachable"
 TICKS = (0.02, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2)
-SHOWN_RATES = 1.0
-"""Bits per pixel at which plots end: this benchmark is about low rates."""
+SHOWN_RATES = 1.0  # bits per pixel at which plots end: this benchmark is about low rates
+# Metrics of plots and BD-rates: MS-SSIM only in dB.
 COMPARED = ("psnr_db", "ssim", "ms_ssim_db", "ssimulacra2", "butteraugli", "lpips")
-"""Metrics of plots and BD-rates: MS-SSIM only in dB."""
 
-Differences = dict[str, dict[str, Difference]]
-"""BD-rates of one codec, by the other codec and by metric."""
+Differences = dict[str, dict[str, Difference]]  # BD-rates of one codec, by the other codec and by metric
 
 
 def compared(metrics: Iterable[Metric]) -> list[Metric]:
@@ -40,28 +37,22 @@ def rate_tables(curves: Mapping[str, Curve], metrics: Iterable[Metric]) -> list[
         f"logarithm of the rate. Nothing is extrapolated: '{NOT_REACHABLE}' is a rate outside the measured rates of "
         "the codec. Every byte of a file counts."
     )
-    return [
-        Table(
-            f"{metric.label} at equal bits per pixel",
-            ["codec", *(f"{rate:g}" for rate in RATES), "measured at"],
-            [
-                [name, *(shown(curve.at(metric, rate), metric) for rate in RATES), _measured_rates(curve)]
-                for name, curve in curves.items()
-                if metric.name in curve.scores
-            ],
-            "" if number else note,
-        )
-        for number, metric in enumerate(metrics)
-    ]
 
+    def shown(curve: Curve, metric: Metric, rate: float) -> str:
+        score = curve.at(metric, rate)
+        return NOT_REACHABLE if score is None else f"{score:.{metric.digits}f}"
 
-def shown(score: float | None, metric: Metric) -> str:
-    """Map a score at a rate to text."""
-    return NOT_REACHABLE if score is None else f"{score:.{metric.digits}f}"
-
-
-def _measured_rates(curve: Curve) -> str:
-    return f"{curve.rates[0]:.3f} to {curve.rates[-1]:.3f}"
+    tables: list[Table] = []
+    for metric in metrics:
+        title = f"{metric.label} at equal bits per pixel"
+        rows = [
+            [name, *(shown(curve, metric, r) for r in RATES), f"{curve.rates[0]:.3f} to {curve.rates[-1]:.3f}"]
+            for name, curve in curves.items()
+            if metric.name in curve.scores
+        ]
+        columns = ["codec", *(f"{rate:g}" for rate in RATES), "measured at"]
+        tables.append(Table(title, columns, rows, "" if tables else note))
+    return tables
 
 
 def differences(name: str, curves: Mapping[str, Curve], metrics: Iterable[Metric]) -> Differences:
@@ -80,24 +71,22 @@ def per_image(name: str, rows: Sequence[Row], metrics: Iterable[Metric]) -> dict
         for other, each in differences(name, image_curves(row), metrics).items():
             for metric, difference in each.items():
                 kept = found.setdefault(other, {}).setdefault(metric, [])
-                if difference.percent is not None:
-                    kept.append(difference.percent)
+                kept += [] if difference.percent is None else [difference.percent]
     return found
 
 
 def difference_table(
-    name: str,
-    found: Mapping[str, Mapping[str, Difference]],
-    images: Mapping[str, Mapping[str, Sequence[float]]],
-    metrics: Iterable[Metric],
+    name: str, found: Differences, images: Mapping[str, Mapping[str, Sequence[float]]], metrics: Iterable[Metric]
 ) -> Table:
     """Make the table of BD-rates of one codec, with three rows for each other codec."""
     columns = compared(metrics)
     rows = []
     for other, each in found.items():
+        cells = [each[metric.name] for metric in columns]
         own = [images.get(other, {}).get(metric.name, []) for metric in columns]
-        rows.append([other, *(_percent(each[metric.name]) for metric in columns)])
-        rows.append([f"{other}: qualities", *(_qualities(each[metric.name]) for metric in columns)])
+        rows.append([other, *("refused" if d.percent is None else f"{d.percent:+.1f}%" for d in cells)])
+        reached = ("" if d.percent is None else f"{d.low:.2f} to {d.high:.2f}" for d in cells)
+        rows.append([f"{other}: qualities", *reached])
         if any(own):
             rows.append([f"{other}: median of images", *(f"{median(v):+.1f}% of {len(v)}" if v else "" for v in own)])
     note = (
@@ -109,15 +98,7 @@ def difference_table(
     return Table(f"BD-rate of {name}", ["against", *(metric.label for metric in columns)], rows, note)
 
 
-def _percent(difference: Difference) -> str:
-    return "refused" if difference.percent is None else f"{difference.percent:+.1f}%"
-
-
-def _qualities(difference: Difference) -> str:
-    return "" if difference.percent is None else f"{difference.low:.2f} to {difference.high:.2f}"
-
-
-def refusals(name: str, found: Mapping[str, Mapping[str, Difference]], metrics: Iterable[Metric]) -> list[str]:
+def refusals(name: str, found: Differences, metrics: Iterable[Metric]) -> list[str]:
     """List why BD-rates were refused."""
     labels = {metric.name: metric.label for metric in metrics}
     return [
@@ -131,26 +112,15 @@ def refusals(name: str, found: Mapping[str, Mapping[str, Difference]], metrics: 
 def plots(
     curves: Mapping[str, Curve], read: Iterable[str], limits: Mapping[str, Scores], metrics: Iterable[Metric]
 ) -> Plots:
-    """Plot each metric over the rate, with the limit that unquantized latents set.
-
-    Args:
-        curves: by the name of the codec.
-        read: names of the curves that were not measured in this run.
-        limits: scores of unquantized latents, by the name of the codec.
-        metrics: which metrics are plotted.
-    """
+    """Plot each metric over the rate, with the limit that unquantized latents set; curves from files are dashed."""
     dashed, drawn = set(read), []
     for metric in metrics:
         lines = []
         for colour, (name, curve) in enumerate(curves.items()):
-            points = [
-                point
-                for point in zip(curve.rates, curve.scores.get(metric.name, ()), strict=False)
-                if point[0] <= SHOWN_RATES
-            ]
-            if not points:
+            points = zip(curve.rates, curve.scores.get(metric.name, ()), strict=False)
+            rates, scores = tuple(zip(*(p for p in points if p[0] <= SHOWN_RATES), strict=True)) or ((), ())
+            if not rates:
                 continue
-            rates, scores = zip(*points, strict=True)
             lines.append(Line(name, rates, scores, colour, dashed=name in dashed))
             limit = limits.get(name, {}).get(metric.name)
             if limit is not None:

@@ -9,6 +9,17 @@ from benchmarks.report.model import Source
 from benchmarks.report.scores import NAMES
 
 OUTPUT = Path("benchmark-output")
+DTYPES = "auto, float32, bfloat16 or float16"
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Names the default of each option behind its help."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        default = action.default
+        if not default or default == argparse.SUPPRESS:
+            return action.help
+        return f"{action.help} (default {listed(default) if isinstance(default, list | tuple) else default})"
 
 
 def positive(text: str) -> int:
@@ -27,15 +38,9 @@ def listed(values: Iterable[object]) -> str:
 def parser(benchmark: str, description: str, folder: str = "NAME") -> argparse.ArgumentParser:
     """Return a parser with the options of all benchmarks; the output goes to `folder` unless told otherwise."""
     made = argparse.ArgumentParser(
-        prog=f"python -m benchmarks.{benchmark}",
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog=f"python -m benchmarks.{benchmark}", description=description, formatter_class=_Help
     )
-    made.add_argument(
-        "--device",
-        default="auto",
-        help="auto, cpu, cuda, cuda:1 ... (default auto)",
-    )
+    made.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
     made.add_argument("-o", "--out", type=Path, help=f"folder for the report (default {OUTPUT}/{folder})")
     return made
 
@@ -44,19 +49,15 @@ def folder_parser(benchmark: str, description: str) -> argparse.ArgumentParser:
     """Return a parser with the options of all benchmarks of a folder of images."""
     made = parser(benchmark, description, "NAME-FOLDER")
     made.add_argument("folder", type=Path, help="images, also in folders below it")
-    made.add_argument(
-        "--model", nargs="+", default=["f8c4"], metavar="SOURCE", help="what `serve --model` takes (default f8c4)"
-    )
-    made.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default auto)")
-    made.add_argument("--workers", type=positive, default=1, help="processes; each loads the models (default 1)")
+    made.add_argument("--model", nargs="+", default=["f8c4"], metavar="SOURCE", help="what `serve --model` takes")
+    made.add_argument("--dtype", default="auto", help=DTYPES)
+    made.add_argument("--workers", type=positive, default=1, help="processes; each loads the models")
     return made
 
 
 def add_metrics(made: argparse.ArgumentParser) -> None:
     """Add the options that choose metrics."""
-    made.add_argument(
-        "--metrics", nargs="+", choices=NAMES, default=list(NAMES), help="default: all that this machine has"
-    )
+    made.add_argument("--metrics", nargs="+", choices=NAMES, default=list(NAMES), help="those that this machine has")
     made.add_argument("--lpips-weights", type=Path, metavar="FOLDER", help="with the two weight files of LPIPS")
 
 

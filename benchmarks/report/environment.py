@@ -20,10 +20,8 @@ PACKAGES = (
 )  # fmt: skip
 LIBRARIES = {"JPEG": "libjpeg_turbo", "WebP": "webp", "AVIF": "avif", "JPEG 2000": "jpg_2000"}
 GIB = 2**30
-SHOWING = {
-    "__main__.py", "arguments.py", "page.py", "pictures.py", "plots.py", "run.py", "steps.py", "summary.py",
-}  # fmt: skip
-"""Modules that rows do not depend on: they only show what was measured."""
+# Modules that rows do not depend on: they only show what was measured.
+SHOWING = {"__main__.py", "arguments.py", "page.py", "pictures.py", "plots.py", "run.py", "summary.py"}
 
 
 def environment(benchmark: str) -> dict[str, Any]:
@@ -65,6 +63,12 @@ def source_digest(benchmark: str) -> str:
     for name, path in sorted(named.items()):
         digest.update(name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:16]
+
+
+def status_bytes(name: str, process: int | str = "self") -> int:
+    """Return a number of /proc/PROCESS/status, such as VmHWM, in bytes; raises OSError where there is no /proc."""
+    lines = Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
 
 def _processor() -> str:

@@ -23,17 +23,11 @@ Latents = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Source:
-    """Where a VAE comes from, and how it runs.
+    """Where a VAE comes from, and how it runs."""
 
-    Attributes:
-        source: what `load_autoencoder` takes.
-        device: likewise.
-        dtype: likewise.
-    """
-
-    source: str
-    device: str = "auto"
-    dtype: str = "auto"
+    source: str  # what `load_autoencoder` takes
+    device: str = "auto"  # likewise
+    dtype: str = "auto"  # likewise
 
     @property
     def name(self) -> str:

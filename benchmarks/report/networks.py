@@ -27,15 +27,10 @@ LATENT_SPREAD, IMAGE_SPREAD = 5.0, 0.5
 
 @dataclass(frozen=True)
 class Network:
-    """A network on disk.
+    """A network on disk."""
 
-    Attributes:
-        name: its name in tables.
-        source: what `load_autoencoder` takes; a folder in diffusers' format, or a bundled name.
-    """
-
-    name: str
-    source: str
+    name: str  # its name in tables
+    source: str  # what `load_autoencoder` takes; a folder in diffusers' format, or a bundled name
 
     def module(self) -> Any:
         """Load it as diffusers does: float32, contiguous, on the CPU; in eval mode."""
@@ -79,10 +74,7 @@ def random_autoencoder_kl(widths: Sequence[int], **config: Any) -> Any:
     """Build an AutoencoderKL with random weights whose latents and images spread like those of a trained VAE.
 
     Half precision then rounds as it does for photographs, and errors are not flattered: the last layers are scaled.
-
-    Args:
-        widths: channels, from the full resolution to the lowest.
-        config: further arguments of the class.
+    `widths` are channels, from the full resolution to the lowest; `config` goes to the class.
     """
     network = AutoencoderKL(
         down_block_types=["DownEncoderBlock2D"] * len(widths),

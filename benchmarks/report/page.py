@@ -18,20 +18,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Table:
-    """A table.
-
-    Attributes:
-        title: its heading.
-        columns: headings of the columns; the first column names the rows.
-        rows: texts, as many in each row as there are columns.
-        note: what stands below it: what is counted, what a figure means.
-    """
+    """A table."""
 
     kind: ClassVar[str] = "text"
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    note: str = ""
+    title: str  # its heading
+    columns: Sequence[str]  # headings of the columns; the first column names the rows
+    rows: Sequence[Sequence[str]]  # texts, as many in each row as there are columns
+    note: str = ""  # what stands below it: what is counted, what a figure means
 
     def markdown(self) -> str:
         """Return the table in Markdown, with columns that are aligned as plain text too."""
@@ -96,17 +89,11 @@ Block = Table | Lines | Plots | Strips
 
 @dataclass(frozen=True)
 class Page:
-    """A report.
+    """A report."""
 
-    Attributes:
-        title: its heading.
-        lead: a sentence or two: what was measured, on what.
-        blocks: the parts in reading order.
-    """
-
-    title: str
-    lead: str
-    blocks: list[Block] = field(default_factory=list)
+    title: str  # its heading
+    lead: str  # a sentence or two: what was measured, on what
+    blocks: list[Block] = field(default_factory=list)  # the parts in reading order
 
     def markdown(self) -> str:
         """Return title, tables and lists in Markdown, without plots, pictures and folded lists."""
@@ -118,19 +105,11 @@ class Page:
 
 
 def write_page(page: Page, run: Mapping[str, Any], path: Path) -> None:
-    """Write a page as one HTML file.
-
-    Args:
-        page: what it shows.
-        run: what run.json holds; the environment and the parameters go to the foot of the page.
-        path: the file.
-    """
+    """Write a page as one HTML file; environment and parameters of run.json, `run`, go to its foot."""
     # Only blocks are Markdown here: names of files and models stay as they are, and all text is escaped.
     renderer = MarkdownIt("zero").enable(["table", "list"])
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
+    trim: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True, "undefined": StrictUndefined}
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, **trim)
     environment.filters["markdown"] = lambda text: Markup(renderer.render(text))  # noqa: S704 - the Markdown is our own
     facts = [("commit", run["commit"] or "no checkout"), ("sources", run["sources"])]
     facts += [(name, str(value)) for group in ("machine", "versions") for name, value in run[group].items() if value]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images -> pictures inside a page, as data addresses: the whole image made small, and an unchanged part of it."""
+"""A size -> a photograph; images -> pictures inside a page: the whole image made small, and an unchanged part of it."""
 
 import base64
 import io
@@ -7,33 +7,24 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
+from skimage import data
 
 from latentwire_codec.images.geometry import Pixels
 
-WHOLE_WIDTH = 320
-"""Width of a whole image in a page, in pixels."""
+WHOLE_WIDTH = 320  # width of a whole image in a page, in pixels
 WHOLE_QUALITY = 80
-CROP_SIDE = 144
-"""Side of the part that is shown enlarged, in pixels."""
+CROP_SIDE = 144  # side of the part that is shown enlarged, in pixels
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One cell of a strip.
+    """One cell of a strip."""
 
-    Attributes:
-        title: such as a codec's name.
-        lines: the caption: bytes, scores.
-        whole: data address of the image made small.
-        crop: data address of a part, unchanged.
-        warning: a line in the colour of warnings; empty: the caption has no such line.
-    """
-
-    title: str
-    lines: tuple[str, ...]
-    whole: str
-    crop: str
-    warning: str = ""
+    title: str  # such as a codec's name
+    lines: tuple[str, ...]  # the caption: bytes, scores
+    whole: str  # data address of the image made small
+    crop: str  # data address of a part, unchanged
+    warning: str = ""  # a line in the colour of warnings; empty: the caption has no such line
 
 
 @dataclass(frozen=True)
@@ -47,6 +38,13 @@ class Part:
     def of(self, image: Pixels) -> Pixels:
         """Cut the square out of an image."""
         return image[self.top : self.top + self.side, self.left : self.left + self.side]
+
+
+def photograph(height: int, width: int) -> Pixels:
+    """Return uint8 (height,width,3) of scikit-image, repeated, not enlarged: large files keep their detail."""
+    astronaut: Pixels = data.astronaut()
+    times = (-(-height // astronaut.shape[0]), -(-width // astronaut.shape[1]), 1)
+    return np.ascontiguousarray(np.tile(astronaut, times)[:height, :width])
 
 
 def detailed_part(image: Pixels, side: int = CROP_SIDE) -> Part:

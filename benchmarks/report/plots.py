@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 MARKERS = "osD^v<>PX*"
-SIZE, LEGEND_LINE = (5.6, 3.6), 0.19
-"""Inches: a plot without its legend, and each line of the legend."""
+SIZE, LEGEND_LINE = (5.6, 3.6), 0.19  # Inches: a plot without its legend, and each line of the legend
 LEGEND_COLUMNS = 2
+Limits = tuple[float | None, float | None]
 _STYLE: dict[Any, Any] = {
     "axes.grid": True,
     "axes.spines.right": False,
@@ -33,56 +33,31 @@ _STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot as two images inside a page.
+    """A plot as two images inside a page."""
 
-    Attributes:
-        title: what it shows.
-        light: data address of the SVG for light pages.
-        dark: data address of the SVG for dark pages.
-    """
-
-    title: str
-    light: str
-    dark: str
+    title: str  # what it shows
+    light: str  # data address of the SVG for light pages
+    dark: str  # data address of the SVG for dark pages
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a plot.
+    """One line of a plot."""
 
-    Attributes:
-        label: its text in the legend; empty: it has no place there.
-        x: ascending.
-        y: as many numbers.
-        colour: number of its colour and its marks.
-        dashed: whether it is a limit, or was not measured in this run.
-        marked: whether each point has a mark.
-    """
-
-    label: str
-    x: Sequence[float]
-    y: Sequence[float]
-    colour: int
-    dashed: bool = False
-    marked: bool = True
+    label: str  # its text in the legend; empty: it has no place there
+    x: Sequence[float]  # ascending
+    y: Sequence[float]  # as many numbers
+    colour: int  # number of its colour and its marks
+    dashed: bool = False  # whether it is a limit, or was not measured in this run
+    marked: bool = True  # whether each point has a mark
 
 
 def line_plot(
-    lines: Sequence[Line],
-    x_label: str,
-    y_label: str,
-    *,
-    ticks: Sequence[float] = (),
-    y_limits: tuple[float | None, float | None] = (None, None),
+    lines: Sequence[Line], x_label: str, y_label: str, *, ticks: Sequence[float] = (), y_limits: Limits = (None, None)
 ) -> Plot:
-    """Map lines to a plot.
+    """Map lines to a plot; earlier lines lie above later ones.
 
-    Args:
-        lines: earlier ones lie above later ones.
-        x_label: text below the x axis.
-        y_label: text above the y axis.
-        ticks: ticks of a logarithmic x axis; empty: the axis is linear.
-        y_limits: bottom and top of the y axis; None: as the lines need.
+    With ticks the x axis is logarithmic. Limits of the y axis are bottom and top; None: as the lines need.
     """
     drawings = []
     for base in ("default", "dark_background"):
@@ -91,24 +66,23 @@ def line_plot(
     return Plot(f"{y_label} against {x_label}", *drawings)
 
 
-def _draw(
-    lines: Sequence[Line],
-    x_label: str,
-    y_label: str,
-    ticks: Sequence[float],
-    y_limits: tuple[float | None, float | None],
-) -> str:
+def _draw(lines: Sequence[Line], x_label: str, y_label: str, ticks: Sequence[float], y_limits: Limits) -> str:
     labels = sum(bool(line.label) for line in lines)
     width, height = SIZE
     figure = Figure(figsize=(width, height + LEGEND_LINE * -(-labels // LEGEND_COLUMNS)))
     axes = figure.add_subplot()
     for place, line in enumerate(lines):
         axes.plot(
-            line.x, line.y, f"C{line.colour % len(MARKERS)}", label=line.label, zorder=3 - place / len(lines),
-            linewidth=1.2 if line.dashed else 1.8, linestyle="--" if line.dashed else "-",
+            line.x,
+            line.y,
+            f"C{line.colour % len(MARKERS)}",
+            label=line.label,
+            zorder=3 - place / len(lines),
+            linewidth=1.2 if line.dashed else 1.8,
+            linestyle="--" if line.dashed else "-",
             marker=MARKERS[line.colour % len(MARKERS)] if line.marked else None,
             markersize=4 if len(line.x) > 1 else 7,
-        )  # fmt: skip
+        )
     axes.set_xlabel(x_label)
     axes.set_title(y_label, loc="left", fontsize=10)
     axes.set_ylim(*y_limits)

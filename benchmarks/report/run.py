@@ -14,56 +14,33 @@ from typing import Any
 
 from benchmarks.report.arguments import OUTPUT
 from benchmarks.report.environment import environment
-from benchmarks.report.measuring import ImageFile, Measured, Prepare, image_files, measure_folder
 from benchmarks.report.page import Lines, Page, write_page
-from benchmarks.report.rows import RowFile
+from benchmarks.report.rows import ImageFile, Measured, Prepare, RowFile, image_files, measure_folder
 from latentwire_core.errors import CodecError
 
-FORMAT = 1
-"""Version of run.json; it grows when a field changes its meaning."""
+FORMAT = 1  # version of run.json; it grows when a field changes its meaning
 
+# Maps what was measured, and the files by name, to the summary in run.json and to the page.
 Show = Callable[[Measured, dict[str, ImageFile]], tuple[dict[str, Any], Page]]
-"""Maps what was measured, and the files by name, to the summary in run.json and to the page."""
 
 
-def publish(
-    benchmark: str, found: Mapping[str, Any], content: Mapping[str, Any], page: Page, out: Path
-) -> dict[str, Any]:
-    """Write run.json and the report, print the report's text, and return what run.json holds.
+def publish(benchmark: str, found: Mapping[str, Any], content: Mapping[str, Any], page: Page, out: Path) -> None:
+    """Write run.json and the report into a folder, and print the report's text.
 
-    Args:
-        benchmark: its name.
-        found: what `environment` returned before the run.
-        content: `parameters`, `summary`, `rows` and whatever else the benchmark keeps.
-        page: the report.
-        out: the folder; it is made where it is missing.
+    `found` is what `environment` returned before the run; `content` has `parameters`, `summary`, `rows` and more.
     """
-    record = {
-        "benchmark": benchmark,
-        "format": FORMAT,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        **found,
-        **content,
-    }
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    record = {"benchmark": benchmark, "format": FORMAT, "created": created, **found, **content}
     out.mkdir(parents=True, exist_ok=True)
     (out / "run.json").write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     (out / "report.md").write_text(page.markdown(), encoding="utf-8")
     write_page(page, record, out / "report.html")
     print(page.markdown())
     print(f"report.html, report.md and run.json are in {out}")
-    return record
 
 
-def run(benchmark: str, options: argparse.Namespace, parameters: dict[str, Any], prepare: Prepare, show: Show) -> Path:
-    """Measure a folder, publish what was found, and return the folder of the report.
-
-    Args:
-        benchmark: its name.
-        options: as `folder_parser` parsed them.
-        parameters: all that a row depends on beside its image and the sources.
-        prepare: see `measure_folder`.
-        show: see `Show`.
-    """
+def run(benchmark: str, options: argparse.Namespace, parameters: dict[str, Any], prepare: Prepare, show: Show) -> None:
+    """Measure a folder and publish what was found; rows depend on their image, the sources and the parameters."""
     out = out_folder(benchmark, options)
     found = environment(benchmark)
     goes_on = f"what was measured is in {out}, and the same command goes on from there"
@@ -93,7 +70,6 @@ def run(benchmark: str, options: argparse.Namespace, parameters: dict[str, Any],
         "rows": measured.rows,
     }
     publish(benchmark, found, content, page, out)
-    return out
 
 
 def out_folder(benchmark: str, options: argparse.Namespace) -> Path:

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,33 +23,24 @@ from latentwire_core.formats import ImageFormat
 if TYPE_CHECKING:
     from latentwire_train.loss.lpips import Lpips
 
-CAP_DB = 100.0
-"""The score of equal images, in place of infinity: a mean over images needs a number."""
+CAP_DB = 100.0  # the score of equal images, in place of infinity: a mean over images needs a number
 BUTTERAUGLI_TOOL = "butteraugli_main"
 
-Scores = Mapping[str, float | None]
-"""Scores by the name of the metric; None: the image is too small for the metric."""
+Scores = Mapping[str, float | None]  # scores by the name of the metric; None: the image is too small for the metric
+
+Formula = Callable[[Pixels, Pixels], float]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A measure of how much two images differ.
+    """A measure of how much two images differ."""
 
-    Attributes:
-        name: its name in rows and in `--metrics`.
-        label: its name in tables and plots.
-        digits: digits behind the point in tables.
-        min_side: the smallest side of an image that can be scored, in pixels.
-        higher_is_better: whether equal images have the largest score.
-        shown_from: the lowest score in plots; None: plots begin at the lowest measured score.
-    """
-
-    name: str
-    label: str
-    digits: int
-    min_side: int = 1
-    higher_is_better: bool = True
-    shown_from: float | None = None
+    name: str  # its name in rows and in `--metrics`
+    label: str  # its name in tables and plots
+    digits: int  # digits behind the point in tables
+    min_side: int = 1  # the smallest side of an image that can be scored, in pixels
+    higher_is_better: bool = True  # whether equal images have the largest score
+    shown_from: float | None = None  # the lowest score in plots; None: plots begin at the lowest measured score
 
     def quality(self, score: float) -> float:
         """Map a score to a number that grows with quality, for BD-rates; a distance is mapped to dB."""
@@ -64,8 +56,8 @@ METRICS = (
     Metric("butteraugli", "Butteraugli, 3-norm", 3, min_side=8, higher_is_better=False),
     Metric("lpips", "LPIPS, VGG16", 4, min_side=16, higher_is_better=False),
 )
+# Metrics that can be asked for; MS-SSIM in dB comes with MS-SSIM.
 NAMES = tuple(metric.name for metric in METRICS if metric.name != "ms_ssim_db")
-"""Metrics that can be asked for; MS-SSIM in dB comes with MS-SSIM."""
 
 
 def to_db(ms_ssim: float) -> float:
@@ -75,15 +67,10 @@ def to_db(ms_ssim: float) -> float:
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which metrics a run wants.
-
-    Attributes:
-        names: their names.
-        lpips_weights: the folder with the two weight files of LPIPS, see `lpips_from`; None: LPIPS is absent.
-    """
+    """Which metrics a run wants."""
 
     names: Sequence[str] = NAMES
-    lpips_weights: Path | None = None
+    lpips_weights: Path | None = None  # the folder with the two weight files, see `lpips_from`; None: LPIPS is absent
 
     def absent(self) -> dict[str, str]:
         """Return the label of each wanted metric that this machine does not have, with the reason."""
@@ -109,8 +96,11 @@ class Wanted:
 
     def scorer(self) -> "Scorer":
         """Load what the metrics need."""
+        formulas = dict(FORMULAS)
         present = self.present()
-        return Scorer(present, self._lpips() if any(metric.name == "lpips" for metric in present) else None)
+        if any(metric.name == "lpips" for metric in present):
+            formulas["lpips"] = partial(_distance, self._lpips())
+        return Scorer(present, formulas)
 
     def _stems(self) -> set[str]:
         return {name.removesuffix("_db") for name in self.names}
@@ -122,25 +112,12 @@ class Wanted:
         return lpips_from(self.lpips_weights)
 
 
+@dataclass(frozen=True)
 class Scorer:
-    """Maps two images to their scores.
+    """Maps two images to their scores."""
 
-    Args:
-        present: the metrics.
-        lpips: the network of LPIPS, where LPIPS is one of the metrics.
-    """
-
-    def __init__(self, present: Sequence[Metric], lpips: "Lpips | None" = None) -> None:
-        self.metrics = list(present)
-        self._lpips = lpips
-        self._formulas: dict[str, Callable[[Pixels, Pixels], float]] = {
-            "psnr_db": lambda original, decoded: min(CAP_DB, scores.psnr(original, decoded)),
-            "ssim": scores.ssim,
-            "ms_ssim": scores.ms_ssim,
-            "ssimulacra2": scores.ssimulacra2,
-            "butteraugli": butteraugli,
-            "lpips": self._distance,
-        }
+    metrics: Sequence[Metric]
+    formulas: Mapping[str, Formula]
 
     def __call__(self, original: Pixels, decoded: Pixels) -> dict[str, float | None]:
         """Map an image and its decoded version, both uint8 (H,W,3), to scores."""
@@ -152,18 +129,23 @@ class Scorer:
             elif metric.name == "ms_ssim_db":
                 found[metric.name] = to_db(found["ms_ssim"] or 0.0)
             else:
-                found[metric.name] = self._formulas[metric.name](original, decoded)
+                found[metric.name] = self.formulas[metric.name](original, decoded)
         return found
 
-    def _distance(self, original: Pixels, decoded: Pixels) -> float:
-        import torch
 
-        from latentwire_codec.images import pixels
+def psnr(original: Pixels, decoded: Pixels) -> float:
+    """Map two images to their PSNR in dB, at most CAP_DB."""
+    return min(CAP_DB, scores.psnr(original, decoded))
 
-        assert self._lpips is not None
-        batches = (pixels.to_float(torch.from_numpy(np.ascontiguousarray(each))[None]) for each in (decoded, original))
-        with torch.inference_mode():
-            return float(self._lpips(*batches))
+
+def _distance(lpips: "Lpips", original: Pixels, decoded: Pixels) -> float:
+    import torch
+
+    from latentwire_codec.images import pixels
+
+    batches = (pixels.to_float(torch.from_numpy(np.ascontiguousarray(each))[None]) for each in (decoded, original))
+    with torch.inference_mode():
+        return float(lpips(*batches))
 
 
 def butteraugli(original: Pixels, decoded: Pixels) -> float:
@@ -181,3 +163,12 @@ def butteraugli(original: Pixels, decoded: Pixels) -> float:
     if result.returncode or norm is None:
         raise OSError(f"{BUTTERAUGLI_TOOL} said {(result.stdout + result.stderr).strip()!r}; its 3-norm is needed")
     return float(norm[1])
+
+
+FORMULAS: dict[str, Formula] = {
+    "psnr_db": psnr,
+    "ssim": scores.ssim,
+    "ms_ssim": scores.ms_ssim,
+    "ssimulacra2": scores.ssimulacra2,
+    "butteraugli": butteraugli,
+}

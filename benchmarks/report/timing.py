@@ -1,24 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Calls to compare -> the seconds of each, taken in turn, and their ratios.
+"""Calls to compare -> the seconds of each, taken in turn, and their ratios; steps that begin -> a progress bar.
 
 The speed of a machine drifts: medians over rounds A B C A B C, and ratios within each round, cancel the drift.
 """
 
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
 from statistics import median
 from typing import Self, TypeVar
 
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
-WARM_UP_S = 1.0
-"""Each call runs at least once and at least this long before it is timed."""
-SAMPLE_S = 0.25
-"""A quicker call is repeated for this long; the mean is one sample."""
+WARM_UP_S = 1.0  # each call runs at least once and at least this long before it is timed
+SAMPLE_S = 0.25  # a quicker call is repeated for this long; the mean is one sample
 LEAST_ROUNDS = 3
+Step = Callable[[str], None]  # takes the name of the step that begins now
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,8 @@ def take_turns(
 ) -> dict[K, list[float]]:
     """Map calls to their seconds, one number for each round.
 
-    Args:
-        calls: what to time, in the order of a round; each is warm, and returns when its device is done.
-        seconds: about how long each call takes.
-        rounds: number of rounds; no round begins after the limit, but there are at least LEAST_ROUNDS.
-        limit_s: seconds for all rounds.
-        step: takes the number of each round that begins, from 1.
+    Each call is warm, takes about so many seconds, and returns when its device is done. No round begins after the
+    limit for all rounds, but there are at least LEAST_ROUNDS. `step` takes the number of each round, from 1.
     """
     repeats = {key: max(1, ceil(SAMPLE_S / seconds[key])) for key in calls}
     samples: dict[K, list[float]] = {key: [] for key in calls}
@@ -80,3 +79,29 @@ def take_turns(
                 call()
             samples[key].append((time.perf_counter() - started) / repeats[key])
     return samples
+
+
+@contextmanager
+def progress(console: Console) -> Iterator[Progress]:
+    """Show progress bars on a terminal, and nothing elsewhere."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+        yield bars
+
+
+@contextmanager
+def steps(total: int) -> Iterator[Step]:
+    """Show how far a run of `total` steps is; a run may end with fewer."""
+    console = Console(stderr=True)
+    with progress(console) as bars:
+        task = bars.add_task("", total=total)
+        begun = 0
+
+        def step(name: str) -> None:
+            nonlocal begun
+            bars.update(task, description=name, completed=begun)
+            begun += 1
+            if not console.is_terminal:
+                console.print(f"{begun}/{total} {name}", markup=False, highlight=False, soft_wrap=True)
+
+        yield step

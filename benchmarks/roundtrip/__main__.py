@@ -9,32 +9,30 @@ the latents of up to 100 images of --spread-of. Writes rows.jsonl while it runs,
 report.html.
 """
 
+from argparse import Namespace
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report.arguments import add_metrics, folder_parser, listed, sources
-from benchmarks.report.measuring import ImageFile, Measured, read
+from benchmarks.report.arguments import add_metrics, folder_parser, sources
 from benchmarks.report.model import Model
 from benchmarks.report.page import Lines, Page, Strips
+from benchmarks.report.rows import ImageFile, Measured, read
 from benchmarks.report.run import run
 from benchmarks.report.scores import METRICS, Wanted
 from benchmarks.roundtrip import summary as parts
-from benchmarks.roundtrip.losses import Plan, Rounding, deviations
-from benchmarks.roundtrip.speed import Times, take_times
+from benchmarks.roundtrip.losses import Plan, Rounding, Times, deviations, take_times
 from latentwire_core.errors import ModelError
 
 BENCHMARK = "roundtrip"
-WORST = 3
-STEPS = (0.125, 0.25, 0.5, 1.0)
 
 
 def show(
-    plan: Plan, models: list[Model], folder: str, worst: int, times: Times, measured: Measured,
-    files: dict[str, ImageFile],
-) -> tuple[dict[str, Any], Page]:  # fmt: skip
+    plan: Plan, models: list[Model], options: Namespace, times: Times, measured: Measured, files: dict[str, ImageFile]
+) -> tuple[dict[str, Any], Page]:
     """Map what was measured to the summary of run.json and to the page."""
-    metrics, rows = plan.wanted.present(), measured.rows
+    metrics, rows, folder = plan.wanted.present(), measured.rows, options.folder.resolve().name
     names = [model.name for model in models]
     absent = plan.wanted.absent()
     page = Page(
@@ -46,7 +44,7 @@ def show(
     page.blocks.extend(parts.percentiles(model, folder, rows, metrics) for model in models)
     page.blocks.append(parts.plots(names, rows, metrics))
     labels = {metric.name: (metric.label, metric.digits) for metric in metrics}
-    ordered = parts.worst(rows, names[0], METRICS[0] if METRICS[0] in metrics else metrics[0])[:worst]
+    ordered = parts.worst(rows, names[0], METRICS[0] if METRICS[0] in metrics else metrics[0])[: options.worst]
     if ordered:
         strips = [parts.strip(read(files[row["file"]].path), row, models, labels) for row in ordered]
         note = "Above the whole image, made smaller; below the part of it with most detail, pixel by pixel."
@@ -71,44 +69,32 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure a folder."""
     made = folder_parser(BENCHMARK, __doc__)
     add_metrics(made)
-    made.add_argument(
-        "--rounded", nargs="*", type=float, default=STEPS, metavar="STEP",
-        help=f"steps of rounded latents, in standard deviations; no step: no rounding (default {listed(STEPS)})",
-    )  # fmt: skip
-    made.add_argument(
-        "--spread-of", type=Path, metavar="FOLDER",
-        help="its latents give the standard deviations (default: those of FOLDER)",
-    )  # fmt: skip
-    made.add_argument("--bfloat16", action="store_true", help="measure bfloat16 too; slow on a CPU without it")
-    made.add_argument("--times", action="store_true", help="time one image too, the models in turn")
-    made.add_argument("--worst", type=int, default=WORST, help=f"images shown (default {WORST})")
+    add = made.add_argument
+    rounded = "steps of rounded latents, in standard deviations; no step: no rounding"
+    spread = "its latents give the standard deviations (default: those of FOLDER)"
+    add("--rounded", nargs="*", type=float, default=(0.125, 0.25, 0.5, 1.0), metavar="STEP", help=rounded)
+    add("--spread-of", type=Path, metavar="FOLDER", help=spread)
+    add("--bfloat16", action="store_true", help="measure bfloat16 too; slow on a CPU without it")
+    add("--times", action="store_true", help="time one image too, the models in turn")
+    add("--worst", type=int, default=3, help="images shown")
     options = made.parse_args(arguments)
     asked = sources(made, options)
     try:
         models = [source.load() for source in asked]
-        spread = {
-            model.name: deviations(model, options.spread_of or options.folder) if options.rounded else []
-            for model in models
-        }
+        spread_of = options.spread_of or options.folder
+        deviating = {model.name: deviations(model, spread_of) if options.rounded else [] for model in models}
     except (ModelError, FileNotFoundError, ValueError) as error:
         made.error(str(error))
     wanted = Wanted(tuple(options.metrics), options.lpips_weights)
-    plan = Plan(asked, wanted, Rounding(tuple(options.rounded), spread), options.bfloat16)
+    plan = Plan(asked, wanted, Rounding(tuple(options.rounded), deviating), options.bfloat16)
     parameters = {
         "models": [model.description for model in models],
         "metrics": [metric.name for metric in plan.wanted.present()],
         "rounding": asdict(plan.rounding),
         "bfloat16": plan.bfloat16,
     }
-    folder = options.folder.resolve().name
-    times = take_times(models) if options.times else {}
-    run(
-        BENCHMARK,
-        options,
-        parameters,
-        plan.prepare,
-        lambda measured, files: show(plan, models, folder, options.worst, times, measured, files),
-    )
+    shown = partial(show, plan, models, options, take_times(models) if options.times else {})
+    run(BENCHMARK, options, parameters, plan.prepare, shown)
 
 
 if __name__ == "__main__":

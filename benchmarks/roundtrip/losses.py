@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An image and VAEs -> its row: bytes of its latents, and scores of what whole and coarser latents decode to."""
+"""An image and VAEs -> its row: bytes of its latents, and scores of what they decode to; VAEs -> their seconds."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from benchmarks.report.measuring import Measure, image_files, read
 from benchmarks.report.model import Model, Source
-from benchmarks.report.rows import Row
-from benchmarks.report.scores import CAP_DB, Scorer, Wanted
+from benchmarks.report.pictures import photograph
+from benchmarks.report.rows import Measure, Row, image_files, read
+from benchmarks.report.scores import Scorer, Wanted, psnr
+from benchmarks.report.timing import Spread, speed_up, take_turns, warmed_up
+from latentwire_codec.images import pixels
 from latentwire_codec.images.geometry import Pixels
 from latentwire_codec.lat.payload import decompress_latents
 from latentwire_codec.metrics import scores
@@ -21,38 +24,29 @@ from latentwire_core.errors import CodecError
 
 QUALITY = "cache"
 FLOAT16_BYTES = 2
-SPREAD_IMAGES = 100
-"""Images at most whose latents give the standard deviations."""
+SPREAD_IMAGES = 100  # images at most whose latents give the standard deviations
+SIDE, ROUNDS, LIMIT_S = 512, 7, 300.0
+OPERATIONS = ("encode", "decode")
+Times = dict[str, dict[str, list[float]]]  # seconds of each round, by the name of the model and the operation
 
 
 @dataclass(frozen=True)
 class Rounding:
-    """Coarser latents: multiples of a step in standard deviations of each channel.
+    """Coarser latents: multiples of a step in standard deviations of each channel."""
 
-    Attributes:
-        steps: the steps; empty: only whole latents are measured.
-        deviations: the standard deviation of each channel, by the name of the model.
-    """
-
-    steps: Sequence[float] = ()
+    steps: Sequence[float] = ()  # the steps; empty: only whole latents are measured
+    # the standard deviation of each channel, by the name of the model
     deviations: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured of each image; it can be pickled.
+    """What is measured of each image; it can be pickled."""
 
-    Attributes:
-        sources: VAEs.
-        wanted: metrics.
-        rounding: coarser latents.
-        bfloat16: whether each VAE is measured in bfloat16 too.
-    """
-
-    sources: Sequence[Source]
+    sources: Sequence[Source]  # VAEs
     wanted: Wanted
-    rounding: Rounding = field(default_factory=Rounding)
-    bfloat16: bool = False
+    rounding: Rounding = field(default_factory=Rounding)  # coarser latents
+    bfloat16: bool = False  # whether each VAE is measured in bfloat16 too
 
     def prepare(self) -> Measure:
         """Load models and metrics."""
@@ -87,7 +81,7 @@ def measure(models: Sequence[Model], scorer: Scorer, rounding: Rounding, halves:
     found = {model.name: measure_model(model, scorer, image, rounding) for model in models}
     for half in halves:
         framed = half.frame(image)
-        found[half.name]["bfloat16_psnr_db"] = _psnr(framed, half.decode(half.encode(framed), framed))
+        found[half.name]["bfloat16_psnr_db"] = psnr(framed, half.decode(half.encode(framed), framed))
     return {"width": image.shape[1], "height": image.shape[0], "models": found}
 
 
@@ -100,7 +94,7 @@ def measure_model(model: Model, scorer: Scorer, image: Pixels, rounding: Roundin
     rounded = {}
     for step in rounding.steps:
         multiples = step * np.array(rounding.deviations[model.name], np.float32)[:, None, None]
-        rounded[f"{step:g}"] = _psnr(framed, model.decode(np.rint(latents / multiples) * multiples, framed))
+        rounded[f"{step:g}"] = psnr(framed, model.decode(np.rint(latents / multiples) * multiples, framed))
     decoded = model.decode(latents, framed)
     return {
         "width": width,
@@ -111,11 +105,27 @@ def measure_model(model: Model, scorer: Scorer, image: Pixels, rounding: Roundin
         "bits_per_pixel": scores.bits_per_pixel(FLOAT16_BYTES * latents.size, width, height),
         "lat_bits_per_pixel": scores.bits_per_pixel(len(payload), width, height),
         "scores": scorer(framed, decoded),
-        "psnr_db": _psnr(framed, decoded),
-        "lat_psnr_db": _psnr(framed, model.decode(decompress_latents(payload)[0], framed)),
+        "psnr_db": psnr(framed, decoded),
+        "lat_psnr_db": psnr(framed, model.decode(decompress_latents(payload)[0], framed)),
         "rounded_psnr_db": rounded,
     }
 
 
-def _psnr(image: Pixels, decoded: Pixels) -> float:
-    return min(CAP_DB, scores.psnr(image, decoded))
+def take_times(models: Sequence[Model]) -> Times:
+    """Time one image of SIDE pixels a side, or of the only size that a model takes."""
+    calls: dict[tuple[str, str], Callable[[], object]] = {}
+    for model in models:
+        image = torch.from_numpy(model.frame(photograph(SIDE, SIDE))).unsqueeze(0)
+        batch = pixels.to_float(image)
+        latents = model.autoencoder.encode(batch).mode()
+        calls[model.name, "encode"] = partial(model.autoencoder.encode, batch)
+        calls[model.name, "decode"] = partial(model.autoencoder.decode, latents)
+    seconds = {key: warmed_up(call)[1] for key, call in calls.items()}
+    samples = take_turns(calls, seconds, ROUNDS, LIMIT_S)
+    return {model.name: {each: samples[model.name, each] for each in OPERATIONS} for model in models}
+
+
+def shown(times: Times, model: str, operation: str) -> str:
+    """Return the median in ms, and the median over rounds of its ratio to the first model."""
+    ours, first = times[model][operation], next(iter(times.values()))[operation]
+    return f"{1000 * Spread.of(ours).median:.0f} ({speed_up(ours, first).median:.2f})"

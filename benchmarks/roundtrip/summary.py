@@ -14,33 +14,30 @@ from benchmarks.report.pictures import detailed_part, difference, picture
 from benchmarks.report.plots import Line, line_plot
 from benchmarks.report.rows import Row
 from benchmarks.report.scores import Metric
-from benchmarks.roundtrip.losses import QUALITY
-from benchmarks.roundtrip.speed import OPERATIONS, SIDE, Times, shown
+from benchmarks.roundtrip.losses import OPERATIONS, QUALITY, SIDE, Times, shown
 from latentwire_codec.images.geometry import Pixels
 from latentwire_codec.metrics import scores
 
-GAIN = 4
-"""Factor by which differences are shown."""
+GAIN = 4  # factor by which differences are shown
 PERCENTILES = (5, 25, 50, 75, 95)
+SIZES = {
+    "times below raw pixels, float16 latents": ("float16_ratio", 1),
+    f"times below raw pixels, .lat {QUALITY}": ("lat_ratio", 1),
+    "bits per pixel, float16 latents": ("float16_bits_per_pixel", 3),
+    f"bits per pixel, .lat {QUALITY}": ("lat_bits_per_pixel", 3),
+    f"PSNR, dB, mean, from .lat {QUALITY}": ("lat_psnr_db", 2),
+}
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A number over many images.
+    """A number over many images."""
 
-    Attributes:
-        count: how many images have it.
-        mean: over these images.
-        lowest: the smallest.
-        highest: the largest.
-        percentiles: at PERCENTILES, linear between neighbours.
-    """
-
-    count: int
-    mean: float
-    lowest: float
-    highest: float
-    percentiles: tuple[float, ...]
+    count: int  # how many images have it
+    mean: float  # over these images
+    lowest: float  # the smallest
+    highest: float  # the largest
+    percentiles: tuple[float, ...]  # at PERCENTILES, linear between neighbours
 
     @classmethod
     def of(cls, values: Sequence[float | None]) -> "Summary | None":
@@ -91,8 +88,10 @@ def ratios(rows: Sequence[Row], model: str) -> dict[str, float]:
 def coarse(rows: Sequence[Row], model: str) -> dict[str, float]:
     """Map rows to the mean PSNR in dB of latents rounded at each step, and of the model in bfloat16."""
     found = [row["models"][model] for row in rows]
-    means = {f"rounded at {step}": fmean(each["rounded_psnr_db"][step] for each in found)
-             for step in found[0]["rounded_psnr_db"]}  # fmt: skip
+    means = {
+        f"rounded at {step}": fmean(each["rounded_psnr_db"][step] for each in found)
+        for step in found[0]["rounded_psnr_db"]
+    }
     if "bfloat16_psnr_db" in found[0]:
         means["in bfloat16"] = fmean(each["bfloat16_psnr_db"] for each in found)
     return means
@@ -101,38 +100,24 @@ def coarse(rows: Sequence[Row], model: str) -> dict[str, float]:
 def beside(models: Sequence[Model], rows: Sequence[Row], metrics: Sequence[Metric], times: Times) -> Table:
     """Make the table of VAEs side by side."""
     names = [model.name for model in models]
-    sizes = {name: ratios(rows, name) for name in names}
-    means = {name: summaries(rows, name, metrics) for name in names}
-    others = {name: coarse(rows, name) for name in names}
-    lines = [["parameters", *(f"{model.autoencoder.spec.parameters:,}" for model in models)]]
-    for metric in metrics:
-        found = [means[name].get(metric.name) for name in names]
-        lines.append([f"{metric.label}, mean (worst)", *(_mean(each, metric) for each in found)])
-    for label in others[names[0]]:
-        wholes = [fmean(row["models"][name]["psnr_db"] for row in rows) for name in names]
-        lines.append(
-            [f"PSNR, dB, {label} (loss)",
-             *(f"{others[name][label]:.3f} ({whole - others[name][label]:z.3f})"
-               for name, whole in zip(names, wholes, strict=True))]
-        )  # fmt: skip
-    for label, key, digits in (
-        ("times below raw pixels, float16 latents", "float16_ratio", 1),
-        (f"times below raw pixels, .lat {QUALITY}", "lat_ratio", 1),
-        ("bits per pixel, float16 latents", "float16_bits_per_pixel", 3),
-        (f"bits per pixel, .lat {QUALITY}", "lat_bits_per_pixel", 3),
-        (f"PSNR, dB, mean, from .lat {QUALITY}", "lat_psnr_db", 2),
-    ):
-        lines.append([label, *(f"{sizes[name][key]:.{digits}f}" for name in names)])
-    if times:
-        lines += [
-            [f"{each} {SIDE}x{SIDE}, ms (ratio)", *(shown(times, name, each) for name in names)] for each in OPERATIONS
-        ]
+    lines: dict[str, list[str]] = {"parameters": [f"{model.autoencoder.spec.parameters:,}" for model in models]}
+    for name in names:
+        means, sizes = summaries(rows, name, metrics), ratios(rows, name)
+        for metric in metrics:
+            lines.setdefault(f"{metric.label}, mean (worst)", []).append(_mean(means.get(metric.name), metric))
+        whole = fmean(row["models"][name]["psnr_db"] for row in rows)
+        for label, found in coarse(rows, name).items():
+            lines.setdefault(f"PSNR, dB, {label} (loss)", []).append(f"{found:.3f} ({whole - found:z.3f})")
+        for label, (key, digits) in SIZES.items():
+            lines.setdefault(label, []).append(f"{sizes[key]:.{digits}f}")
+        for each in OPERATIONS if times else ():
+            lines.setdefault(f"{each} {SIDE}x{SIDE}, ms (ratio)", []).append(shown(times, name, each))
     note = (
         "Scores: the mode of the posterior, raw, decoded and rounded to uint8. Rounded at s: latents rounded to "
         "multiples of s standard deviations of their channel. Raw pixels have 24 bits. For float16 only the numbers "
         "count, for .lat the whole file; ratios and bits per pixel are over all bytes of the folder."
     )
-    return Table("Side by side", ["", *names], lines, note)
+    return Table("Side by side", ["", *names], [[label, *cells] for label, cells in lines.items()], note)
 
 
 def _mean(summary: Summary | None, metric: Metric) -> str:

@@ -12,8 +12,7 @@ from typing import Any
 
 from benchmarks.report.environment import ROOT
 
-LEAD_S = 0.5
-"""Seconds between handing out arrivals and the first moment of their clock."""
+LEAD_S = 0.5  # seconds between handing out arrivals and the first moment of their clock
 
 
 class Caller:
@@ -29,11 +28,7 @@ class Caller:
         self._process.stdin.flush()
 
     def result(self) -> dict[str, Any]:
-        """Wait for the outcome of the task.
-
-        Raises:
-            RuntimeError: the process ended; its traceback is on standard error.
-        """
+        """Wait for the outcome of the task; raise RuntimeError where the process ended."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
@@ -89,7 +84,5 @@ def _together(members: Sequence[Caller], tasks: Sequence[Mapping[str, Any]]) -> 
         caller.begin(task)
     results = [caller.result() for caller in members]
     calls = sorted((call for each in results for call in each["calls"]), key=lambda call: float(call["ended_s"]))
-    errors: Counter[str] = Counter()
-    for each in results:
-        errors.update(each["errors"])
+    errors: Counter[str] = sum((Counter(each["errors"]) for each in results), Counter())
     return {"calls": calls, "errors": dict(errors), "each": results}

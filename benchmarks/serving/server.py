@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Flags of `latentwire serve` -> a server in a process of its own, its address and its memory."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -13,34 +14,25 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.serving.soaking import resident_bytes
+from benchmarks.report.environment import ROOT, status_bytes
 
+PACKAGES = ("client", "codec", "proto", "server")
 STOP_S = 90
 IDLE_SHARE, IDLE_STEP_S, IDLE_LIMIT_S = 0.1, 0.1, 120.0
 
 
 @dataclass(frozen=True)
 class Served:
-    """A server that is ready.
+    """A server that is ready."""
 
-    Attributes:
-        target: HOST:PORT.
-        pid: id of its process; with workers, the id of their parent.
-        ready: the line that it printed when it was ready.
-    """
-
-    target: str
-    pid: int
-    ready: str = ""
-
-    def resident_bytes(self) -> int:
-        """Return the resident memory of all its processes now."""
-        return resident_bytes(self.pid)
+    target: str  # HOST:PORT
+    pid: int  # id of its process; with workers, the id of their parent
+    ready: str = ""  # the line that it printed when it was ready
 
     def peak_bytes(self) -> int | None:
         """Return the largest resident memory since the start, summed over its processes; None: /proc is absent."""
         try:
-            return sum(_peak(process.pid) for process in self._processes())
+            return sum(status_bytes("VmHWM", process.pid) for process in self._processes())
         except OSError:
             return None
 
@@ -64,17 +56,20 @@ class Served:
 
 
 @contextmanager
-def serving(flags: Sequence[str]) -> Iterator[Served]:
-    """Start `latentwire serve --port 0` with further flags; stop it by SIGTERM when the context ends.
+def serving(flags: Sequence[str], checkout: Path = ROOT) -> Iterator[Served]:
+    """Start `latentwire serve --port 0` of a checkout with further flags; stop it by SIGTERM when the context ends.
 
     Raises:
         RuntimeError: it did not start, or ended with an error; the text holds its log.
     """
     command = [latentwire(), "serve", "--port", "0", *flags]
+    path = os.pathsep.join(str(checkout.resolve() / name) for name in PACKAGES)
     # The log goes to a file: a full pipe that nobody reads would stop the server.
     with (
         tempfile.TemporaryFile("w+") as log,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process,
+        subprocess.Popen(
+            command, env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE, stderr=log, text=True
+        ) as process,
     ):
         try:
             assert process.stdout is not None
@@ -97,8 +92,3 @@ def serving(flags: Sequence[str]) -> Iterator[Served]:
 def latentwire() -> str:
     """Return the path of the command that belongs to this Python."""
     return str(Path(sys.executable).with_name("latentwire"))
-
-
-def _peak(pid: int) -> int:
-    lines = (line.split() for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines())
-    return next(int(words[1]) * 1024 for words in lines if words[0] == "VmHWM:")

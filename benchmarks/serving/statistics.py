@@ -3,6 +3,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Self
 
 import numpy as np
@@ -26,16 +27,10 @@ class Percentiles:
 
 @dataclass(frozen=True)
 class Window:
-    """A stretch of a steady run between two answers.
+    """A stretch of a steady run between two answers."""
 
-    Attributes:
-        begun_s: moment of the answer just before the window.
-        ended_s: moment of the last answer in the window.
-        answers: answers in the window.
-    """
-
-    begun_s: float
-    ended_s: float
+    begun_s: float  # moment of the answer just before the window
+    ended_s: float  # moment of the last answer in the window
     answers: int
 
     @property
@@ -45,42 +40,26 @@ class Window:
 
     @classmethod
     def of(cls, ends: Sequence[float], warm_s: float) -> "Window | None":
-        """Map the moments of answers to the window behind the warming up; None where there are too few answers.
+        """Map ascending moments of answers to the window behind the warming up; None where there are too few answers.
 
         The window begins with the last answer of the warming up, or with the first answer where no answer came so
         early. A batch whose answers come at once then counts as a whole or not at all.
-
-        Args:
-            ends: moments of answers, ascending.
-            warm_s: moment at which the run was warm.
         """
-        before = sum(end <= warm_s for end in ends)
-        start = max(0, before - 1)
+        start = max(0, sum(end <= warm_s for end in ends) - 1)
         if len(ends) - start < 2 or ends[-1] == ends[start]:
             return None
         return cls(ends[start], ends[-1], len(ends) - start - 1)
 
 
 def arrivals(rate: float, count: int, seed: int) -> list[float]:
-    """Return the moments of a Poisson process, in seconds from its beginning.
-
-    Args:
-        rate: mean arrivals per second.
-        count: number of arrivals.
-        seed: seed of the gaps between arrivals.
-    """
+    """Return the moments of a Poisson process of a mean rate per second, in seconds from its beginning."""
     gaps: list[float] = np.random.default_rng(seed).exponential(1 / rate, count).cumsum().tolist()
     return gaps
 
 
 @dataclass(frozen=True)
 class Drift:
-    """The change of a number over a long run.
-
-    Attributes:
-        first: mean of the first samples.
-        last: mean of the last samples.
-    """
+    """The change of a number over a long run: the means of the first and of the last samples."""
 
     first: float
     last: float
@@ -93,4 +72,4 @@ class Drift:
     @classmethod
     def of(cls, samples: Sequence[float], count: int = 100) -> Self:
         """Map at least 2 * `count` samples to the means of the first and the last `count`."""
-        return cls(sum(samples[:count]) / count, sum(samples[-count:]) / count)
+        return cls(fmean(samples[:count]), fmean(samples[-count:]))

@@ -29,60 +29,38 @@ from benchmarks.report.networks import BUNDLED, SD_SIZE, TINY, Network, prepare
 from benchmarks.report.page import Block, Lines, Page
 from benchmarks.report.rows import Row
 from benchmarks.report.run import publish
-from benchmarks.report.steps import steps
+from benchmarks.report.timing import steps
 from benchmarks.throughput import summary as parts
-from benchmarks.throughput.apart import Task, can_measure, run_apart
-from benchmarks.throughput.arithmetic import matrix_products
-from benchmarks.throughput.cases import EAGER, OPERATIONS, Case, Runner, of_network
-from benchmarks.throughput.comparisons import comparisons
-from benchmarks.throughput.measuring import Measured, Plan, measure_size
-from benchmarks.throughput.tiling import Tiling, measure_tiling
+from benchmarks.throughput.apart import Task, Tiling, can_measure, measure_tiling, run_apart
+from benchmarks.throughput.cases import EAGER, OPERATIONS, Case, Runner, matrix_products, of_network
+from benchmarks.throughput.measuring import measure_size
+from benchmarks.throughput.summary import comparisons
 from latentwire_codec.runtime.placement import Placement
 from latentwire_core.errors import ModelError
 
 BENCHMARK = "throughput"
-SIZES = (256, 512, 1024, 2048)
-SD_SIZES = (512,)
-ROUNDS, LIMIT_S = 5, 300.0
-ACTIVATION_MIB = 1024
+SIZES, SD_SIZES = (256, 512, 1024, 2048), (512,)
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     made = shared.parser(BENCHMARK, __doc__)
-    made.add_argument(
-        "--models", nargs="+", default=[BUNDLED, SD_SIZE], metavar="NAME",
-        help=f"{BUNDLED} (beside AutoencoderTiny), {SD_SIZE} (Stable Diffusion's AutoencoderKL, random weights), or a "
-        f"diffusers folder (default {BUNDLED} {SD_SIZE})",
-    )  # fmt: skip
-    made.add_argument(
-        "--sizes", nargs="+", type=int, metavar="SIDE",
-        help=f"pixels (default {listed(SIZES)}; {SD_SIZE}: {listed(SD_SIZES)})",
-    )  # fmt: skip
-    made.add_argument(
-        "--repeats", type=positive, default=ROUNDS, help=f"rounds at each size (default {ROUNDS}, at least 3)"
-    )
-    made.add_argument(
-        "--seconds",
-        type=float,
-        default=LIMIT_S,
-        help=f"for the rounds of one size; three rounds run always (default {LIMIT_S:g})",
-    )
-    made.add_argument("--batch", type=positive, default=1, help="images in one call (default 1)")
-    made.add_argument(
-        "--threads", type=positive, default=torch.get_num_threads(), help="threads of torch (default: torch's choice)"
-    )
-    made.add_argument("--emulated", action="store_true", help="bfloat16 also where this CPU has no instructions for it")
-    made.add_argument("--memory", action="store_true", help="measure peak memory too, in a process for each case")
-    made.add_argument("--tiling", type=int, metavar="SIDE", help="measure this instead, such as 2048")
-    made.add_argument(
-        "--operations", nargs="+", choices=OPERATIONS, default=OPERATIONS, help="operations of --tiling (default both)"
-    )
-    made.add_argument(
-        "--activation-memory", type=int, default=ACTIVATION_MIB, metavar="MIB",
-        help=f"latentwire's limit with --tiling (default {ACTIVATION_MIB})",
-    )  # fmt: skip
-    made.add_argument("--dtype", default="float32", help="dtype of all cases of --tiling (default float32)")
+    add = made.add_argument
+    models = f"{BUNDLED} (beside AutoencoderTiny), {SD_SIZE} (Stable Diffusion's AutoencoderKL, random weights), or a "
+    models += "diffusers folder"
+    sizes = f"pixels (default {listed(SIZES)}; {SD_SIZE}: {listed(SD_SIZES)})"
+    add("--models", nargs="+", default=[BUNDLED, SD_SIZE], metavar="NAME", help=models)
+    add("--sizes", nargs="+", type=int, metavar="SIDE", help=sizes)
+    add("--repeats", type=positive, default=5, help="rounds at each size, at least 3")
+    add("--seconds", type=float, default=300.0, help="for the rounds of one size; three rounds run always")
+    add("--batch", type=positive, default=1, help="images in one call")
+    add("--threads", type=positive, default=torch.get_num_threads(), help="threads of torch")
+    add("--emulated", action="store_true", help="bfloat16 also where this CPU has no instructions for it")
+    add("--memory", action="store_true", help="measure peak memory too, in a process for each case")
+    add("--tiling", type=int, metavar="SIDE", help="measure this instead, such as 2048")
+    add("--operations", nargs="+", choices=OPERATIONS, default=OPERATIONS, help="operations of --tiling")
+    add("--activation-memory", type=int, default=1024, metavar="MIB", help="latentwire's limit with --tiling")
+    add("--dtype", default="float32", help="dtype of all cases of --tiling")
     return made
 
 
@@ -109,22 +87,20 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], 
     sides = sorted({side for network in networks for side in sizes_of(network.name, options)})
     at = {side: cases_at(side, networks, options, tiny) for side in sides}
     runners: dict[tuple[str, str], Runner | str] = {}
-    measured: dict[int, Measured] = {}
+    rows: list[Row] = []
+    rates: dict[int, dict[str, list[float]]] = {}
     with steps(1 + len(sides) * (1 + options.repeats)) as step:
         step("loading")
         for case in chain.from_iterable(at.values()):
             if case.key not in runners:
                 runners[case.key] = (not options.emulated and case.refusal(options.device)) or case.load(options.device)
         products = matrix_products(options.device, options.emulated)
-        plan = Plan(options.repeats, options.seconds, options.batch, products)
         for side, cases in at.items():
-            measured[side] = measure_size(plan, side, cases, runners, step)
-    rows = [row for each in measured.values() for row in each.rows]
+            measured, rates[side] = measure_size(options, products, side, cases, runners, step)
+            rows += measured
     found = comparisons(rows)
-    rates = {side: each.rates for side, each in measured.items()}
-    blocks: list[Block] = [
-        parts.rate_table(rates, options.threads), parts.comparison_table(found), *parts.size_tables(rows),
-    ]  # fmt: skip
+    compared = parts.comparison_table(found)
+    blocks: list[Block] = [parts.rate_table(rates, options.threads), compared, *parts.size_tables(rows)]
     footprints: list[Row] = []
     if options.memory:
         ran = {side: [case for case in cases if not isinstance(runners[case.key], str)] for side, cases in at.items()}
@@ -154,10 +130,8 @@ def _footprints(at: Mapping[int, Sequence[Case]], options: argparse.Namespace) -
         for side, case in ((side, case) for side, cases in at.items() for case in cases):
             for operation in OPERATIONS:
                 step(f"{side}x{side}: memory of {': '.join(case.key)}, {operation}")
-                footprint = run_apart(Task(case, operation, side, side, options.device, options.threads))
-                name, label = case.key
-                row = {"network": name, "case": label, "width": side, "height": side, "operation": operation}
-                rows.append({**row, **asdict(footprint)})
+                footprint = run_apart(Task(case, operation, side, options.device, options.threads))
+                rows.append({**case.row(operation, side, side), **asdict(footprint)})
     return rows
 
 
@@ -165,13 +139,8 @@ def measure_one(options: argparse.Namespace, folder: Path) -> tuple[dict[str, An
     """Measure a large image of each network in bounded memory; return as `measure` does."""
     rows: list[Row] = []
     failures: dict[str, str] = {}
-    plans = [
-        Tiling(
-            prepare(name, folder), options.tiling, options.tiling, options.dtype, options.activation_memory,
-            options.device, options.threads,
-        )
-        for name in options.models
-    ]  # fmt: skip
+    how = (options.tiling, options.dtype, options.activation_memory, options.device, options.threads)
+    plans = [Tiling(prepare(name, folder), *how) for name in options.models]
     with steps(sum(len(plan.cases) for plan in plans) * len(options.operations)) as step:
         for plan in plans:
             measured, failed = measure_tiling(plan, options.operations, folder, step)
@@ -179,12 +148,11 @@ def measure_one(options: argparse.Namespace, folder: Path) -> tuple[dict[str, An
             failures |= failed
     names = ", ".join(options.models)
     lead = f"{names} at {options.tiling}x{options.tiling} on {options.device}, {options.threads} threads."
-    blocks: list[Block] = [parts.tiling_table(rows)]
+    page = Page(f"{names} in bounded memory", lead, [parts.tiling_table(rows)])
     if failures:
-        blocks.append(Lines("What failed", [f"{case}: {reason}" for case, reason in failures.items()]))
+        page.blocks.append(Lines("What failed", [f"{case}: {reason}" for case, reason in failures.items()]))
     parameters = _parameters(options, "models", "tiling", "operations", "activation_memory", "dtype")
-    content = {"parameters": parameters, "summary": {"failures": failures}, "rows": rows}
-    return content, Page(f"{names} in bounded memory", lead, blocks)
+    return {"parameters": parameters, "summary": {"failures": failures}, "rows": rows}, page
 
 
 def _parameters(options: argparse.Namespace, *names: str) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 
     python -m benchmarks.throughput.apart < task.json
 
-`run_apart` starts the process: a peak only means something in a process that has run nothing else.
+`run_apart` starts the process: a peak only means something in a process that has run nothing else. Exact tiling stands
+beside diffusers untiled and tiled; the cases run one after the other.
 """
 
 import ctypes
@@ -11,6 +12,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,74 +20,58 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from benchmarks.report.environment import ROOT
-from benchmarks.report.photographs import photograph
-from benchmarks.throughput.cases import Case
+from benchmarks.report.environment import ROOT, status_bytes
+from benchmarks.report.networks import Network
+from benchmarks.report.pictures import photograph
+from benchmarks.report.rows import Row
+from benchmarks.report.timing import Step
+from benchmarks.throughput.cases import EAGER, LATENTWIRE, Case
+from benchmarks.throughput.measuring import difference
 from latentwire_codec.images import pixels
 from latentwire_codec.runtime.placement import Placement
 
-STATUS, CLEAR_REFERENCES = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+CLEAR_REFERENCES = Path("/proc/self/clear_refs")
 WARM_UP_SIDE = 64
+MEGAPIXEL = 1e6
 
 
 @dataclass(frozen=True)
 class Task:
-    """The task of the process.
-
-    Attributes:
-        case: the network and the engine.
-        operation: `encode` or `decode`; `decode` gets random latents, the same for each case.
-        height: height of the image, in pixels.
-        width: width of the image, in pixels.
-        device: the device.
-        threads: threads of torch.
-        output: path of the .npy file for the result; empty: the result is not kept.
-    """
+    """The task of the process."""
 
     case: Case
-    operation: str
-    height: int
-    width: int
+    operation: str  # `encode` or `decode`; `decode` gets random latents, the same for each case
+    side: int  # of the square image, in pixels
     device: str
-    threads: int
-    output: str = ""
+    threads: int  # threads of torch
+    output: str = ""  # path of the .npy file for the result; empty: the result is not kept
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Memory and time of the process: resident memory, on a GPU the memory of the GPU.
+    """Memory and time of the process: resident memory, on a GPU the memory of the GPU."""
 
-    Attributes:
-        idle_bytes: with the network loaded and warm, before the call.
-        above_idle_bytes: the peak during the call, less `idle_bytes`.
-        seconds: duration of the call.
-        dtype: dtype of the arithmetic.
-    """
-
-    idle_bytes: int
-    above_idle_bytes: int
-    seconds: float
-    dtype: str
+    idle_bytes: int  # with the network loaded and warm, before the call
+    above_idle_bytes: int  # the peak during the call, less `idle_bytes`
+    seconds: float  # duration of the call
+    dtype: str  # dtype of the arithmetic
 
 
 def can_measure() -> bool:
     """Return whether this system can reset the peak of a process's memory."""
-    return STATUS.exists() and CLEAR_REFERENCES.exists()
+    return CLEAR_REFERENCES.exists()
 
 
 def run_apart(task: Task) -> Footprint:
-    """Run a task in a process of its own.
-
-    Raises:
-        RuntimeError: the process failed.
-    """
-    described = json.dumps({**asdict(task), "case": task.case.to_json()})
+    """Run a task in a process of its own; raise RuntimeError where the process failed."""
     command = [sys.executable, "-m", __spec__.name]
+    described = json.dumps(asdict(task))
     done = subprocess.run(command, input=described, capture_output=True, text=True, cwd=ROOT, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it printed nothing; it may have been killed for its memory"])[-1]
-        raise RuntimeError(f"{task.case.label} at {task.width}x{task.height} ended with {done.returncode}: {last}")
+        raise RuntimeError(f"{task.case.label} at {task.side}x{task.side} ended with {done.returncode}: {last}")
     return Footprint(**json.loads(done.stdout.splitlines()[-1]))
 
 
@@ -94,26 +80,25 @@ def perform(task: Task) -> Footprint:
     torch.set_num_threads(task.threads)
     device = Placement.choose(task.device).device
     runner = task.case.load(task.device)
-    small = runner.encode(_image(WARM_UP_SIDE, WARM_UP_SIDE))
+    small = runner.encode(_image(WARM_UP_SIDE))
     runner.decode(small)
     if task.operation == "encode":
-        batch = _image(task.height, task.width)
+        batch = _image(task.side)
     else:
-        factor = WARM_UP_SIDE // small.shape[2]
-        shape = (1, small.shape[1], task.height // factor, task.width // factor)
-        batch = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        side = task.side // (WARM_UP_SIDE // small.shape[2])
+        batch = torch.randn((1, small.shape[1], side, side), generator=torch.Generator().manual_seed(0))
     idle = _rest(device)
     started = time.perf_counter()
     result = runner.run(task.operation, batch)
     seconds = time.perf_counter() - started
-    peak = _peak(device)
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else status_bytes("VmHWM")
     if task.output:
         np.save(task.output, result.numpy())
     return Footprint(idle, peak - idle, seconds, runner.dtype)
 
 
-def _image(height: int, width: int) -> torch.Tensor:
-    return pixels.to_float(torch.from_numpy(photograph(height, width)).unsqueeze(0))
+def _image(side: int) -> torch.Tensor:
+    return pixels.to_float(torch.from_numpy(photograph(side, side)).unsqueeze(0))
 
 
 def _rest(device: torch.device) -> int:
@@ -125,24 +110,74 @@ def _rest(device: torch.device) -> int:
     with suppress(OSError, AttributeError):  # glibc keeps memory that loading freed; it would hide as much of the peak
         ctypes.CDLL(None).malloc_trim(0)
     CLEAR_REFERENCES.write_text("5")
-    return _kilobytes("VmRSS")
+    return status_bytes("VmRSS")
 
 
-def _peak(device: torch.device) -> int:
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _kilobytes("VmHWM")
+@dataclass(frozen=True)
+class Tiling:
+    """What is measured."""
+
+    network: Network
+    side: int  # of the square image, in pixels
+    dtype: str  # the dtype of all cases
+    activation_memory_mib: int  # latentwire's limit for activations
+    device: str
+    threads: int  # threads of torch
+
+    @property
+    def cases(self) -> Sequence[Case]:
+        """Return the cases; the others are compared with the first."""
+        memory = {"activation_memory_mib": self.activation_memory_mib}
+        name = f"{LATENTWIRE} {self.dtype}, {self.activation_memory_mib} MiB of activations"
+        return [
+            Case(self.network, EAGER, self.dtype),
+            Case(self.network, EAGER, self.dtype, tiled=True),
+            Case(self.network, LATENTWIRE, self.dtype, options=memory, name=name),
+        ]
 
 
-def _kilobytes(name: str) -> int:
-    """Return a number of /proc/self/status, in bytes."""
-    lines = (line.split() for line in STATUS.read_text(encoding="ascii").splitlines())
-    return next(int(words[1]) * 1024 for words in lines if words[0] == f"{name}:")
+def measure_tiling(
+    plan: Tiling, operations: Sequence[str], folder: Path, step: Step
+) -> tuple[list[Row], dict[str, str]]:
+    """Map a plan to its rows, and to the reasons of the cases that failed; outputs are kept in a folder."""
+    rows: list[Row] = []
+    failures = {}
+    for operation in operations:
+        reference: tuple[Row, Tensor] | None = None
+        for number, case in enumerate(plan.cases):
+            step(f"{operation} {plan.side}x{plan.side}: {case.label}")
+            output = folder / f"{operation}-{number}.npy"
+            try:
+                task = Task(case, operation, plan.side, plan.device, plan.threads, str(output))
+                footprint = run_apart(task)
+            except RuntimeError as error:
+                failures[f"{operation}: {case.label}"] = str(error)
+                continue
+            result = torch.from_numpy(np.load(output))
+            row = {**case.row(operation, plan.side, plan.side), **asdict(footprint)}
+            row["seconds_per_megapixel"] = footprint.seconds / (plan.side**2 / MEGAPIXEL)
+            if number == 0:
+                reference = (row, result)
+            if reference is not None:  # the untiled case may have been too large for this machine
+                row |= _beside(*reference, row, result)
+            rows.append(row)
+    return rows, failures
+
+
+def _beside(first: Row, reference: Tensor, row: Row, result: Tensor) -> Row:
+    return {
+        "share_of_memory": row["above_idle_bytes"] / first["above_idle_bytes"],
+        "share_of_time": row["seconds"] / first["seconds"],
+        **asdict(difference(first["operation"], reference, result)),
+    }
 
 
 def main() -> None:
     """Read a task from standard input; write the footprint to standard output."""
     described: dict[str, Any] = json.load(sys.stdin)
-    task = Task(**{**described, "case": Case.from_json(described["case"])})
-    print(json.dumps(asdict(perform(task))))
+    case = described.pop("case")
+    network = Network(**case.pop("network"))
+    print(json.dumps(asdict(perform(Task(Case(network, **case), **described)))))
 
 
 if __name__ == "__main__":

@@ -1,46 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network and a way to run it -> images in host memory to latents in host memory, and back.
+"""A network and a way to run it -> images in host memory to latents in host memory, and back; its arithmetic.
 
 Eager is diffusers as its users call it. Every engine starts and ends with float32 tensors on the CPU, so that copies to
 and from a device count for each engine alike.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.report.networks import Network
+from benchmarks.report.rows import Row
 from latentwire_codec.load import load_autoencoder
 from latentwire_codec.runtime.placement import Placement
 
 EAGER, LATENTWIRE = "eager", "latentwire"
 OPERATIONS = ("encode", "decode")
+TERA = 1e12
+MATRIX_SIDES = {"cpu": 2048, "cuda": 8192}
 
 
 @dataclass(frozen=True)
 class Case:
-    """A network and a way to run it.
-
-    Attributes:
-        network: the network.
-        engine: EAGER or LATENTWIRE.
-        dtype: dtype of the arithmetic; `auto`: LATENTWIRE chooses.
-        channels_last: whether EAGER runs in channels_last; otherwise contiguous.
-        tiled: whether EAGER runs with the tiling of its class.
-        options: further arguments of `load_autoencoder`.
-        name: its name in tables; empty: derived from the other attributes.
-    """
+    """A network and a way to run it."""
 
     network: Network
-    engine: str
-    dtype: str = "float32"
-    channels_last: bool = False
-    tiled: bool = False
-    options: Mapping[str, Any] = field(default_factory=dict)
-    name: str = ""
+    engine: str  # EAGER or LATENTWIRE
+    dtype: str = "float32"  # dtype of the arithmetic; `auto`: LATENTWIRE chooses
+    channels_last: bool = False  # whether EAGER runs in channels_last; otherwise contiguous
+    tiled: bool = False  # whether EAGER runs with the tiling of its class
+    options: Mapping[str, Any] = field(default_factory=dict)  # further arguments of `load_autoencoder`
+    name: str = ""  # its name in tables; empty: derived from the other attributes
 
     @property
     def label(self) -> str:
@@ -56,6 +50,11 @@ class Case:
     def key(self) -> tuple[str, str]:
         """Return the names of the network and of the case, which identify the case."""
         return self.network.name, self.label
+
+    def row(self, operation: str, height: int, width: int) -> Row:
+        """Return the first fields of a row of the case."""
+        name, label = self.key
+        return {"network": name, "case": label, "operation": operation, "width": width, "height": height}
 
     def refusal(self, device: str) -> str:
         """Return why the case is too slow to be measured on a device; empty: it is not too slow."""
@@ -94,29 +93,15 @@ class Case:
 
         return Runner(encode, decode, self.dtype)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return what `from_json` takes."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Undo `to_json`."""
-        return cls(**{**values, "network": Network(**values["network"])})
-
 
 @dataclass(frozen=True)
 class Runner:
-    """A loaded case.
+    """A loaded case."""
 
-    Attributes:
-        encode: maps images, float32 (B,3,H,W) in [-1,1], to the mode of their latents, float32 (B,C,h,w), raw.
-        decode: maps raw latents, float32 (B,C,h,w), to images, float32 (B,3,H,W).
-        dtype: dtype of the arithmetic.
-    """
-
+    # maps images, float32 (B,3,H,W) in [-1,1], to the mode of their latents, float32 (B,C,h,w), raw
     encode: Callable[[Tensor], Tensor]
-    decode: Callable[[Tensor], Tensor]
-    dtype: str
+    decode: Callable[[Tensor], Tensor]  # maps raw latents, float32 (B,C,h,w), to images, float32 (B,3,H,W)
+    dtype: str  # dtype of the arithmetic
 
     def run(self, operation: str, batch: Tensor) -> Tensor:
         """Map a batch to the output of `encode` or `decode`."""
@@ -131,3 +116,52 @@ def of_network(network: Network) -> list[Case]:
         Case(network, LATENTWIRE, "auto"),
         Case(network, LATENTWIRE, options={"rewrites": False}, name=f"{LATENTWIRE} float32, no rewrites"),
     ]
+
+
+def operations(network: Network, operation: str, height: int, width: int) -> int:
+    """Map a network and the size of an image to the floating-point operations of one image.
+
+    Convolutions, linear layers and attention count, each multiplication and each addition as one, in the network as
+    diffusers runs it. Height and width, in pixels, are multiples of the network's factor.
+    """
+    module = network.empty()
+    images = torch.empty(1, 3, height, width, device="meta")
+    with torch.inference_mode():
+        answer = module.encode(images)
+        latents = answer.latents if hasattr(answer, "latents") else answer.latent_dist.mean
+        with FlopCounterMode(display=False) as counter:
+            if operation == "encode":
+                module.encode(images)
+            else:
+                module.decode(latents)
+    return int(counter.get_total_flops())
+
+
+class MatrixProduct:
+    """The product of two large square matrices on all threads: the rate that bounds every network.
+
+    `side` is the side of the matrices; None: large enough for the device.
+    """
+
+    def __init__(self, placement: Placement, side: int | None = None) -> None:
+        self._device = placement.device
+        self._side = side or MATRIX_SIDES.get(placement.device.type, MATRIX_SIDES["cpu"])
+        matrices = torch.randn(2, self._side, self._side, generator=torch.Generator().manual_seed(0))
+        self._one, self._other = matrices.to(placement.device, placement.dtype)
+
+    @property
+    def operations(self) -> int:
+        """Return the floating-point operations of one product."""
+        return 2 * self._side**3
+
+    def run(self) -> None:
+        """Compute the product once, and wait for it."""
+        torch.mm(self._one, self._other)
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+
+def matrix_products(device: str, forced: bool = False) -> dict[str, MatrixProduct]:
+    """Map a device to its products in float32, and in bfloat16 where the device has instructions for it or `forced`."""
+    placements = {dtype: Placement.choose(device, dtype) for dtype in ("float32", "bfloat16")}
+    return {dtype: MatrixProduct(p) for dtype, p in placements.items() if forced or not p.is_emulated}

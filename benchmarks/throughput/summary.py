@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows -> the tables and plots of the report."""
+"""Rows -> comparisons of cases, round by round; the tables and plots of the report."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+from benchmarks.report.networks import BUNDLED, SD_SIZE, TINY
 from benchmarks.report.page import Plots, Table, table
 from benchmarks.report.plots import Line, line_plot
 from benchmarks.report.rows import Row
-from benchmarks.report.timing import Spread
-from benchmarks.throughput.cases import OPERATIONS
-from benchmarks.throughput.comparisons import BOTH, Comparison
+from benchmarks.report.timing import Spread, speed_up
+from benchmarks.throughput.cases import LATENTWIRE, OPERATIONS
 
+BOTH = "both"  # encode and decode, one after the other
+Name = tuple[str, str]  # names of the network and of the case
 MIB = 2**20
 MEGAPIXEL = 1e6
 NOTE = (
@@ -21,103 +23,130 @@ NOTE = (
 )
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """How many times as fast a case is as another, by operation and for BOTH."""
+
+    side: int
+    faster: Name
+    slower: Name
+    times: dict[str, Spread]
+
+
+def comparisons(rows: Sequence[Row]) -> list[Comparison]:
+    """Map rows of any sizes to comparisons of each latentwire case.
+
+    A case is compared with every other case of its network; the bundled model also with AutoencoderTiny, and with the
+    SD-size network on the same engine.
+    """
+    found = []
+    for side in sorted({row["width"] for row in rows}):
+        taken: dict[Name, dict[str, list[float]]] = {}
+        for row in rows:
+            if row["width"] == side and "seconds" in row:
+                taken.setdefault((row["network"], row["case"]), {})[row["operation"]] = row["seconds"]
+        ours = [name for name in taken if name[1].startswith(LATENTWIRE)]
+        for faster in ours:
+            for slower, seconds in taken.items():
+                if slower != faster and _belong(faster, slower):
+                    found.append(Comparison(side, faster, slower, _times(seconds, taken[faster])))
+    return found
+
+
+def _belong(faster: Name, slower: Name) -> bool:
+    if faster[0] == slower[0]:
+        return slower[1] != LATENTWIRE
+    return faster[0] == BUNDLED and (slower[0] == TINY or slower == (SD_SIZE, faster[1]))
+
+
+def _times(slower: dict[str, list[float]], faster: dict[str, list[float]]) -> dict[str, Spread]:
+    times = {operation: speed_up(slower[operation], faster[operation]) for operation in OPERATIONS}
+    sums = ([sum(pair) for pair in zip(*(each[op] for op in OPERATIONS), strict=True)] for each in (slower, faster))
+    return {**times, BOTH: speed_up(*sums)}
+
+
+def _number(key: str, form: str, divisor: float = 1) -> Callable[[Row], str]:
+    """Return a cell; it is empty where a row has no such number: there was nothing to compare with."""
+    return lambda row: "" if row.get(key) is None else f"{row[key] / divisor:{form}}"
+
+
+def _range(spread: Spread, form: str) -> str:
+    return f"{spread.low:{form}} to {spread.high:{form}}"
+
+
 def rate_table(rates: Mapping[int, Mapping[str, Sequence[float]]], threads: int) -> Table:
     """Make the table of the machine's matrix rate while each size was measured."""
-    lines = [
-        [f"{dtype}, while {side}x{side} was measured", *_median_and_range(Spread.of(taken), ".3f")]
+    found = [
+        (f"{dtype}, while {side}x{side} was measured", Spread.of(taken))
         for side, each in rates.items()
         for dtype, taken in each.items()
     ]
+    lines = [[name, f"{spread.median:.3f}", _range(spread, ".3f")] for name, spread in found]
     note = f"The product of two large square matrices, in turn with the networks. Threads: {threads}."
     return Table("The machine's matrix rate", ["", "TFLOP/s, median", "lowest to highest"], lines, note)
 
 
+SIZE_COLUMNS: dict[str, Callable[[Row], str]] = {
+    "": lambda row: f"{row['network']}: {row['case']}",
+    "seconds": lambda row: "left out" if "left_out" in row else f"{row['median_s']:.4g}",
+    "lowest to highest": lambda row: _range(Spread.of(row["seconds"]), ".4g") if "seconds" in row else "",
+    "images/s": _number("images_per_s", ".4g"),
+    "TFLOP/s": _number("tflop_per_s", ".3f"),
+    "of matrix rate": _number("share_of_matrix_rate", ".0%"),
+    "difference": _number("largest", ".2g"),
+    "PSNR, dB": lambda row: "equal" if row.get("largest") == 0 else _number("psnr_db", ".1f")(row),
+}
+
+
 def size_tables(rows: Sequence[Row]) -> list[Table]:
     """Make the table of each size and operation: the cases one below the other."""
-    places = dict.fromkeys((row["width"], row["operation"]) for row in rows)
-    tables = [_size_table([row for row in rows if (row["width"], row["operation"]) == place]) for place in places]
-    return [replace(tables[0], note=NOTE + _left_out(rows)), *tables[1:]]
-
-
-def _size_table(rows: Sequence[Row]) -> Table:
-    columns = ["", "seconds", "lowest to highest", "images/s", "TFLOP/s", "of matrix rate", "difference", "PSNR, dB"]
-    first = rows[0]
-    title = f"{first['operation'].capitalize()}, {first['width']}x{first['height']}"
-    return Table(title, columns, [_line(row, len(columns)) for row in rows])
-
-
-def _left_out(rows: Iterable[Row]) -> str:
-    """Say which cases were left out, and why."""
     reasons = dict.fromkeys((row["case"], row["left_out"]) for row in rows if "left_out" in row)
-    return "".join(f" Left out is {case}: {reason}." for case, reason in reasons)
-
-
-def _line(row: Row, columns: int) -> list[str]:
-    name = f"{row['network']}: {row['case']}"
-    if "left_out" in row:
-        return [name, "left out", *[""] * (columns - 2)]
-    share = row["share_of_matrix_rate"]
-    return [
-        name,
-        *_median_and_range(Spread.of(row["seconds"]), ".4g"),
-        f"{row['images_per_s']:.4g}",
-        f"{row['tflop_per_s']:.3f}",
-        "" if share is None else f"{100 * share:.0f}%",
-        f"{row['largest']:.2g}",
-        f"{row['psnr_db']:.1f}" if row["largest"] else "equal",
-    ]
-
-
-def _median_and_range(spread: Spread, form: str) -> list[str]:
-    return [f"{spread.median:{form}}", f"{spread.low:{form}} to {spread.high:{form}}"]
+    places: dict[str, list[Row]] = {}
+    for row in rows:
+        title = f"{row['operation'].capitalize()}, {row['width']}x{row['height']}"
+        places.setdefault(title, []).append(row)
+    first, *others = (table(title, each, SIZE_COLUMNS) for title, each in places.items())
+    note = NOTE + "".join(f" Left out is {case}: {reason}." for case, reason in reasons)
+    return [replace(first, note=note), *others]
 
 
 def comparison_table(found: Iterable[Comparison]) -> Table:
     """Make the table of how many times as fast one case is as another."""
-    lines = [
-        [
-            f"{each.side}x{each.side}: {': '.join(each.faster)}",
-            ": ".join(each.slower),
-            *(_times(each.times[name]) for name in (*OPERATIONS, BOTH)),
-        ]
-        for each in found
-    ]
+
+    def times(operation: str) -> Callable[[Comparison], str]:
+        return lambda each: f"{each.times[operation].median:.2f} ({_range(each.times[operation], '.2f')})"
+
+    columns: dict[str, Callable[[Comparison], str]] = {
+        "": lambda each: f"{each.side}x{each.side}: {': '.join(each.faster)}",
+        "as": lambda each: ": ".join(each.slower),
+        **{operation: times(operation) for operation in (*OPERATIONS, BOTH)},
+    }
     note = "Median over the rounds of the ratio within a round, its lowest and highest; both: encode, then decode."
-    return Table("How many times as fast", ["", "as", *OPERATIONS, BOTH], lines, note)
-
-
-def _times(spread: Spread) -> str:
-    return f"{spread.median:.2f} ({spread.low:.2f} to {spread.high:.2f})"
+    return table("How many times as fast", found, columns, note)
 
 
 def plots(rows: Sequence[Row]) -> Plots:
     """Plot megapixels per second over the side of the images, a line for each case."""
-    names = list(dict.fromkeys((row["network"], row["case"]) for row in rows if "seconds" in row))
+    timed = [row for row in rows if "seconds" in row]
+    names = list(dict.fromkeys((row["network"], row["case"]) for row in timed))
     sides = sorted({row["width"] for row in rows})
     drawn = []
     for operation in OPERATIONS:
         lines = []
-        for colour, (network, case) in enumerate(names):
-            points = [
-                (row["width"], row["images_per_s"] * row["width"] * row["height"] / MEGAPIXEL)
-                for row in rows
-                if (row["network"], row["case"], row["operation"]) == (network, case, operation) and "seconds" in row
-            ]
-            lines.append(Line(f"{network}: {case}", *_axes(points), colour))
+        for colour, name in enumerate(names):
+            own = [row for row in timed if (row["network"], row["case"], row["operation"]) == (*name, operation)]
+            rates = [row["images_per_s"] * row["width"] * row["height"] / MEGAPIXEL for row in own]
+            lines.append(Line(": ".join(name), [row["width"] for row in own], rates, colour))
         drawn.append(line_plot(lines, "side, pixels", f"{operation}: megapixels/s", ticks=sides, y_limits=(0, None)))
     return Plots("Speed over size", drawn)
-
-
-def _axes(points: Sequence[tuple[float, float]]) -> tuple[Sequence[float], Sequence[float]]:
-    return [x for x, _ in points], [y for _, y in points]
 
 
 def memory_table(rows: Iterable[Row]) -> Table:
     """Make the table of peak memory of the cases."""
     columns: dict[str, Callable[[Row], str]] = {
         "": lambda row: f"{row['network']}: {row['case']}, {row['operation']} {row['width']}x{row['height']}",
-        "idle, MiB": lambda row: f"{row['idle_bytes'] / MIB:.0f}",
-        "peak above idle, MiB": lambda row: f"{row['above_idle_bytes'] / MIB:.0f}",
+        "idle, MiB": _number("idle_bytes", ".0f", MIB),
+        "peak above idle, MiB": _number("above_idle_bytes", ".0f", MIB),
     }
     note = "One image, in a process of its own; on a GPU the memory of the GPU. Idle: the network loaded and warm."
     return table("Peak memory", rows, columns, note)
@@ -125,19 +154,14 @@ def memory_table(rows: Iterable[Row]) -> Table:
 
 def tiling_table(rows: Sequence[Row]) -> Table:
     """Make the table of memory and time in bounded memory, beside the untiled case."""
-
-    def known(name: str, form: str) -> Callable[[Row], str]:
-        # The untiled case may be too large for the machine: there is nothing to compare with then.
-        return lambda row: f"{row[name]:{form}}" if name in row else ""
-
     columns: dict[str, Callable[[Row], str]] = {
         "": lambda row: f"{row['operation']} {row['width']}x{row['height']}: {row['case']}",
-        "peak above idle, MiB": lambda row: f"{row['above_idle_bytes'] / MIB:.0f}",
-        "share of untiled peak": known("share_of_memory", ".2f"),
-        "s/megapixel": known("seconds_per_megapixel", ".2f"),
-        "share of untiled time": known("share_of_time", ".2f"),
-        "largest difference": known("largest", ".2g"),
-        "PSNR, dB": known("psnr_db", ".1f"),
+        "peak above idle, MiB": _number("above_idle_bytes", ".0f", MIB),
+        "share of untiled peak": _number("share_of_memory", ".2f"),
+        "s/megapixel": _number("seconds_per_megapixel", ".2f"),
+        "share of untiled time": _number("share_of_time", ".2f"),
+        "largest difference": _number("largest", ".2g"),
+        "PSNR, dB": _number("psnr_db", ".1f"),
     }
     note = (
         "One call of each, in processes of their own, one after the other. Idle: the network loaded and warm. The "

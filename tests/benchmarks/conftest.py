@@ -89,7 +89,7 @@ def throughput_run(tiny_kl: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("benchmarks.report.timing.WARM_UP_S", 0.0)
         patch.setattr("benchmarks.report.timing.SAMPLE_S", 0.0)
-        patch.setattr("benchmarks.throughput.arithmetic.MATRIX_SIDES", {"cpu": 64})
+        patch.setattr("benchmarks.throughput.cases.MATRIX_SIDES", {"cpu": 64})
         arguments = ["--models", "f8c4", str(tiny_kl), "--sizes", "64", "--repeats", "3", "--device", "cpu"]
         throughput([*arguments, "--out", str(out)])
     return out

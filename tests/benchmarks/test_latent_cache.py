@@ -11,8 +11,18 @@ import pytest
 from skimage import data
 
 from benchmarks.latent_cache import summary
-from benchmarks.latent_cache.caching import Quality, compare, integers_of, lat_name, measure_model
-from benchmarks.latent_cache.entropies import describe, entropy, gaussian_bits, over_images, own_tables_bits
+from benchmarks.latent_cache.caching import (
+    Quality,
+    compare,
+    describe,
+    entropy,
+    gaussian_bits,
+    integers_of,
+    lat_name,
+    measure_model,
+    over_images,
+    own_tables_bits,
+)
 from benchmarks.latent_cache.forms import FORMS, levels, zstd
 from benchmarks.latent_cache.summary import Cost, counted, plots
 from benchmarks.report.model import Source

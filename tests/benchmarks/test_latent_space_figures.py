@@ -9,8 +9,7 @@ from PIL import Image
 
 from benchmarks.latent_space.__main__ import make
 from benchmarks.latent_space.comparison import STEPS
-from benchmarks.latent_space.datasets import drawn_faces, written_digits
-from benchmarks.latent_space.plan import Plan
+from benchmarks.latent_space.datasets import Plan, drawn_faces, written_digits
 
 ROOT = Path(__file__).parents[2]
 TINY = Plan(

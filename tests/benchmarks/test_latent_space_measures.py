@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.latent_space import divergence
-from benchmarks.latent_space.measures import Components, Gaussian, distance, frechet, nearest, unevenness
-from benchmarks.latent_space.plan import DEFAULT_MINUTES, Plan
+from benchmarks.latent_space.datasets import DEFAULT_MINUTES, Plan
+from benchmarks.latent_space.measures import Gaussian, components, distance, frechet, nearest, unevenness
 from benchmarks.latent_space.spatial import quantize
 from latentwire_core.latents import Latents
 from latentwire_lab.paths import along_line
@@ -67,8 +67,8 @@ def test_the_nearest_image_is_the_one_that_a_search_finds(count: int, seed: int)
     data = draws.integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)
     images = draws.integers(0, 256, (5, 4, 4, 3), dtype=np.uint8)
     expected = [min(float(distance(image[None], known[None])[0]) for known in data) for image in images]
-    assert nearest(images, data)[0] == pytest.approx(expected)
-    assert nearest(data, data)[0] == pytest.approx([0.0] * count)
+    assert nearest(images, data) == pytest.approx(expected)
+    assert nearest(data, data) == pytest.approx([0.0] * count)
 
 
 @unhurried
@@ -78,7 +78,7 @@ def test_a_fitted_normal_distribution_has_mean_and_covariance_of_the_points(dime
     mixing, shift = draws.standard_normal((dimensions, dimensions)), draws.standard_normal(dimensions)
     fitted = Gaussian.fit(whitened(50, dimensions, seed) @ mixing.T + shift)
     assert fitted.mean == pytest.approx(shift, abs=1e-9)
-    assert fitted.root @ fitted.root.T == pytest.approx(mixing @ mixing.T, abs=1e-9)
+    assert fitted.covariance == pytest.approx(mixing @ mixing.T, abs=1e-9)
 
 
 def test_steps_have_the_spread_of_the_latents_whatever_their_scale() -> None:
@@ -103,7 +103,7 @@ def test_the_frechet_distance_is_known_for_scaled_and_shifted_points(
 
 def test_principal_components_keep_the_distances_of_images() -> None:
     images = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), dtype=np.uint8)
-    features = Components.of(images, 64).features(images)
+    features = components(images, 64)(images)
     assert features.shape == (6, 5)
     between = np.linalg.norm(features[0] - features[1])
     assert between == pytest.approx(float(distance(images[:1], images[1:2])[0]))

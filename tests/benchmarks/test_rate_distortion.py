@@ -11,10 +11,8 @@ import numpy.typing as npt
 import pytest
 
 from benchmarks.rate_distortion.__main__ import main
-from benchmarks.rate_distortion.codecs import FILE_CODECS, FileCodec, LatentCodec
-from benchmarks.rate_distortion.compressai import read_curve, read_curves, write_curves
-from benchmarks.rate_distortion.curves import Curve, averaged, bd_rate
-from benchmarks.rate_distortion.points import Plan, measure
+from benchmarks.rate_distortion.codecs import FILE_CODECS, FileCodec, LatentCodec, Plan, measure
+from benchmarks.rate_distortion.curves import Curve, averaged, bd_rate, read_curve, read_curves, write_curves
 from benchmarks.rate_distortion.summary import NOT_REACHABLE, RATES, rate_tables
 from benchmarks.report.model import Source
 from benchmarks.report.scores import METRICS, Wanted
@@ -260,7 +258,7 @@ def test_the_same_command_again_measures_nothing(
     rate_distortion_run: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = (rate_distortion_run / "rows.jsonl").read_bytes()
-    monkeypatch.setattr("benchmarks.rate_distortion.points.measure", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr("benchmarks.rate_distortion.codecs.measure", lambda *_: pytest.fail("measured again"))
     arguments = ["--codecs", "JPEG", "WebP", "--metrics", "psnr_db", "ms_ssim", "butteraugli", "--strips", "0"]
     main([str(photographs), "--out", str(rate_distortion_run), *arguments])
     assert (rate_distortion_run / "rows.jsonl").read_bytes() == before

@@ -17,12 +17,11 @@ from PIL import Image
 
 from benchmarks.__main__ import benchmarks, main
 from benchmarks.report.environment import source_digest
-from benchmarks.report.measuring import image_files, measure_folder
 from benchmarks.report.model import Source
 from benchmarks.report.page import Block, Lines, Page, Plots, Strip, Strips, Table, table, write_page
 from benchmarks.report.pictures import detailed_part, difference, picture
 from benchmarks.report.plots import Line, line_plot
-from benchmarks.report.rows import Row, RowFile
+from benchmarks.report.rows import Row, RowFile, image_files, measure_folder
 from benchmarks.report.scores import CAP_DB, NAMES, Wanted, to_db
 from benchmarks.roundtrip.losses import Plan
 from benchmarks.roundtrip.summary import Summary

@@ -13,8 +13,7 @@ from PIL import Image
 from benchmarks.report.model import Source
 from benchmarks.report.scores import Wanted
 from benchmarks.roundtrip.__main__ import main
-from benchmarks.roundtrip.losses import Rounding, deviations, measure_model
-from benchmarks.roundtrip.speed import shown
+from benchmarks.roundtrip.losses import Rounding, deviations, measure_model, shown
 from latentwire_codec import read_image
 from latentwire_codec.metrics.scores import psnr
 from latentwire_codec.networks.pipeline_vae import AutoencoderVectorVAE
@@ -114,7 +113,7 @@ def test_the_table_has_parameters_worst_images_losses_and_times(
     assert "encode 512x512" not in text
     monkeypatch.setattr("benchmarks.report.timing.WARM_UP_S", 0.0)
     monkeypatch.setattr("benchmarks.report.timing.SAMPLE_S", 0.0)
-    monkeypatch.setattr("benchmarks.roundtrip.speed.SIDE", 64)
+    monkeypatch.setattr("benchmarks.roundtrip.losses.SIDE", 64)
     arguments = ["--model", str(wide_kl), "--metrics", "psnr_db", "--rounded", "--times", "--worst", "0"]
     main([str(photographs), "--out", str(tmp_path), *arguments])
     text = (tmp_path / "report.md").read_text()

@@ -15,15 +15,13 @@ from typing import Any
 import pytest
 
 from benchmarks.report.environment import ROOT
-from benchmarks.serving import caller, soaking
+from benchmarks.serving import caller
 from benchmarks.serving.__main__ import FLAT, main
 from benchmarks.serving.callers import callers, in_closed_loop, in_open_loop
-from benchmarks.serving.forms import DEFAULT_FORMS, FORMS, Form
-from benchmarks.serving.inputs import InProcess
-from benchmarks.serving.measuring import closed_row
+from benchmarks.serving.forms import DEFAULT_FORMS, FORMS, Form, messages
+from benchmarks.serving.measuring import InProcess, closed_row
 from benchmarks.serving.server import Served, serving
 from benchmarks.serving.statistics import Drift, Percentiles, Window, arrivals
-from benchmarks.serving.wire import messages
 from latentwire_client import Client, Latents
 from latentwire_codec.load import load_autoencoder
 from latentwire_codec.metrics.scores import psnr
@@ -172,8 +170,8 @@ def test_a_stream_sends_so_many_of_a_folder(target: str, inputs: Path, operation
 
 
 def test_a_soak_mixes_requests_and_samples_memory_after_each(target: str, inputs: Path) -> None:
-    more = {"pid": os.getpid(), "folders": [str(inputs)], "count": soaking.SETTLING + 40, "threads": 2, "seed": 0}
-    found = soaking.soak(task(target, inputs, **more))
+    more = {"pid": os.getpid(), "folders": [str(inputs)], "count": caller.SETTLING + 40, "threads": 2, "seed": 0}
+    found = caller.soak(task(target, inputs, **more))
     assert len(found["resident_bytes"]) == 40
     assert min(found["resident_bytes"]) > 100 * MIB
     assert found["surprises"] == {}

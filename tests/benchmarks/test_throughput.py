@@ -13,14 +13,13 @@ import torch
 from diffusers import AutoencoderKL
 
 from benchmarks.report.networks import BUNDLED, IMAGE_SPREAD, LATENT_SPREAD, Network, prepare, random_autoencoder_kl
-from benchmarks.report.photographs import photograph
+from benchmarks.report.pictures import photograph
 from benchmarks.report.timing import Spread, speed_up, take_turns
 from benchmarks.throughput.__main__ import cases_at, main, parser
-from benchmarks.throughput.accuracy import CAP_DB, difference
 from benchmarks.throughput.apart import Footprint, Task, run_apart
-from benchmarks.throughput.arithmetic import MatrixProduct, operations
-from benchmarks.throughput.cases import EAGER, LATENTWIRE, Case
-from benchmarks.throughput.comparisons import BOTH, comparisons
+from benchmarks.throughput.cases import EAGER, LATENTWIRE, Case, MatrixProduct, operations
+from benchmarks.throughput.measuring import CAP_DB, difference
+from benchmarks.throughput.summary import BOTH, comparisons
 from latentwire_codec.runtime.placement import Placement
 
 MIB = 2**20
@@ -191,13 +190,13 @@ def test_a_process_that_dies_is_reported(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(
         RuntimeError, match="latentwire float32 at 64x64 ended with 1: it printed nothing; it may have been"
     ):
-        run_apart(Task(case, "encode", 64, 64, "cpu", 1))
+        run_apart(Task(case, "encode", 64, "cpu", 1))
 
 
 def test_a_process_of_its_own_gives_memory_time_and_output(tiny_kl: Path, tmp_path: Path) -> None:
     network = Network("tiny-kl", str(tiny_kl))
     case = Case(network, LATENTWIRE, options={"activation_memory_mib": 16})
-    footprint = run_apart(Task(case, "decode", 512, 512, "cpu", 1, str(tmp_path / "images.npy")))
+    footprint = run_apart(Task(case, "decode", 512, "cpu", 1, str(tmp_path / "images.npy")))
     # The output alone is so large; the libraries are in what is idle.
     assert 3 * 512 * 512 * 4 < footprint.above_idle_bytes < 100 * MIB < footprint.idle_bytes
     assert footprint.seconds > 0
@@ -217,7 +216,7 @@ def test_bounded_memory_stands_beside_diffusers(tiny_kl: Path, tmp_path: Path, m
         np.save(task.output, np.arange(4, dtype=np.float32) / 4 + np.float32(value))
         return Footprint(1000, peak, seconds, "float32")
 
-    monkeypatch.setattr("benchmarks.throughput.tiling.run_apart", run)
+    monkeypatch.setattr("benchmarks.throughput.apart.run_apart", run)
     main(["--models", str(tiny_kl), "--tiling", "1000", "--activation-memory", "4", "--out", str(tmp_path)])
     record = json.loads((tmp_path / "run.json").read_text())
     assert [row["case"] for row in record["rows"]] == [*footprints, *footprints, ours]

@@ -20,7 +20,7 @@ from latentwire_train.data.celeba import IMAGES, scan_celeba
 from latentwire_train.data.crops import area_shrink
 from latentwire_train.data.folder import DataError
 
-# Of CelebA's 40 names, as its label file writes them.
+# CelebA's 40 names, as its label file writes them.
 CELEBA_NAMES = """
 5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips Big_Nose Black_Hair Blond_Hair Blurry
 Brown_Hair Bushy_Eyebrows Chubby Double_Chin Eyeglasses Goatee Gray_Hair Heavy_Makeup High_Cheekbones Male
@@ -53,7 +53,7 @@ REGIONS = {
     "Wearing_Earrings": (-1.2, 1.2, 0.1, 0.85), "Wearing_Necktie": (-1.7, 1.7, 0.9, 2.0),
 }  # fmt: skip
 
-# Of the face (0, 0).
+# The attributes of the face (0, 0).
 GOLDEN_ATTRIBUTES = {
     "Big_Lips", "Big_Nose", "Brown_Hair", "Eyeglasses", "Mouth_Slightly_Open", "Oval_Face", "Pale_Skin", "Rosy_Cheeks",
     "Straight_Hair", "Young",
@@ -119,7 +119,7 @@ def test_names_are_celebas_in_its_order() -> None:
 def test_classes_have_a_gap_between_them(faces: list[Face]) -> None:
     for attribute in ATTRIBUTES:
         width = max(attribute.absent[1] - attribute.absent[0], attribute.present[1] - attribute.present[0])
-        # Of a colour and of hair's texture the level is a shade within the class, which nothing else can be taken for.
+        # The level of a colour, or of hair's texture, is a shade within the class, and no other class looks like it.
         if attribute.name not in COLOURS | {"Straight_Hair"}:
             gap = max(attribute.present[0] - attribute.absent[1], attribute.absent[0] - attribute.present[1])
             assert gap > 0.25 * width, attribute.name

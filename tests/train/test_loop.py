@@ -87,7 +87,7 @@ def test_an_autoencoder_kl_trained_here_loads_in_unmodified_diffusers(
 def test_training_lowers_the_loss_on_held_out_images(
     tiny: Tiny, photos: Path, tmp_path: Path, watcher: Watcher
 ) -> None:
-    # Of a family that does not begin at the best linear codec of these very images.
+    # This family does not begin at the best linear codec of these very images.
     schedule = {"steps": 60, "batch_size": 4, "learning_rate": 1e-2, "ema_decay": 0.8}
     config = tiny("autoencoder-kl", schedule=schedule, run={"evaluate_every": 20})
     train(config, photos, tmp_path / "run", watcher)

@@ -108,7 +108,7 @@ DEFAULT_LIMITS = ImageLimits()
 
 
 def read_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Pixels:
-    """An image file -> its first frame as RGB pixels, upright, opaque and in sRGB.
+    """Map an image file to its first frame as RGB pixels, upright, opaque and in sRGB.
 
     - EXIF (or XMP) orientation is applied; unreadable EXIF counts as upright.
     - Transparency of every kind is composited over white.

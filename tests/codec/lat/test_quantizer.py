@@ -2,7 +2,7 @@
 """Steps fit a header; an integer is one of the two next to its latent, and comes back within a step, exactly."""
 
 import math
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from fractions import Fraction
 
 import numpy as np
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from latentwire_codec.lat import coder
 from latentwire_codec.lat.bits import Integers
-from latentwire_codec.lat.context import ESCAPE, FREQUENCY_BITS, LIMIT, ContextModel, contexts
+from latentwire_codec.lat.context import ESCAPE, FREQUENCY_BITS, LIMIT, WEIGHT_BITS, ContextModel, contexts
 from latentwire_codec.lat.quantizer import LAMBDA, LARGEST_OFFSET, Steps, dequantize, quantize, round_to
 from latentwire_codec.lat.side_information import SideInformation
 from latentwire_codec.lat.tables import common_tables
@@ -85,16 +85,29 @@ def test_a_bit_is_worth_by_default_about_what_it_saves_at_high_rates() -> None:
     assert default[1] == given[1]
 
 
-def test_the_reconstruction_offset_is_the_one_of_the_least_error() -> None:
-    latents, steps, model = drawn((4, 32, 32), 3)
+@unhurried
+@given(shapes, st.integers(0, 99))
+def test_the_reconstruction_offset_is_the_one_of_the_least_error(shape: tuple[int, int, int], seed: int) -> None:
+    latents, steps, model = drawn(shape, seed)
     traversed, found = quantize(latents, steps, model)
-    real = latents.astype(np.float64) / steps.sizes[:, None, None]
-    away = np.clip(traversed.integers - traversed.means / 16, -1, 1)
-    errors = [
-        float(((traversed.integers - offset / 256 * away - real) ** 2).sum()) for offset in range(LARGEST_OFFSET + 1)
-    ]
-    assert found == int(np.argmin(errors))
-    assert 0 < found < LARGEST_OFFSET
+    error = (traversed.integers - latents.astype(np.float64) / steps.sizes[:, None, None]).reshape(-1)
+    away = np.clip(traversed.integers - traversed.means / 16, -1, 1).reshape(-1)
+    best = np.linalg.lstsq(away[:, None], 256 * error)[0].item()
+    assert abs(found - min(max(best, 0), 255)) <= 0.5 + 1e-6
+
+
+@pytest.mark.parametrize(("value", "mean", "expected"), [(0.49, 4, 255), (-0.45, 4, 0), (0.0625, 4, 64), (0.25, 0, 0)])
+def test_the_reconstruction_offset_is_a_byte(value: float, mean: int, expected: int) -> None:
+    latents, steps = np.full((1, 3, 3), value, np.float32), Steps((1,), 0)
+    model = common_tables().context_model(SideInformation.fit(round_to(latents, steps)))
+    constant = replace(
+        model,
+        mean_weights=np.zeros_like(model.mean_weights),
+        mean_bias=np.full_like(model.mean_bias, mean << WEIGHT_BITS),
+    )
+    traversed, found = quantize(latents, steps, constant, 0)
+    assert (traversed.means == mean).all()  # in sixteenths of a step
+    assert found == expected
 
 
 def test_fewer_bits_are_bought_with_error() -> None:

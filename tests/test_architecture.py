@@ -63,7 +63,7 @@ def sources(*suffixes: str) -> list[Path]:
     """Return the hand-written files with one of `suffixes`, below the folders that hold code."""
     return [
         path
-        for folder in (*PACKAGE_ROOTS, "benchmarks", "tests")
+        for folder in (*PACKAGE_ROOTS, "benchmarks", "docs", "examples", "tests")
         for path in sorted((ROOT / folder).rglob("*"))
         if path.suffix in suffixes and not path.stem.endswith(("_pb2", "_pb2_grpc"))
     ]

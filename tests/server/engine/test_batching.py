@@ -7,6 +7,7 @@ import weakref
 from collections import defaultdict
 from collections.abc import AsyncIterator, Hashable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import FrozenInstanceError
 from types import SimpleNamespace
 
 import pytest
@@ -107,6 +108,11 @@ async def test_batches_are_numbered_apart(device: Device) -> None:
     async with serving(device, images=1) as queue:
         first, second = await asyncio.gather(queue.put("a"), queue.put("b"))
     assert first.batch != second.batch
+
+
+def test_a_result_stays_as_it_is() -> None:
+    with pytest.raises(FrozenInstanceError):
+        BatchedResult("A", 1, 1, 0).batch = 2  # type: ignore[misc]
 
 
 async def test_only_equal_keys_share_a_batch(device: Device) -> None:
@@ -376,6 +382,21 @@ async def pausing(strips: int, *, images: int = 1, delay_s: float = 0.0) -> Asyn
     async with serving(device, images=images, delay_s=delay_s) as queue:
         device.batcher = queue.batcher
         yield device, queue
+
+
+def test_images_up_to_1024x1024_share_a_lane_and_those_up_to_32_times_as_many_pixels_the_next() -> None:
+    assert LANE_LIMITS == (1_048_576, 33_554_432)
+
+
+async def test_before_the_first_batch_none_is_abandoned_and_none_is_smaller(device: Device) -> None:
+    batcher: Batcher[str, str] = Batcher(device.run, BatchLimits(4, PLENTY, 0.0))
+    waiting = Queue(batcher).put("a")
+    await settle()
+    assert not batcher.is_abandoned
+    assert not batcher.has_smaller_batch
+    await batcher.run_smaller_batch()
+    assert device.batches == []
+    waiting.cancel()
 
 
 async def test_a_small_entry_runs_between_two_strips_of_a_large_one() -> None:

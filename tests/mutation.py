@@ -11,6 +11,7 @@ verdict. The status is 1 where a change survives that `EQUIVALENT` does not expl
 import argparse
 import ast
 import copy
+import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -24,12 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, ModuleType
 
-import grpc  # noqa: F401 - what many tries need is imported before the fork
-import hypothesis.extra.numpy  # noqa: F401
-import numpy as np  # noqa: F401
 import psutil
 import pytest
-import torch  # noqa: F401
 
 ROOT = Path(__file__).parents[1]
 # A module -> the tests that hold its promises.
@@ -49,15 +46,47 @@ TARGETS = {
     "server/latentwire_server/engine/lane.py": ["tests/server/engine/test_lane.py"],
     "server/latentwire_server/engine/shares.py": ["tests/server/engine/test_shares.py"],
 }
+# Why a survivor changes nothing that can be seen, where several share the reason.
+NEGATIVE = "numpy's reshape takes every negative number for the side that it is to find"
+PIECES = "the range coder writes the same bytes, however many symbols it takes at once"
+FAR = "an escape is never at its mean: it is at least 16 away"
+SMALL = "a numerator is 1 for any size up to 2^-63, clipped or not"
 # Survivors that change nothing that can be seen -> why.
 EQUIVALENT = {
     "codec/latentwire_core/noise.py: words = np.random.Philox(key=key).random_raw(count + count % 2).reshape(-1, 2) "
-    ">> np.uint64(11): 1 => 2": "to numpy's reshape every negative number is the side to be found",
-    'codec/latentwire_codec/images/geometry.py: padded = np.pad(padded, widths, mode="edge" if side < multiple else '
-    '"reflect"): side < multiple => side <= multiple': "a side of just one multiple needs no padding",
+    ">> np.uint64(11): "
+    "1 => 2": NEGATIVE,
     "codec/latentwire_core/noise.py: return pairs.reshape(-1)[:count].astype(np.float32).reshape(shape): "
-    "1 => 2": "to numpy's reshape every negative number is the side to be found",
+    "1 => 2": NEGATIVE,
+    'codec/latentwire_codec/images/geometry.py: padded = np.pad(padded, widths, mode="edge" if side < multiple else '
+    '"reflect"): '
+    "side < multiple => side <= multiple": "a side of just one multiple needs no padding",
+    "codec/latentwire_codec/lat/coder.py: CHUNK = 1 << 15: 1 => 2": PIECES,
+    "codec/latentwire_codec/lat/coder.py: CHUNK = 1 << 15: 15 => 16": PIECES,
+    "codec/latentwire_codec/lat/coder.py: self._escapes.append(2 * (np.abs(beyond) - LARGEST - 1) + (beyond < 0)): "
+    "beyond < 0 => beyond <= 0": FAR,
+    "codec/latentwire_codec/lat/coder.py: self._escapes.append(2 * (np.abs(beyond) - LARGEST - 1) + (beyond < 0)): "
+    "0 => 1": FAR,
+    "codec/latentwire_codec/lat/coder.py: ahead = self._escapes[self._escape : self._escape + 4 * count]: "
+    "4 => 5": "bytes after the last escape that is asked for are not taken",
+    "codec/latentwire_codec/lat/coder.py: flat = integers.reshape(len(integers), -1): 1 => 2": NEGATIVE,
+    "codec/latentwire_codec/lat/quantizer.py: sizes = np.clip(sizes, 2.0**-63, 2.0**79): "
+    "2.0 ** (-63) => 2.0 * -63": SMALL,
+    "codec/latentwire_codec/lat/quantizer.py: sizes = np.clip(sizes, 2.0**-63, 2.0**79): 2.0 => 3.0": SMALL,
+    "codec/latentwire_codec/lat/quantizer.py: sizes = np.clip(sizes, 2.0**-63, 2.0**79): 63 => 64": SMALL,
+    "codec/latentwire_codec/lat/quantizer.py: exponent = int(np.clip(np.floor(16 - np.log2(sizes.max())), -64, 63)): "
+    "64 => 65": "sizes of at most 2^79 have exponents from -63 on",
+    "codec/latentwire_codec/lat/quantizer.py: flat = real.reshape(len(real), -1): 1 => 2": NEGATIVE,
+    "codec/latentwire_codec/lat/quantizer.py: other = nearest + np.where(wanted < nearest, -1, 1): "
+    "wanted < nearest => wanted <= nearest": "both neighbours of a whole latent are one step away",
+    "codec/latentwire_codec/lat/quantizer.py: better = (lambda_ * saved > lost) & (first != ESCAPE) "
+    "& (second != ESCAPE): "
+    "lambda_ * saved > lost => lambda_ * saved >= lost": "of two integers of equal cost either may be taken",
+    "codec/latentwire_codec/lat/quantizer.py: largest = float(np.abs(real).max(initial=0)): "
+    "0 => 1": "the limit is far above one step",
 }
+# What many tries need is imported before the fork.
+SHARED = ("grpc", "hypothesis.extra.numpy", "numpy", "torch")
 # Processor seconds for a try: this many times what the tests take unchanged, and a few seconds more.
 PATIENCE, LEAST_LIMIT_S = 4, 10
 # A process that sleeps and uses no processor time for so long waits for something that never comes.
@@ -262,6 +291,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.chdir(ROOT)
     os.environ.setdefault("HYPOTHESIS_PROFILE", "dev")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    for name in SHARED:
+        importlib.import_module(name)
     unexplained = 0
     for path, tests in TARGETS.items():
         if chosen.parts and not any(part in path for part in chosen.parts):

@@ -50,6 +50,7 @@ TARGETS = {
 NEGATIVE = "numpy's reshape takes every negative number for the side that it is to find"
 PIECES = "the range coder writes the same bytes, however many symbols it takes at once"
 FAR = "an escape is never at its mean: it is at least 16 away"
+NUMBERED = "the numbers of batches tell them apart, and say no more"
 SMALL = "a numerator is 1 for any size up to 2^-63, clipped or not"
 # Survivors that change nothing that can be seen -> why.
 EQUIVALENT = {
@@ -84,6 +85,10 @@ EQUIVALENT = {
     "lambda_ * saved > lost => lambda_ * saved >= lost": "of two integers of equal cost either may be taken",
     "codec/latentwire_codec/lat/quantizer.py: largest = float(np.abs(real).max(initial=0)): "
     "0 => 1": "the limit is far above one step",
+    "server/latentwire_server/engine/batching.py: self._lanes: list[Lane[P, BatchedResult[R]]] = [Lane(limits) "
+    "for _ in range(len(LANE_LIMITS) + 1)]: 1 => 2": "a further lane stays empty",
+    "server/latentwire_server/engine/batching.py: self._batches = 0: 0 => 1": NUMBERED,
+    "server/latentwire_server/engine/batching.py: self._batches += 1: 1 => 2": NUMBERED,
 }
 # What many tries need is imported before the fork.
 SHARED = ("grpc", "hypothesis.extra.numpy", "numpy", "torch")

@@ -7,8 +7,9 @@ import weakref
 from collections import defaultdict
 from collections.abc import AsyncIterator, Hashable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, dataclass
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from latentwire_server.engine import jobs
 from latentwire_server.engine.batching import LANE_LIMITS, BatchedResult, Batcher
 from latentwire_server.engine.jobs import Caller
-from latentwire_server.engine.lane import BatchLimits
+from latentwire_server.engine.lane import BatchLimits, Entry, Lane
 from latentwire_server.errors import DeadlineExceeded
 
 PLENTY = 10**9
@@ -178,6 +179,35 @@ async def test_when_the_delay_has_passed_an_entry_goes_without_company(device: D
     assert outcome.batch_size == 1
 
 
+@dataclass
+class Moment:
+    """Half a second for which batches of small entries wait, until it is over."""
+
+    over: bool = False
+
+    def wait_s(self, batch: list[Entry[str, Any]]) -> float:
+        if not batch:
+            return float("inf")
+        return 0.0 if self.over or batch[0].payload.startswith("large") else 0.5
+
+
+@pytest.fixture
+def moment(monkeypatch: pytest.MonkeyPatch) -> Moment:
+    moment = Moment()
+    monkeypatch.setattr(Lane, "wait_s", moment.wait_s)
+    return moment
+
+
+async def test_a_batch_that_still_waits_for_a_moment_does_not_run(device: Device, moment: Moment) -> None:
+    async with serving(device) as queue:
+        first = queue.put("a")
+        await settle()
+        assert device.batches == []
+        moment.over = True
+        await asyncio.gather(first, queue.put("b"))
+    assert device.payloads == [["a", "b"]]
+
+
 async def test_a_client_with_a_thousand_entries_delays_anothers_one_by_one_batch(
     device: Device,
 ) -> None:
@@ -303,6 +333,19 @@ async def test_a_bad_result_reaches_its_own_entry_only(device: Device) -> None:
     assert isinstance(bad, ValueError)
     assert isinstance(last, BatchedResult)
     assert (first.result, str(bad), last.result) == ("A", "bad", "C")
+
+
+async def test_a_timeout_of_run_is_not_taken_for_the_callers_deadline() -> None:
+    async def run(key: Hashable, payloads: list[str]) -> Sequence[str | Exception]:
+        return [TimeoutError("of the device")]
+
+    batcher: Batcher[str, str] = Batcher(run, BatchLimits(images=4, pixels=PLENTY, delay_s=0))
+    server = asyncio.create_task(batcher.serve())
+    with pytest.raises(TimeoutError, match="of the device") as caught:
+        await Queue(batcher).put("a")
+    assert not isinstance(caught.value, DeadlineExceeded)
+    server.cancel()
+    await asyncio.gather(server, return_exceptions=True)
 
 
 async def test_an_exception_of_run_reaches_its_batch_and_the_next_batch_runs() -> None:
@@ -433,6 +476,20 @@ async def test_between_batches_the_lanes_take_turns() -> None:
         device.gate.set()
         await asyncio.gather(*tasks)
     assert device.story == ["large a/0", "x", "large b/0", "y", "large c/0", "z"]
+
+
+async def test_a_batch_that_still_waits_for_a_moment_does_not_run_in_a_pause(moment: Moment) -> None:
+    async with pausing(3, images=2) as (device, queue):
+        large = queue.put("large", pixels=LARGE)
+        await settle()
+        small = queue.put("a")
+        await settle()
+        device.gate.set()
+        await large
+        assert device.story == ["large/0", "large/1", "large/2"]
+        moment.over = True
+        await asyncio.gather(small, queue.put("b"))
+    assert device.story[3:] == ["a", "b"]
 
 
 async def test_a_large_entry_never_runs_in_the_pause_of_another() -> None:

@@ -18,7 +18,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all]' --group dev
 	touch $@
 
-# What to run before each commit; it takes less than a minute on two cores.
+# What to run before each commit; it takes about a minute on two cores.
 check: lint types arrows unit
 
 # A process for each core, and in it one thread for a model: more of them only wait for each other. A test that hangs may

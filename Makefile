@@ -18,7 +18,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all]' --group dev
 	touch $@
 
-# What to run before each commit; it takes less than a minute on two cores.
+# What to run before each commit; it takes about a minute on two cores.
 check: lint types arrows unit
 
 # A process for each core, and in it one thread for a model: more of them only wait for each other. A test that hangs may
@@ -40,7 +40,7 @@ unit: install
 coverage: install
 	$(PYTEST) $(ON_ALL_CORES) --dist loadfile --cov --cov-report term:skip-covered --cov-report html:coverage-output
 
-# Change one operator or number at a time and run the nearest tests: pyproject.toml names the modules and the tests.
+# Change one operator or number at a time and run the nearest tests: tests/mutation.py names the modules and the tests.
 mutation: install
 	$(BIN)/python -m tests.mutation
 
@@ -50,7 +50,7 @@ fuzz: install
 	$(BIN)/python -m tests.fuzz.lat --minutes 10
 
 docs: install
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 format: install
 	$(BIN)/ruff check --fix-only .

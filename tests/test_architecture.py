@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from latentwire_proto import __version__
-from tests.mutation import TARGETS
+from tests.mutation import EQUIVALENT, TARGETS, changes
 
 ROOT = Path(__file__).parents[1]
 PACKAGE_ROOTS = ("client", "codec", "proto", "server")
@@ -63,7 +63,7 @@ def sources(*suffixes: str) -> list[Path]:
     """Return the hand-written files with one of `suffixes`, below the folders that hold code."""
     return [
         path
-        for folder in (*PACKAGE_ROOTS, "benchmarks", "tests")
+        for folder in (*PACKAGE_ROOTS, "benchmarks", "docs", "examples", "tests")
         for path in sorted((ROOT / folder).rglob("*"))
         if path.suffix in suffixes and not path.stem.endswith(("_pb2", "_pb2_grpc"))
     ]
@@ -141,6 +141,12 @@ def test_the_contracts_of_imports_have_one_exception() -> None:
 
 def test_the_modules_of_the_mutation_run_and_their_tests_are_there() -> None:
     assert not [path for module, tests in TARGETS.items() for path in (module, *tests) if not (ROOT / path).is_file()]
+
+
+def test_each_equivalent_change_is_one_that_the_mutation_run_makes() -> None:
+    made = {str(change) for path in {key.partition(":")[0] for key in EQUIVALENT} for change in changes(path)}
+    assert EQUIVALENT
+    assert not EQUIVALENT.keys() - made
 
 
 def prose(path: Path) -> Iterator[str]:

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Waiting for what has no event of its own. There is no limit of time here: the suite's own ends a test that hangs."""
+"""Waiting without limits of time: the suite's own ends a test that hangs."""
 
 import asyncio
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-PAUSE_S = 0.01
+PAUSE_S = 0.005
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -18,3 +20,13 @@ async def until_async(condition: Callable[[], object]) -> None:
     """Return when a condition holds, and let the event loop run until then."""
     while not condition():
         await asyncio.sleep(PAUSE_S)
+
+
+@contextmanager
+def gate() -> Iterator[threading.Event]:
+    """Give an event that is set at the end of the block at the latest: a thread that waits for it lets a test fail."""
+    event = threading.Event()
+    try:
+        yield event
+    finally:
+        event.set()

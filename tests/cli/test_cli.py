@@ -431,7 +431,7 @@ def interrupted(process: subprocess.Popen[str]) -> tuple[str, str]:
     for _ in range(2):
         process.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            return process.communicate()
+            return process.communicate(timeout=10)
     process.send_signal(signal.SIGABRT)  # faulthandler tells what it waits for
     return process.communicate()
 

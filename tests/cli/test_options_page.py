@@ -31,6 +31,6 @@ def test_a_range_and_a_default_stand_in_the_table() -> None:
 
 def test_the_module_prints_the_tables() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "latentwire_cli.options_page"], capture_output=True, text=True, check=True, timeout=280
+        [sys.executable, "-m", "latentwire_cli.options_page"], capture_output=True, text=True, check=True
     )
     assert done.stdout == serve_tables() + "\n"

@@ -4,7 +4,6 @@
 import signal
 import subprocess
 import sysconfig
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from latentwire_train.data.folder import DataError
 from latentwire_train.recipes import load_config, recipe_names
 from latentwire_train.record.observer import Observer
 from tests.conftest import Pixels
+from tests.waiting import until
 
 TINY = (
     "--size", "32", "--batch", "2", "--device", "cpu", "--set", "data.held_out_share=0.3", "--set", "run.log_every=1",
@@ -169,8 +169,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_ends_with_130(photos: Path, tm
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     log = tmp_path / "run" / "log.csv"
     # Not before the first step: until then an interrupt ends it as it ends any program.
-    while process.poll() is None and not (log.exists() and log.read_text().count("\n") > 1):
-        time.sleep(0.05)
+    until(lambda: process.poll() is not None or (log.exists() and log.read_text().count("\n") > 1))
     process.send_signal(signal.SIGINT)
     out, err = process.communicate()
     assert (process.returncode, out) == (130, "")

@@ -45,6 +45,7 @@ from latentwire_proto.v1 import latent_codec_pb2 as pb
 from latentwire_server.app import background
 from latentwire_server.config import ModelSource, ServerConfig
 from tests.conftest import left_to_the_collector
+from tests.waiting import until_async
 
 FAST = Retry(initial_backoff_s=0.01, max_backoff_s=0.02)
 PATIENCE_S = 280.0  # the suite ends a test after 300 s
@@ -604,8 +605,7 @@ async def test_an_async_stream_that_is_left_early_leaves_nothing_behind(how: str
                 del dropped
             elif how == "cancel":
                 task = asyncio.create_task(consume(client))
-                while not server.calls:
-                    await asyncio.sleep(0)
+                await until_async(lambda: server.calls)
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await task

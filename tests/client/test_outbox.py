@@ -2,17 +2,30 @@
 """The bookkeeping of a stream, without a transport: what is read when, what is remembered, what each answer is for."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import FrozenInstanceError, dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from google.rpc import status_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latentwire_client import InvalidRequest, ServerFault, StreamItem, TooLarge, Unavailable
-from latentwire_client._outbox import Outbox
+from latentwire_client import (
+    InvalidRequest,
+    Latents,
+    Limits,
+    Retry,
+    ServerFault,
+    StreamItem,
+    Timeout,
+    TooLarge,
+    Unavailable,
+)
+from latentwire_client._outbox import Outbox, decode_outbox, encode_outbox
+from latentwire_client._settings import Address, Settings
 
 
 @dataclass
@@ -290,3 +303,60 @@ def test_in_any_order_of_answers_each_item_is_answered_once_and_the_bound_holds(
     assert sorted(item.index for item in done) == list(range(count))
     for item in done:
         assert item.get() == f"item {item.index} -> {item.index}"
+
+
+def test_an_item_stays_as_it_is() -> None:
+    with pytest.raises(FrozenInstanceError):
+        StreamItem(0, "image", "result", None).index = 1  # type: ignore[misc]
+
+
+def test_a_stream_that_broke_off_says_how_many_answers_came() -> None:
+    box = outbox(Source(2))
+    with pytest.raises(RuntimeError, match="broke off after 0 answers"):
+        box.check_finished()
+    list(box.fill())
+    box.answer(Answer(0))
+    with pytest.raises(RuntimeError, match="broke off after 1 answers"):
+        box.check_finished()
+    box.answer(Answer(1))
+    assert list(box.fill()) == []
+    box.check_finished()
+
+
+# Requests of the server's streams
+
+SETTINGS = Settings(
+    Address("localhost:1", None, False), "default", Timeout(), Retry(), Limits(in_flight=4), on_execution=None
+)
+IMAGES = [np.zeros((8, 8, 3), np.uint8)] * 3
+
+
+@pytest.mark.parametrize(("model", "asked"), [("", "default"), ("other", "other")])
+def test_latents_are_decoded_by_the_named_model_or_the_clients(model: str, asked: str) -> None:
+    latents = Latents(np.zeros((1, 4, 2, 2), np.float32))
+    (sent,) = decode_outbox([latents], model, SETTINGS).fill()
+    assert sent.request.model == asked
+
+
+def test_each_image_of_a_stream_travels_with_its_own_seed() -> None:
+    box = encode_outbox(IMAGES, {"kind": "sample", "seeds": [5, 6, 7]}, SETTINGS)
+    assert [list(sent.request.latents.seeds) for sent in box.fill()] == [[5], [6], [7]]
+
+
+def test_a_stream_without_seeds_sends_none() -> None:
+    assert [list(sent.request.latents.seeds) for sent in encode_outbox(IMAGES, {}, SETTINGS).fill()] == [[], [], []]
+
+
+def test_seeds_of_another_number_than_the_images_are_refused_where_the_number_is_known() -> None:
+    with pytest.raises(ValueError, match="there are 2 seeds for 3 images; give one for each"):
+        encode_outbox(IMAGES, {"kind": "sample", "seeds": [5, 6]}, SETTINGS)
+    box = encode_outbox(iter(IMAGES[:1]), {"kind": "sample", "seeds": [5, 6]}, SETTINGS)
+    assert [list(sent.request.latents.seeds) for sent in box.fill()] == [[5]]
+
+
+@pytest.mark.parametrize("item", ["a.png", b"png", bytearray(b"png"), Path("a.png")])
+def test_one_item_in_place_of_many_is_refused(item: Any) -> None:
+    with pytest.raises(TypeError, match=f"not one {type(item).__name__}; use encode or compress"):
+        encode_outbox(item, {}, SETTINGS)
+    with pytest.raises(TypeError, match=f"not one {type(item).__name__}; use decode"):
+        decode_outbox(item, "", SETTINGS)

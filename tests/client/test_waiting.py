@@ -17,6 +17,7 @@ from latentwire_client import AsyncClient, Cancelled, Client, Overloaded, Retry,
 from latentwire_client._waiting import Waiting
 from latentwire_client.testing import FakeServer
 from latentwire_proto.v1 import latent_codec_pb2 as pb
+from tests.waiting import until
 
 GONE = Unavailable(grpc.StatusCode.UNAVAILABLE, "gone")
 IMAGE = np.zeros((8, 8, 3), np.uint8)
@@ -232,10 +233,9 @@ def test_closing_a_client_ends_its_pauses(call: Callable[[Client], object]) -> N
 
         thread = threading.Thread(target=work)
         thread.start()
-        assert server.asked.wait(60) or not thread.is_alive()
+        until(lambda: server.asked.is_set() or not thread.is_alive())
         client.close()
-        thread.join(60)
-        assert not thread.is_alive()
+        thread.join()
     assert [type(error) for error in ended] == [Cancelled]
 
 

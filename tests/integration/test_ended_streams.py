@@ -33,7 +33,7 @@ def test_a_server_outlives_streams_that_end_early_and_then_has_none_to_wait_for(
         with Client(target) as client:
             assert len(client.encode(IMAGE)) == 1
         process.send_signal(signal.SIGTERM)
-        assert process.wait(50) == 0  # it waits 60 s for a request that it believes to be running
+        assert process.wait() == 0  # 1 after a drain in vain for requests that it believes to be running
 
 
 def end_while_the_server_writes(target: str) -> None:

@@ -39,6 +39,7 @@ from latentwire_server.config import ModelSource, ServerConfig
 from latentwire_server.doors.http.hf_remote import RemoteVaeGateway
 from latentwire_server.doors.http.server import HttpServer
 from latentwire_server.errors import ServerError
+from tests.waiting import until_async
 
 JSON = "application/json"
 CLOSE = 2e-4  # float32 of the runtime's rewrites against the plain network
@@ -454,14 +455,12 @@ async def test_a_full_queue_says_when_to_try_again_and_who_goes_leaves_the_queue
         await asyncio.to_thread(
             first.request, "POST", "/encode?shape=1&shape=3&shape=8&shape=8&dtype=uint8", bytes(192)
         )
-        while not server._engine.places.held:
-            await asyncio.sleep(0.01)
+        await until_async(lambda: server._engine.places.held)
         answer = await asyncio.to_thread(requests.post, f"{url}/decode", BODY, params=LATENTS, headers=BINARY)
         assert answer.status_code == 429
         assert int(answer.headers["retry-after"]) >= 1
         assert answer.json()["code"] == "RESOURCE_EXHAUSTED"
-    while server._engine.places.held:
-        await asyncio.sleep(0.01)
+    await until_async(lambda: not server._engine.places.held)
     hold.set()
     assert (await asyncio.to_thread(remote_encode, url, torch.zeros(1, 3, 8, 8))).shape == (1, 4, 2, 2)
     await server.stop()
@@ -502,11 +501,9 @@ async def test_it_is_unavailable_until_the_models_are_warm_and_when_it_stops_fin
     assert (await asyncio.to_thread(requests.get, f"{url}/health")).json() == {"status": "ok"}
     server._engine._batcher._run = run_later
     accepted = asyncio.create_task(asyncio.to_thread(remote_encode, url, torch.zeros(1, 3, 8, 8)))
-    while not server._engine.places.held:
-        await asyncio.sleep(0.01)
+    await until_async(lambda: server._engine.places.held)
     stopping = asyncio.create_task(server.stop())
-    while not server._lifecycle.draining.is_set():
-        await asyncio.sleep(0)
+    await until_async(server._lifecycle.draining.is_set)
     for path, method in (("/health", "GET"), ("/encode", "POST")):
         assert "shutting down" in await asyncio.to_thread(refused, path, method)
     hold.set()

@@ -6,7 +6,6 @@ import gc
 import signal
 import socket
 import threading
-import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from pathlib import Path
 from subprocess import Popen
+from typing import Any
 
 import numpy as np
 import psutil
@@ -23,6 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from latentwire_client import AsyncClient, Client, LatentwireError, Limits, Overloaded, Retry, Unavailable
 from latentwire_server.app import background
 from latentwire_server.config import ModelSource, ServerConfig
+from tests.waiting import gate, until, until_async
 
 StartServer = Callable[..., AbstractContextManager[tuple["Popen[str]", str]]]
 ONCE = Retry(attempts=1)
@@ -106,8 +107,7 @@ def test_a_signal_under_load_loses_no_accepted_request_and_exits_0(
         async def load() -> list[object]:
             async with AsyncClient(target, retry=ONCE) as client:
                 requests = [asyncio.create_task(client.encode(image(256))) for _ in range(24)]
-                while await asyncio.to_thread(accepted_encodes, port) < len(requests):
-                    pass
+                await asyncio.to_thread(until, lambda: accepted_encodes(port) >= len(requests))
                 process.send_signal(number)
                 late: list[object] = []
                 while process.poll() is None:
@@ -121,7 +121,7 @@ def test_a_signal_under_load_loses_no_accepted_request_and_exits_0(
                 return late
 
         late = asyncio.run(load())
-        assert process.wait(60) == 0
+        assert process.wait() == 0
         assert any(isinstance(outcome, Unavailable) for outcome in late)
         assert [
             outcome for outcome in late if isinstance(outcome, Exception) and type(outcome) is not Unavailable
@@ -137,13 +137,12 @@ def test_a_drain_that_takes_too_long_ends_the_process_with_1(start_server: Start
         async def load() -> object:
             async with AsyncClient(target, retry=ONCE) as client:
                 accepted = asyncio.create_task(client.encode(pixels))
-                while not await asyncio.to_thread(accepted_encodes, port):
-                    pass
+                await asyncio.to_thread(until, lambda: accepted_encodes(port))
                 process.send_signal(signal.SIGTERM)
                 return (await asyncio.gather(accepted, return_exceptions=True))[0]
 
         outcome = asyncio.run(load())
-        assert process.wait(60) == 1
+        assert process.wait() == 1
         assert isinstance(outcome, LatentwireError)
 
 
@@ -175,23 +174,34 @@ def test_items_that_a_stream_had_sent_when_the_server_went_away_are_answered_by_
 
 def test_a_request_whose_client_gives_up_leaves_the_queue(tiny_kl: Path) -> None:
     config = ServerConfig(models=(ModelSource("tiny", str(tiny_kl)),), port=0, max_queue=64)
-    with background(config) as server:
+    batches: list[int] = []
+    with background(config) as server, gate() as go_on:
+        places, batcher = server._engine.places, server._engine._batcher
+        run = batcher._run
+
+        async def run_later(key: Any, payloads: Any) -> Any:
+            batches.append(len(payloads))
+            await asyncio.to_thread(go_on.wait)
+            return await run(key, payloads)
+
+        batcher._run = run_later
 
         async def give_up() -> None:
             async with AsyncClient(f"127.0.0.1:{server.port}", retry=ONCE) as client:
                 requests = [asyncio.create_task(client.encode(image(512))) for _ in range(32)]
-                await requests[0]
+                await until_async(lambda: places.held == 32 and batches)
                 for request in requests:
                     request.cancel()
                 await asyncio.gather(*requests, return_exceptions=True)
-                started = time.monotonic()
-                await client.encode(image(8))  # none of the 31 requests holds it up
-                assert server._engine.places.held == 0 or time.monotonic() - started < 60
+                await until_async(lambda: places.held == 0)
+                last = asyncio.create_task(client.encode(image(8)))
+                await until_async(lambda: places.held == 1)
+                go_on.set()
+                await last
 
         asyncio.run(give_up())
-        deadline = time.monotonic() + 30
-        while server._engine.places.held and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert server._engine.places.held == 0
-        assert len(server._engine._batcher) == 0
+        until(lambda: places.held == 0)
+        assert len(batcher) == 0
+        # The batch at work when the others were given up, and the last request.
+        assert len(batches) == 2
     gc.collect()

@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -33,6 +32,7 @@ from latentwire_server.app import Server, background
 from latentwire_server.config import ModelSource, ServerConfig
 from latentwire_server.engine import engine, models
 from latentwire_server.process.ports import Ports
+from tests.waiting import until
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
 NAMES = ("red", "green", "blue")
@@ -181,8 +181,7 @@ def test_first_requests_at_once_share_one_load(folders: dict[str, Path], slow: S
         slow.held_up = "green"
         answers = [threads.submit(client.encode, IMAGE, model="green") for _ in range(6)]
         assert slow.began.wait()
-        while server.metrics.registry.get_sample_value("latentwire_queue_images") != 6:
-            time.sleep(0.01)
+        until(lambda: server.metrics.registry.get_sample_value("latentwire_queue_images") == 6)
         slow.go_on.set()
         values = [answer.result().values for answer in answers]
         assert loads(server, "green") == 1
@@ -201,8 +200,7 @@ def test_a_deadline_that_passes_during_a_load_is_told_and_the_load_goes_on(
         assert isinstance(item.error, DeadlineExceeded)
         assert "while model 'green' was being loaded" in str(item.error)
         slow.go_on.set()
-        while loaded(client) != ["green"]:
-            time.sleep(0.01)
+        until(lambda: loaded(client) == ["green"])
 
 
 def test_a_model_whose_file_is_gone_is_unavailable_until_it_is_back_and_the_others_go_on(
@@ -218,8 +216,7 @@ def test_a_model_whose_file_is_gone_is_unavailable_until_it_is_back_and_the_othe
         assert str(folders["green"]) not in str(caught.value)
         client.encode(IMAGE, model="blue")
         config.write_text(text)
-        while server._engine.models["green"].residency is not None:
-            time.sleep(0.01)
+        until(lambda: server._engine.models["green"].residency is None)
         client.encode(IMAGE, model="green")
         assert loaded(client) == ["green"]
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The door within its process: beside other users of the protocol, at the server's start and stop, switched off."""
 
-import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from latentwire_server.app import Server
 from latentwire_server.config import ModelSource, ServerConfig
 from latentwire_server.doors.oip import messages as pb
 from tests.integration.warming import warming
+from tests.waiting import until_async
 
 SERVICE = "inference.GRPCInferenceService"
 SAME_PROCESS = """
@@ -95,11 +95,9 @@ async def test_a_request_that_its_client_gave_up_leaves_the_queue_and_counts_as_
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         call = method(channel, "ModelInfer")(**pixels(40, 64, 64, 3))
-        while not server._engine.places.held:
-            await asyncio.sleep(0)
+        await until_async(lambda: server._engine.places.held)
         call.cancel()
-        while server._engine.places.held:
-            await asyncio.sleep(0)
+        await until_async(lambda: not server._engine.places.held)
         work = server.metrics.statistics.of("tiny", "encode")
         assert (work.success.count, work.fail.count) == (0, 1)
         answer = await method(channel, "ModelInfer")(**pixels(1, 8, 8, 3))

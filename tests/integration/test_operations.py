@@ -23,6 +23,7 @@ from latentwire_server.config import ModelSource, ServerConfig
 from latentwire_server.errors import ServerError
 from latentwire_server.telemetry.metrics import configure_logging
 from tests.integration.warming import warming
+from tests.waiting import until_async
 
 SERVICE = "latentwire.v1.LatentCodecService"
 
@@ -77,8 +78,7 @@ async def test_when_the_server_stops_health_flips_first_and_what_is_in_goes_on(c
         tensor = pb.Tensor(dtype=pb.DTYPE_UINT8, shape=pixels.shape, data=pixels.tobytes())
         image = pb.ImageTensor(tensor=tensor, layout=pb.IMAGE_LAYOUT_UINT8_NHWC)
         accepted = stub.Encode(pb.EncodeRequest(image_tensor=image))
-        while not server._engine.places.held:
-            await asyncio.sleep(0)
+        await until_async(lambda: server._engine.places.held)
         stopping = asyncio.create_task(server.stop())
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
         with pytest.raises(grpc.aio.AioRpcError) as caught:

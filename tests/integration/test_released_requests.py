@@ -3,7 +3,6 @@
 
 import http.client
 import io
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -21,6 +20,7 @@ from latentwire_client import Client, DeadlineExceeded, Latents, LatentwireError
 from latentwire_server.app import Server, background
 from latentwire_server.config import ModelSource, ServerConfig
 from tests.conftest import left_to_the_collector
+from tests.waiting import until
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
 LARGEST_BODY = 1 << 20
@@ -121,10 +121,7 @@ def left_behind(server: Server, use: Callable[[Server], None], *, times: int) ->
 def wait_until_idle(server: Server) -> None:
     residency = server._engine.models["tiny"].residency
     assert residency is not None
-    deadline = time.monotonic() + 60
-    while server._engine.places.held or residency.holders:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: not (server._engine.places.held or residency.holders))
     answered(server)  # when this is answered, the event loop has taken its next turn
 
 

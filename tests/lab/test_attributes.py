@@ -64,7 +64,7 @@ def test_the_balanced_accuracy_is_one_half_for_a_guess_whatever_the_base_rate() 
 
 
 def test_its_interval_is_newcombes_for_the_difference_of_the_two_shares() -> None:
-    # 56/70 against 48/80: the difference of proportions is 0.2, 0.0524 to 0.3339 by method 10 (Newcombe, 1998).
+    # The difference of the proportions 56/70 and 48/80 is 0.2, 0.0524 to 0.3339 by method 10 (Newcombe, 1998).
     # Half the sum with 32/80 in place of 48/80 is half that difference, shifted by 1/2.
     found = HeldOut(56, 70, 80 - 48, 80).balanced_accuracy
     assert found.value == pytest.approx(0.5 + 0.2 / 2)

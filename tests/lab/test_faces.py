@@ -29,7 +29,7 @@ Sideburns Smiling Straight_Hair Wavy_Hair Wearing_Earrings Wearing_Hat Wearing_L
 Young
 """
 COLOURS = {"Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair"}
-# What never goes together, and why is told in face.py.
+# What never goes together, and why is told in attributes.py.
 COUPLED = [
     {"Bald", other} for other in (*COLOURS, "Bangs", "Straight_Hair", "Wavy_Hair")
 ] + [
@@ -53,7 +53,7 @@ REGIONS = {
     "Wearing_Earrings": (-1.2, 1.2, 0.1, 0.85), "Wearing_Necktie": (-1.7, 1.7, 0.9, 2.0),
 }  # fmt: skip
 
-# The values of the face (0, 0).
+# The attributes of the face (0, 0).
 GOLDEN_ATTRIBUTES = {
     "Big_Lips", "Big_Nose", "Brown_Hair", "Eyeglasses", "Mouth_Slightly_Open", "Oval_Face", "Pale_Skin", "Rosy_Cheeks",
     "Straight_Hair", "Young",
@@ -119,7 +119,7 @@ def test_names_are_celebas_in_its_order() -> None:
 def test_classes_have_a_gap_between_them(faces: list[Face]) -> None:
     for attribute in ATTRIBUTES:
         width = max(attribute.absent[1] - attribute.absent[0], attribute.present[1] - attribute.present[0])
-        # The level of a colour or of hair's texture is a shade within the class, which nothing else can be taken for.
+        # The level of a colour, or of hair's texture, is a shade within the class, and no other class looks like it.
         if attribute.name not in COLOURS | {"Straight_Hair"}:
             gap = max(attribute.present[0] - attribute.absent[1], attribute.absent[0] - attribute.present[1])
             assert gap > 0.25 * width, attribute.name

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from latentwire_train.devices import Devices
 from latentwire_train.loop import Training, train
 from latentwire_train.record.log import read_log
 from tests.train.conftest import Watcher
+from tests.waiting import until
 
 Tiny = Callable[..., TrainingConfig]
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -87,7 +87,7 @@ def test_an_autoencoder_kl_trained_here_loads_in_unmodified_diffusers(
 def test_training_lowers_the_loss_on_held_out_images(
     tiny: Tiny, photos: Path, tmp_path: Path, watcher: Watcher
 ) -> None:
-    # The family does not begin at the best linear codec of these very images.
+    # This family does not begin at the best linear codec of these very images.
     schedule = {"steps": 60, "batch_size": 4, "learning_rate": 1e-2, "ema_decay": 0.8}
     config = tiny("autoencoder-kl", schedule=schedule, run={"evaluate_every": 20})
     train(config, photos, tmp_path / "run", watcher)
@@ -111,19 +111,22 @@ def test_a_run_that_is_killed_reaches_the_weights_of_one_that_is_not(tiny: Tiny,
     )
     whole = run_alone(config, photos, tmp_path / "whole")
     assert whole.communicate()[0] == "done 24\n"
-    kills = 0
-    for _ in range(3):
+    state = tmp_path / "killed" / "state.pt"
+
+    def saved_ns() -> int:
+        return state.stat().st_mtime_ns if state.exists() else 0
+
+    def killed_in_time() -> bool:
+        before_ns = saved_ns()
         process = run_alone(config, photos, tmp_path / "killed")
         # Killed somewhere between two checkpoints: after the next one that it makes.
-        state = tmp_path / "killed" / "state.pt"
-        before = state.stat().st_mtime_ns if state.exists() else 0
-        while process.poll() is None and (not state.exists() or state.stat().st_mtime_ns == before):
-            time.sleep(0.005)
-        if process.poll() is None:
-            kills += 1
+        until(lambda: process.poll() is not None or saved_ns() != before_ns)
+        runs = process.poll() is None
         process.kill()
         process.communicate()
-    assert kills == 3, "the run ended before it was killed: give it more steps"
+        return runs
+
+    assert sum(killed_in_time() for _ in range(3)) == 3, "the run ended before it was killed: give it more steps"
     last = run_alone(config, photos, tmp_path / "killed")
     assert last.communicate()[0] == "done 24\n"
     for folder in ("best", "last"):
@@ -137,8 +140,7 @@ def test_an_interrupted_run_saves_and_says_so(tiny: Tiny, photos: Path, tmp_path
     config = tiny(schedule={"steps": 10**6}, run={"evaluate_every": 10**6, "save_every": 10**6, "log_every": 1})
     process = run_alone(config, photos, tmp_path / "run")
     # Not before the first step: until then an interrupt ends it as it ends any program.
-    while not read_log(tmp_path / "run" / "log.csv") and process.poll() is None:
-        time.sleep(0.05)
+    until(lambda: read_log(tmp_path / "run" / "log.csv") or process.poll() is not None)
     process.send_signal(signal.SIGINT)
     word, steps = process.communicate()[0].split()
     assert word == "stopped"

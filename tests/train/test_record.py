@@ -150,7 +150,7 @@ def test_a_process_that_is_killed_while_it_records_leaves_a_log_that_goes_on(tmp
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate()
     log = Log(tmp_path / "log.csv", resume_step=4)
     log.append(5, {"train/l1": -1.0})
     expected = [(step, {"train/l1": step / 7}) for step in range(1, 5)]

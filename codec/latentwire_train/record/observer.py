@@ -47,23 +47,23 @@ class Observer(Protocol):
     """Is told the events of a run, in the order of these methods; with several processes, only rank 0 has one."""
 
     def started(self, plan: Plan) -> None:
-        """The data is open and the first step comes next."""
+        """Take note that the data is open and the first step comes next."""
 
     def problem(self, problem: Problem) -> None:
-        """A damaged image was found during training and is left out."""
+        """Take note of a damaged image, which training leaves out."""
 
     def stepped(self, step: int, progress: float, figures: Mapping[str, float]) -> None:
-        """`step` steps are done and the part `progress`, 0..1, of the budget is used; every `run.log_every` steps.
+        """Take note that `step` steps are done and the part `progress`, 0..1, of the budget is used.
 
-        The figures are those of training: `train/total`, `train/psnr`, `train/kl`, the parts of the loss as `train/l1`
-        ..., `images_per_s`, `learning_rate`.
+        It is called every `run.log_every` steps. The figures are those of training: `train/total`, `train/psnr`,
+        `train/kl`, the parts of the loss as `train/l1` ..., `images_per_s`, `learning_rate`.
         """
 
     def evaluated(self, step: int, figures: Mapping[str, float], is_best: bool) -> None:
-        """The held-out images were measured: `held_out/psnr`, `held_out/kl`, `held_out/loss` ..."""
+        """Take the figures of the held-out images: `held_out/psnr`, `held_out/kl`, `held_out/loss` ..."""
 
     def saved(self, step: int) -> None:
-        """A checkpoint of this step is on disk."""
+        """Take note that a checkpoint of this step is on disk."""
 
     def ended(self, result: Result) -> None:
-        """The run is over; no event follows."""
+        """Take the result of the run; no event follows."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Integers come back from their bytes; words are those of the specification; anything else is Malformed."""
 
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 from random import Random
 
 import numpy as np
@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentwire_codec.lat.coder import Coded, code, decode, encode
+from latentwire_codec.lat.coder import Coded, code, decode, encode, write
 from latentwire_codec.lat.context import ESCAPE, LIMIT, SYMBOLS, TABLES, ContextModel, Contexts
 from latentwire_codec.lat.side_information import SideInformation
 from latentwire_codec.lat.tables import common_tables
+from latentwire_codec.lat.traversal import traverse
 from latentwire_core.container import LAST_BYTES, SECTION_BITS
 from latentwire_core.errors import Malformed, TensorError
 from tests.codec.lat import lat_reference
@@ -207,3 +208,16 @@ def test_sections_of_chance_give_integers_or_are_malformed(
     except Malformed:
         return
     assert np.abs(integers).max() < LIMIT
+
+
+@pytest.mark.parametrize("value", [LIMIT, -LIMIT])
+def test_an_integer_just_out_of_range_is_malformed(value: int) -> None:
+    model = model_of(np.zeros((1, 1, 1), np.int64))
+    coded = write(traverse((1, 1, 1), model, lambda *_: np.array([value])), model)
+    with pytest.raises(Malformed, match=f"the largest is {LIMIT - 1}"):
+        decode(coded, (1, 1, 1), model)
+
+
+def test_coded_integers_stay_as_they_are() -> None:
+    with pytest.raises(FrozenInstanceError):
+        Coded(b"", b"", b"").symbols = b"1234"  # type: ignore[misc]

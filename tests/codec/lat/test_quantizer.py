@@ -2,6 +2,7 @@
 """Steps fit a header; an integer is one of the two next to its latent, and comes back within a step, exactly."""
 
 import math
+from dataclasses import FrozenInstanceError, replace
 from fractions import Fraction
 
 import numpy as np
@@ -11,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentwire_codec.lat import coder
-from latentwire_codec.lat.context import LIMIT, ContextModel
+from latentwire_codec.lat.bits import Integers
+from latentwire_codec.lat.context import ESCAPE, FREQUENCY_BITS, LIMIT, WEIGHT_BITS, ContextModel, contexts
 from latentwire_codec.lat.quantizer import LAMBDA, LARGEST_OFFSET, Steps, dequantize, quantize, round_to
 from latentwire_codec.lat.side_information import SideInformation
 from latentwire_codec.lat.tables import common_tables
+from latentwire_codec.lat.traversal import Phase, shape_of, symbols, traverse
 from latentwire_core.errors import TensorError
 
 Latents = npt.NDArray[np.float32]
@@ -45,6 +48,66 @@ def test_each_integer_is_one_of_the_two_next_to_its_latent(
     if not lambda_:
         assert np.array_equal(integers, round_to(latents, steps))
         assert (np.abs(integers - exact) <= 0.5).all()
+
+
+@pytest.mark.parametrize("lambda_", [0.0, LAMBDA, 0.5])
+def test_each_integer_costs_no_more_than_the_other_one_next_to_its_latent(lambda_: float) -> None:
+    latents, steps, model = drawn((3, 16, 17), 4)
+    integers = quantize(latents, steps, model, lambda_)[0].integers
+    real = latents.astype(np.float64) / steps.sizes[:, None, None]
+    compared = 0
+
+    def look(channel: int, phase: Phase, mean: Integers, scale: Integers) -> Integers:
+        nonlocal compared
+        chosen, wanted = (each[channel].reshape(-1).take(phase.places) for each in (integers, real))
+        other = np.where(chosen < wanted, np.ceil(wanted), np.floor(wanted)).astype(np.int64)
+        context = contexts(mean, scale)
+        costs, coded = [], np.full(len(chosen), True)
+        for each in (chosen, other):
+            symbol = symbols(each, context)[0]
+            bits = FREQUENCY_BITS - np.log2(model.frequencies[context.table, symbol])
+            costs.append((wanted - each) ** 2 + lambda_ * bits)
+            coded &= symbol != ESCAPE
+        assert (costs[0] <= costs[1] + 1e-9)[coded].all()
+        assert (chosen == np.rint(wanted))[~coded].all()
+        compared += int(coded.sum())
+        return chosen  # type: ignore[no-any-return]
+
+    traverse(shape_of(latents), model, look)
+    assert compared > integers.size // 2
+
+
+def test_a_bit_is_worth_by_default_about_what_it_saves_at_high_rates() -> None:
+    latents, steps, model = drawn((2, 16, 17), 6)
+    assert pytest.approx(math.log(2) / 6, rel=0.2) == LAMBDA
+    default, given = quantize(latents, steps, model), quantize(latents, steps, model, LAMBDA)
+    assert np.array_equal(default[0].integers, given[0].integers)
+    assert default[1] == given[1]
+
+
+@unhurried
+@given(shapes, st.integers(0, 99))
+def test_the_reconstruction_offset_is_the_one_of_the_least_error(shape: tuple[int, int, int], seed: int) -> None:
+    latents, steps, model = drawn(shape, seed)
+    traversed, found = quantize(latents, steps, model)
+    error = (traversed.integers - latents.astype(np.float64) / steps.sizes[:, None, None]).reshape(-1)
+    away = np.clip(traversed.integers - traversed.means / 16, -1, 1).reshape(-1)
+    best = np.linalg.lstsq(away[:, None], 256 * error)[0].item()
+    assert abs(found - min(max(best, 0), 255)) <= 0.5 + 1e-6
+
+
+@pytest.mark.parametrize(("value", "mean", "expected"), [(0.49, 4, 255), (-0.45, 4, 0), (0.0625, 4, 64), (0.25, 0, 0)])
+def test_the_reconstruction_offset_is_a_byte(value: float, mean: int, expected: int) -> None:
+    latents, steps = np.full((1, 3, 3), value, np.float32), Steps((1,), 0)
+    model = common_tables().context_model(SideInformation.fit(round_to(latents, steps)))
+    constant = replace(
+        model,
+        mean_weights=np.zeros_like(model.mean_weights),
+        mean_bias=np.full_like(model.mean_bias, mean << WEIGHT_BITS),
+    )
+    traversed, found = quantize(latents, steps, constant, 0)
+    assert (traversed.means == mean).all()  # in sixteenths of a step
+    assert found == expected
 
 
 def test_fewer_bits_are_bought_with_error() -> None:
@@ -148,3 +211,22 @@ def test_any_positive_size_gives_steps_that_a_header_holds(wanted: list[float]) 
 def test_a_size_is_its_numerator_over_a_power_of_two() -> None:
     assert Steps((3, 65535), -2).sizes.tolist() == [12.0, 262140.0]
     assert Steps((1, 5), 63).sizes.tolist() == [2.0**-63, 5 * 2.0**-63]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        ([1.0], Steps((65535,), 16)),  # 2^16 has no room
+        ([3.0], Steps((3 << 14,), 14)),
+        ([1.0, 1e-9], Steps((65535, 1), 16)),
+        ([2.0**-70], Steps((1,), 63)),
+        ([math.inf], Steps((65535,), -63)),
+    ],
+)
+def test_the_steps_nearest_to_sizes(wanted: list[float], expected: Steps) -> None:
+    assert Steps.nearest(np.array(wanted)) == expected
+
+
+def test_steps_stay_as_they_are() -> None:
+    with pytest.raises(FrozenInstanceError):
+        Steps((1,), 0).exponent = 1  # type: ignore[misc]

@@ -30,7 +30,7 @@ def test_ms_ssim_is_that_of_pytorch_msssim_where_five_scales_fit(height: int, wi
     ("side", "scales"), [(20, 1), (22, 2), (40, 2), (44, 3), (64, 3), (80, 3), (88, 4), (160, 4), (176, 5)]
 )
 def test_ms_ssim_of_small_crops_has_the_scales_that_fit_with_normalised_weights(side: int, scales: int) -> None:
-    # Of two flat images only the last scale's luminance differs, so its exponent shows how many scales there were.
+    # Two flat images differ in the luminance of the last scale only: its exponent shows how many scales there were.
     weights = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)[:scales]
     exponent = weights[-1] / sum(weights) if scales < 5 else 0.1333
     a, b, c1 = 0.4, 0.8, 0.01**2

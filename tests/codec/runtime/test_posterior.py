@@ -2,6 +2,7 @@
 """Seeded noise is one algorithm for ever; samples are the mean plus sigma times that noise."""
 
 import math
+from dataclasses import FrozenInstanceError
 from itertools import count
 
 import numpy as np
@@ -152,3 +153,8 @@ def test_a_wrong_number_of_seeds_is_refused(wrong: list[int]) -> None:
 def test_without_a_log_variance_there_is_no_sample() -> None:
     with pytest.raises(TensorError, match="ask for the mode"):
         Posterior(torch.zeros(1, 4, 1, 1), None).sample([1])
+
+
+def test_a_posterior_stays_as_it_is() -> None:
+    with pytest.raises(FrozenInstanceError):
+        Posterior(torch.zeros(1, 1, 1, 1), None).mean = torch.ones(1, 1, 1, 1)  # type: ignore[misc]

@@ -7,7 +7,9 @@ import weakref
 from collections import defaultdict
 from collections.abc import AsyncIterator, Hashable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import FrozenInstanceError, dataclass
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 from latentwire_server.engine import jobs
 from latentwire_server.engine.batching import LANE_LIMITS, BatchedResult, Batcher
 from latentwire_server.engine.jobs import Caller
-from latentwire_server.engine.lane import BatchLimits
+from latentwire_server.engine.lane import BatchLimits, Entry, Lane
 from latentwire_server.errors import DeadlineExceeded
 
 PLENTY = 10**9
@@ -73,8 +75,7 @@ async def serving(
     batcher: Batcher[str, str] = Batcher(device.run, BatchLimits(images, pixels, delay_s))
     server = asyncio.create_task(batcher.serve())
     try:
-        async with asyncio.timeout(280):
-            yield Queue(batcher)
+        yield Queue(batcher)
         assert len(batcher) == 0
         assert device.most_at_work <= 1
     finally:
@@ -108,6 +109,11 @@ async def test_batches_are_numbered_apart(device: Device) -> None:
     async with serving(device, images=1) as queue:
         first, second = await asyncio.gather(queue.put("a"), queue.put("b"))
     assert first.batch != second.batch
+
+
+def test_a_result_stays_as_it_is() -> None:
+    with pytest.raises(FrozenInstanceError):
+        BatchedResult("A", 1, 1, 0).batch = 2  # type: ignore[misc]
 
 
 async def test_only_equal_keys_share_a_batch(device: Device) -> None:
@@ -171,6 +177,35 @@ async def test_when_the_delay_has_passed_an_entry_goes_without_company(device: D
     async with serving(device, delay_s=0.005) as queue:
         outcome = await queue.put("a")
     assert outcome.batch_size == 1
+
+
+@dataclass
+class Moment:
+    """Half a second for which batches of small entries wait, until it is over."""
+
+    over: bool = False
+
+    def wait_s(self, batch: list[Entry[str, Any]]) -> float:
+        if not batch:
+            return float("inf")
+        return 0.0 if self.over or batch[0].payload.startswith("large") else 0.5
+
+
+@pytest.fixture
+def moment(monkeypatch: pytest.MonkeyPatch) -> Moment:
+    moment = Moment()
+    monkeypatch.setattr(Lane, "wait_s", moment.wait_s)
+    return moment
+
+
+async def test_a_batch_that_still_waits_for_a_moment_does_not_run(device: Device, moment: Moment) -> None:
+    async with serving(device) as queue:
+        first = queue.put("a")
+        await settle()
+        assert device.batches == []
+        moment.over = True
+        await asyncio.gather(first, queue.put("b"))
+    assert device.payloads == [["a", "b"]]
 
 
 async def test_a_client_with_a_thousand_entries_delays_anothers_one_by_one_batch(
@@ -300,6 +335,19 @@ async def test_a_bad_result_reaches_its_own_entry_only(device: Device) -> None:
     assert (first.result, str(bad), last.result) == ("A", "bad", "C")
 
 
+async def test_a_timeout_of_run_is_not_taken_for_the_callers_deadline() -> None:
+    async def run(key: Hashable, payloads: list[str]) -> Sequence[str | Exception]:
+        return [TimeoutError("of the device")]
+
+    batcher: Batcher[str, str] = Batcher(run, BatchLimits(images=4, pixels=PLENTY, delay_s=0))
+    server = asyncio.create_task(batcher.serve())
+    with pytest.raises(TimeoutError, match="of the device") as caught:
+        await Queue(batcher).put("a")
+    assert not isinstance(caught.value, DeadlineExceeded)
+    server.cancel()
+    await asyncio.gather(server, return_exceptions=True)
+
+
 async def test_an_exception_of_run_reaches_its_batch_and_the_next_batch_runs() -> None:
     async def run(key: Hashable, payloads: list[str]) -> Sequence[str | Exception]:
         if key == "broken":
@@ -309,13 +357,12 @@ async def test_an_exception_of_run_reaches_its_batch_and_the_next_batch_runs() -
     batcher: Batcher[str, str] = Batcher(run, BatchLimits(images=4, pixels=PLENTY, delay_s=0))
     server = asyncio.create_task(batcher.serve())
     queue = Queue(batcher)
-    async with asyncio.timeout(280):
-        broken = [queue.put("a", key="broken"), queue.put("b", key="broken")]
-        whole = queue.put("c", key="whole")
-        for task in broken:
-            with pytest.raises(RuntimeError, match="out of memory"):
-                await task
-        assert (await whole).result == "c"
+    broken = [queue.put("a", key="broken"), queue.put("b", key="broken")]
+    whole = queue.put("c", key="whole")
+    for task in broken:
+        with pytest.raises(RuntimeError, match="out of memory"):
+            await task
+    assert (await whole).result == "c"
     server.cancel()
     await asyncio.gather(server, return_exceptions=True)
 
@@ -330,12 +377,11 @@ async def test_a_run_that_gives_the_wrong_number_of_results_fails_its_batch_not_
     batcher: Batcher[str, str] = Batcher(run, BatchLimits(images=4, pixels=PLENTY, delay_s=0))
     server = asyncio.create_task(batcher.serve())
     queue = Queue(batcher)
-    async with asyncio.timeout(280):
-        broken = [queue.put("a", key="broken"), queue.put("b", key="broken")]
-        for task in broken:
-            with pytest.raises(ValueError, match="zip"):
-                await task
-        assert (await queue.put("c", key="whole")).result == "c"
+    broken = [queue.put("a", key="broken"), queue.put("b", key="broken")]
+    for task in broken:
+        with pytest.raises(ValueError, match="zip"):
+            await task
+    assert (await queue.put("c", key="whole")).result == "c"
     server.cancel()
     await asyncio.gather(server, return_exceptions=True)
 
@@ -381,6 +427,21 @@ async def pausing(strips: int, *, images: int = 1, delay_s: float = 0.0) -> Asyn
         yield device, queue
 
 
+def test_images_up_to_1024x1024_share_a_lane_and_those_up_to_32_times_as_many_pixels_the_next() -> None:
+    assert LANE_LIMITS == (1_048_576, 33_554_432)
+
+
+async def test_before_the_first_batch_none_is_abandoned_and_none_is_smaller(device: Device) -> None:
+    batcher: Batcher[str, str] = Batcher(device.run, BatchLimits(4, PLENTY, 0.0))
+    waiting = Queue(batcher).put("a")
+    await settle()
+    assert not batcher.is_abandoned
+    assert not batcher.has_smaller_batch
+    await batcher.run_smaller_batch()
+    assert device.batches == []
+    waiting.cancel()
+
+
 async def test_a_small_entry_runs_between_two_strips_of_a_large_one() -> None:
     async with pausing(3) as (device, queue):
         large = queue.put("large", pixels=LARGE)
@@ -415,6 +476,20 @@ async def test_between_batches_the_lanes_take_turns() -> None:
         device.gate.set()
         await asyncio.gather(*tasks)
     assert device.story == ["large a/0", "x", "large b/0", "y", "large c/0", "z"]
+
+
+async def test_a_batch_that_still_waits_for_a_moment_does_not_run_in_a_pause(moment: Moment) -> None:
+    async with pausing(3, images=2) as (device, queue):
+        large = queue.put("large", pixels=LARGE)
+        await settle()
+        small = queue.put("a")
+        await settle()
+        device.gate.set()
+        await large
+        assert device.story == ["large/0", "large/1", "large/2"]
+        moment.over = True
+        await asyncio.gather(small, queue.put("b"))
+    assert device.story[3:] == ["a", "b"]
 
 
 async def test_a_large_entry_never_runs_in_the_pause_of_another() -> None:

@@ -18,8 +18,7 @@ async def started() -> AsyncIterator[Device]:
     device = Device(1)
     device.start()
     try:
-        async with asyncio.timeout(280):
-            yield device
+        yield device
     finally:
         await device.close(wait=True)
 

@@ -41,6 +41,7 @@ from latentwire_server.engine.task import Computed, Fit, Task, compute
 from latentwire_server.errors import DeadlineExceeded, InvalidRequest, QueueFull, RequestError, RequestTooLarge
 from latentwire_server.telemetry.metrics import Metrics
 from tests.server.tiny_vae import save_tiny
+from tests.waiting import gate, until_async
 
 T = TypeVar("T")
 
@@ -82,11 +83,17 @@ async def running(source: str, **config: Any) -> AsyncIterator[Running]:
     engine = Engine(settings, metrics)
     await engine.start()
     try:
-        async with asyncio.timeout(60):
-            yield Running(engine, metrics)
+        yield Running(engine, metrics)
         assert metrics.registry.get_sample_value("latentwire_queue_images") == 0
     finally:
         await engine.close()
+
+
+@asynccontextmanager
+async def gated(source: str, **config: Any) -> AsyncIterator[tuple[Running, threading.Event]]:
+    async with running(source, **config) as engine:
+        with gate() as go_on:
+            yield engine, go_on
 
 
 @pytest.fixture
@@ -471,14 +478,13 @@ class Strips:
         assert pause is not None
         for strip in range(self._number):
             self.story.append(f"strip {strip}")
-            assert self.gate.acquire(timeout=60)
+            self.gate.acquire()
             if strip < self._number - 1:
                 pause()
         return torch.zeros(1, 1026, 1026, 3, dtype=torch.uint8)
 
     async def begun(self) -> None:
-        while not self.story:
-            await asyncio.sleep(0.001)
+        await until_async(lambda: self.story)
 
 
 @asynccontextmanager
@@ -486,7 +492,10 @@ async def in_strips(tiny: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     async with running(tiny) as engine:
         strips = Strips(engine.model)
         monkeypatch.setattr(engine.model, "decode", strips.decode)
-        yield engine, strips
+        try:
+            yield engine, strips
+        finally:
+            strips.gate.release(100)
 
 
 async def test_a_small_job_is_answered_between_two_strips_of_a_large_one(
@@ -497,8 +506,7 @@ async def test_a_small_job_is_answered_between_two_strips_of_a_large_one(
         large = asyncio.create_task(engine.decode(LARGE, CALLER))
         await strips.begun()
         small = asyncio.create_task(engine.decode(SMALL, CALLER))
-        while not len(engine.engine._batcher):
-            await asyncio.sleep(0.001)
+        await until_async(lambda: len(engine.engine._batcher))
         strips.gate.release()
         answered = (await small).execution
         assert not large.done()
@@ -531,21 +539,20 @@ async def test_a_clients_flood_of_encodes_delays_anothers_decode_by_one_batch(
     tiny: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     story: list[str] = []
-    begun, go_on = threading.Event(), threading.Event()
-    async with running(tiny) as engine:
+    begun = threading.Event()
+    async with gated(tiny) as (engine, go_on):
 
         def watched(task: Task, *given: Any) -> Any:
             story.append(task.operation)
             begun.set()
-            assert go_on.wait(60)
+            go_on.wait()
             return compute(task, *given)
 
         monkeypatch.setattr(engine_module, "compute", watched)
         flood = asyncio.create_task(engine.encode(replace(ENCODE, image=random_pixels(40, 8, 8, 3)), Caller("flood")))
-        assert await asyncio.to_thread(begun.wait, 60)
+        await asyncio.to_thread(begun.wait)
         decodes = asyncio.create_task(engine.decode(DECODE, Caller("other")))
-        while len(engine.engine._batcher) < 39 + 3:
-            await asyncio.sleep(0.001)
+        await until_async(lambda: len(engine.engine._batcher) == 39 + 3)
         go_on.set()
         await asyncio.gather(flood, decodes)
     assert story[:8] == ["encode", "encode", "decode", "encode", "decode", "encode", "decode", "encode"]
@@ -554,19 +561,19 @@ async def test_a_clients_flood_of_encodes_delays_anothers_decode_by_one_batch(
 async def test_a_batch_keeps_the_model_in_memory_though_its_job_was_cancelled(
     tiny: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with running(tiny) as engine:
+    async with gated(tiny) as (engine, go_on):
         residency = engine.engine.models["tiny"].residency
         assert residency is not None
-        begun, go_on = threading.Event(), threading.Event()
+        begun = threading.Event()
 
         def slow(*given: Any) -> Any:
             begun.set()
-            assert go_on.wait(60)
+            go_on.wait()
             return compute(*given)
 
         monkeypatch.setattr(engine_module, "compute", slow)
         job = asyncio.create_task(engine.decode(replace(DECODE, latents=noise(1, 4, 1, 1)), CALLER))
-        assert await asyncio.to_thread(begun.wait, 60)
+        await asyncio.to_thread(begun.wait)
         job.cancel()
         await asyncio.gather(job, return_exceptions=True)
         assert residency.holders == 1
@@ -586,11 +593,10 @@ async def test_small_files_of_large_images_are_read_only_as_memory_is_there_for_
         return read_pixels(image)
 
     monkeypatch.setattr(OpenedImage, "read", counted)
-    async with running(tiny, max_message_mib=1) as engine:
-        go_on = threading.Event()
+    async with gated(tiny, max_message_mib=1) as (engine, go_on):
 
         def fail_late(*given: Any) -> Any:
-            assert go_on.wait(60)
+            go_on.wait()
             raise ValueError("not computed")
 
         monkeypatch.setattr(engine_module, "compute", fail_late)
@@ -599,8 +605,7 @@ async def test_small_files_of_large_images_are_read_only_as_memory_is_there_for_
         jobs = [asyncio.create_task(engine.encode(job, CALLER)) for _ in range(20)]
         other = asyncio.create_task(engine.encode(job, Caller("other")))
         # The first client gets three quarters of 8 MiB, and does not hold up another client.
-        while len(read) < 7:
-            await asyncio.sleep(0.01)
+        await until_async(lambda: len(read) >= 7)
         await asyncio.sleep(0.2)
         assert len(read) == 7
         go_on.set()
@@ -668,7 +673,7 @@ async def refining(tiny: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
 
         monkeypatch.setattr(engine.model, "decode_with_gradients", watched)
         job = asyncio.create_task(engine.encode(REFINED, CALLER))
-        assert await asyncio.to_thread(begun.wait, 60)
+        await asyncio.to_thread(begun.wait)
         yield engine, job
 
 

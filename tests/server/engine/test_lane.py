@@ -4,7 +4,10 @@
 import asyncio
 import time
 from collections.abc import Hashable
+from dataclasses import FrozenInstanceError
+from typing import Any
 
+import numpy as np
 import pytest
 
 from latentwire_server.engine.jobs import Caller
@@ -76,6 +79,29 @@ async def test_clients_take_turns_within_a_batch_and_for_its_head() -> None:
     lane.add(entry("b1", client="b"))
     lane.take(batch)
     assert names(lane.plan())[0] == "b1"
+
+
+async def test_each_of_three_clients_has_one_entry_of_each_round() -> None:
+    lane = lane_of(*(entry(f"{name}{n}", client=name) for name in "abc" for n in range(3)), images=6)
+    assert names(lane.plan()) == ["a0", "b0", "c0", "a1", "b1", "c1"]
+
+
+async def test_entries_are_told_apart_without_a_look_at_their_payloads() -> None:
+    lane: Lane[Any, str] = Lane(BatchLimits(4, 10, LONG_S))
+    first, second = (
+        Entry[Any, str](np.zeros(2), "key", 1, Caller("client"), asyncio.get_running_loop().create_future())
+        for _ in range(2)
+    )
+    lane.add(first)
+    lane.add(second)
+    lane.discard(second)
+    assert lane.plan()[0] is first
+    assert len(lane) == 1
+
+
+def test_limits_stay_as_they_are() -> None:
+    with pytest.raises(FrozenInstanceError):
+        BatchLimits(4, 10, LONG_S).images = 5  # type: ignore[misc]
 
 
 async def test_only_equal_keys_share_a_batch_in_the_order_in_which_they_came() -> None:

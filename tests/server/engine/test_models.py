@@ -23,6 +23,7 @@ from latentwire_server.engine.models import ModelStore
 from latentwire_server.errors import DeadlineExceeded, ModelUnavailable, ServerError
 from latentwire_server.telemetry.metrics import Metrics
 from tests.server.specs import spec_with
+from tests.waiting import until_async
 
 CALLER = Caller("client")
 
@@ -345,9 +346,7 @@ async def test_a_load_that_failed_stands_for_a_while_and_is_tried_again_after_it
     assert disk.loads == [*"ab", "b"]
     await disk.use("a")
     disk.broken.clear()
-    async with asyncio.timeout(30):
-        while disk.store["b"].residency is not None:
-            await asyncio.sleep(0.01)
+    await until_async(lambda: disk.store["b"].residency is None)
     await disk.use("b")
     assert disk.loaded == ["b"]
 
@@ -440,8 +439,7 @@ def test_all_requests_are_served_and_the_budget_is_kept(
                     assert cast(Any, held.model) in disk.live
                     assert cast(Any, held.model).name == name
 
-        async with asyncio.timeout(60):
-            await asyncio.gather(*(request(*each) for each in requests))
+        await asyncio.gather(*(request(*each) for each in requests))
         assert sum(disk.store[weights.name].weights_bytes for weights in disk.live) <= budget * MIB
 
     asyncio.run(run())

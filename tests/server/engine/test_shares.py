@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from latentwire_server.config import ServerConfig
 from latentwire_server.engine.jobs import Caller
-from latentwire_server.engine.shares import Shares
+from latentwire_server.engine.shares import Shares, most_images
 from latentwire_server.errors import DeadlineExceeded, QueueFull, RequestTooLarge
 
 
@@ -48,8 +49,7 @@ class Guests:
     async def close(self) -> list[BaseException | None]:
         for leave in self._leave.values():
             leave.set()
-        async with asyncio.timeout(280):
-            results = await asyncio.gather(*self._leave, return_exceptions=True)
+        results = await asyncio.gather(*self._leave, return_exceptions=True)
         assert self.shares.held == 0
         assert not self.inside.total()
         return results
@@ -170,6 +170,32 @@ async def test_retry_after_grows_with_the_queue_and_the_time_of_an_image() -> No
                 pass
         assert caught.value.retry_after_s == pytest.approx(retry_after_s)
     await guests.close()
+
+
+async def test_retry_after_follows_a_running_mean_that_begins_with_a_tenth_of_a_second() -> None:
+    shares = Shares(100)
+    async with shares.hold(Caller("a"), 20):
+        assert shares.retry_after_s == pytest.approx(20 * 0.1 / 2)
+        shares.observe(1.1)
+        assert shares.retry_after_s == pytest.approx(20 * 0.2 / 2)
+
+
+@pytest.mark.parametrize(("max_batch", "max_queue", "expected"), [(8, 256, 8), (64, 16, 12)])
+def test_a_request_has_at_most_the_images_of_a_batch_and_of_one_client(
+    max_batch: int, max_queue: int, expected: int
+) -> None:
+    assert most_images(ServerConfig(max_batch=max_batch, max_queue=max_queue)) == expected
+
+
+async def test_a_closed_claim_holds_no_place_and_gives_none_back_again() -> None:
+    shares = Shares(8)
+    with shares.claim(Caller("a")) as claim:
+        assert claim.take_now(2)
+        async with shares.hold(Caller("a"), 1):
+            claim.close()
+            assert (claim.held, shares.held) == (0, 1)
+            claim.close()
+            assert (claim.held, shares.held) == (0, 1)
 
 
 @pytest.mark.parametrize("patient", [False, True])

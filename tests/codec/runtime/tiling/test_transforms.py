@@ -15,7 +15,7 @@ import torch
 from latentwire_codec.runtime.tiling import transforms
 from latentwire_codec.runtime.tiling.transforms import CHUNK, REACH, TILE
 
-# Of the points 0, 1, -1, 1/2, -2 and infinity: rows of a patch, and of a tile.
+# The transforms for the points 0, 1, -1, 1/2, -2 and infinity: rows of a patch, and of a tile.
 BT = np.array(
     [
         [1, -1.5, -2, 1.5, 1, 0],
@@ -128,7 +128,7 @@ print("computed")
 
 
 def test_nothing_has_to_be_kept_on_disk() -> None:
-    # Of numba's ways to find a folder, one that never finds any.
+    # This way of numba's to find a folder never finds one.
     kept = "from numba import config; print(config.CACHE_LOCATOR_CLASSES, here)"
     assert run(ANALYSE + kept, NUMBA_CACHE_LOCATOR_CLASSES="_IPythonCacheLocator") == run(
         ANALYSE + "print('_IPythonCacheLocator', here)"

@@ -4,7 +4,6 @@
 import asyncio
 from collections.abc import Iterable, Sequence
 from contextlib import aclosing
-from types import TracebackType
 from typing import Any, Self, Unpack, cast, overload
 
 import numpy.typing as npt
@@ -136,13 +135,9 @@ class AsyncClient(Configured[AsyncConnections]):
         await self._connections.close()
 
     async def __aenter__(self) -> Self:
-        """Return the client itself."""
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the channel."""
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def _run(self, method: str, request: Any) -> Any:

@@ -3,7 +3,6 @@
 
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from types import TracebackType
 from typing import Any, Self, Unpack, cast, overload
 
 import numpy.typing as npt
@@ -173,13 +172,9 @@ class Client(Configured[Connections]):
         self._connections.close()
 
     def __enter__(self) -> Self:
-        """Return the client itself."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the channel."""
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _run(self, method: str, request: Any) -> Any:

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import grpc
@@ -98,14 +97,10 @@ class FakeServer(LatentCodecServiceServicer):
             self._failures += [(code, message)] * times
 
     def __enter__(self) -> Self:
-        """Start serving."""
         self._server.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop at once."""
+    def __exit__(self, *_: object) -> None:
         self._server.stop(None).wait()
         self._threads.shutdown()
 

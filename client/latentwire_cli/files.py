@@ -5,47 +5,42 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from latentwire_cli.exit_status import Refusal
-from latentwire_cli.options import NO_VALUE, option
+from latentwire_cli.options import option, switch
 from latentwire_cli.report import print_note
 
 REMEDY = "--overwrite replaces it, or write to another folder with -o"
 
-Images = Annotated[
-    list[Path],
-    typer.Argument(metavar="IMAGE", help="Image files, or folders to look through for them.", show_default=False),
-]
-Output = Annotated[
-    Path,
-    option("--output", "-o", text="The folder to write to; made if need be.", metavar="DIR"),
-]
+
+def _inputs(metavar: str, what: str) -> Any:
+    return typer.Argument(metavar=metavar, help=f"{what}, or folders to look through for them.", show_default=False)
+
+
+Images = Annotated[list[Path], _inputs("IMAGE", "Image files")]
+LatentFiles = Annotated[list[Path], _inputs("FILE", "Files that `encode` wrote")]
+PayloadFiles = Annotated[list[Path], _inputs("FILE.lat", "Files that `compress` wrote")]
+Output = Annotated[Path, option("--output", "-o", text="The folder to write to; made if need be.", metavar="DIR")]
 Picture = Annotated[
     Path, option("--output", "-o", text="The PNG file to write; folders are made if need be.", metavar="FILE.png")
 ]
-Overwrite = Annotated[bool, option("--overwrite", text="Replace files that exist.", metavar=NO_VALUE)]
+Overwrite = Annotated[bool, switch("--overwrite", "Replace files that exist.")]
 SkipExisting = Annotated[
     bool,
-    option(
+    switch(
         "--skip-existing",
-        text="Leave out files that were written before, to go on after a stop; the names are compared, not the images.",
-        metavar=NO_VALUE,
+        "Leave out files that were written before, to go on after a stop; the names are compared, not the images.",
     ),
 ]
-Json = Annotated[bool, option("--json", text="Print one JSON document on standard output.", metavar=NO_VALUE)]
+Json = Annotated[bool, switch("--json", "Print one JSON document on standard output.")]
 
 
 @dataclass(frozen=True)
 class Job:
-    """One file to read and one to write.
-
-    Attributes:
-        source: the path to read.
-        target: the path to write.
-    """
+    """The path of a file to read, and the path of the file to write."""
 
     source: Path
     target: Path

@@ -13,19 +13,12 @@ from latentwire_cli.exit_status import Refusal
 from latentwire_core.extras import install_hint
 from latentwire_server.config import MOST_ITERATIONS, ModelSource, ServerConfig
 
+CODEC = ("torch", "diffusers", "constriction")
 # extra -> the packages that it installs and the code behind it imports
 EXTRAS = {
-    "codec": ("torch", "diffusers", "constriction"),
+    "codec": CODEC,
     "lab": ("matplotlib", "scipy", "sklearn"),
-    "server": (
-        "torch",
-        "diffusers",
-        "constriction",
-        "grpc_reflection",
-        "grpc_status",
-        "prometheus_client",
-        "pythonjsonlogger",
-    ),
+    "server": (*CODEC, "grpc_reflection", "grpc_status", "prometheus_client", "pythonjsonlogger"),
     "train": ("torch", "diffusers", "accelerate", "matplotlib", "pydantic", "tensorboard"),
 }
 

@@ -3,15 +3,13 @@
 
 from dataclasses import asdict
 from importlib.util import find_spec
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.table import Table
 
 from latentwire_cli.exit_status import one_line
-from latentwire_cli.files import Json, found
-from latentwire_cli.report import Batch, make_table, name_cell, print_json, print_line, print_table
+from latentwire_cli.files import Json, PayloadFiles, found
+from latentwire_cli.report import Batch, make_table, name_cell, print_line, print_table
 from latentwire_core.formats import PAYLOAD_SUFFIXES
 
 if TYPE_CHECKING:
@@ -23,14 +21,7 @@ KINDS = {"QUANTIZED": "quantized", "FLOAT16": "float16, bit for bit"}
 
 
 def inspect(
-    files: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="FILE.lat",
-            help="Files that `compress` wrote, or folders to look through for them.",
-            show_default=False,
-        ),
-    ],
+    files: PayloadFiles,
     as_json: Json = False,
 ) -> None:
     """Show what `.lat` files hold: image, latents, model, bytes by section, and whether their checksums are right.
@@ -61,13 +52,13 @@ def inspect(
             else:
                 batch.done()
             results.append(result)
-    if as_json:
-        print_json({"results": results, "failures": batch.failures})
-    else:
+
+    def show() -> None:
         for result in results:
             print_table(_table(result))
             print_line("")
-    batch.end()
+
+    batch.report(results, as_json, show)
 
 
 def _header(header: "Header", count: int) -> dict[str, Any]:

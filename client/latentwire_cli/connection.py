@@ -100,11 +100,7 @@ class Connection:
         return served_name(self.model) if self.local else self.model
 
     def chosen_model(self, client: Client) -> ModelInfo:
-        """Return what the server says about the model that the options choose.
-
-        Raises:
-            Refusal: the server has no model of that name.
-        """
+        """Return what the server says about the chosen model; raise Refusal where it has no model of that name."""
         models = client.info().models
         for each in models:
             if self.local or each.name == (self.model or models[0].name):

@@ -2,7 +2,6 @@
 """Files of latents, or of payloads -> image files; shared by `decode` and `decompress`."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,9 +10,10 @@ import typer
 
 from latentwire_cli.connection import Connection
 from latentwire_cli.files import REMEDY, Job, Json, Output, Overwrite, plan
-from latentwire_cli.in_flight import answered
+from latentwire_cli.in_flight import run_in_flight
 from latentwire_cli.options import option
-from latentwire_cli.report import Batch, byte_count, print_line
+from latentwire_cli.report import byte_count, print_line
+from latentwire_client.client import Client
 from latentwire_core.files import write_whole
 from latentwire_core.formats import ImageFormat
 from latentwire_core.latents import Latents
@@ -54,32 +54,23 @@ class Decoding:
         jobs = plan(files, suffixes, self.output, self._suffix(), self.overwrite)
         results: list[dict[str, object]] = []
         written: dict[Path, Path] = {}
-        total = 0
 
-        with connection.open() as client:
+        def work(client: Client, job: Job) -> list[bytes]:
+            return client.decode_files(load(job.source), image_format=self.image_format, quality=self.quality)
 
-            def work(job: Job) -> list[bytes]:
-                return client.decode_files(load(job.source), image_format=self.image_format, quality=self.quality)
-
-            with (
-                Batch("decoding", len(jobs)) as batch,
-                closing(answered(client, jobs, work)) as answers,
-                batch.until_broken_off(),
-            ):
-                for job, decoded in answers:
-                    with batch.item(job.source):
-                        images = decoded.result()
-                        paths = _paths(job, len(images), written, self.overwrite)
-                        for path, data in zip(paths, images, strict=True):
-                            write_whole(path, data)
-                        written |= dict.fromkeys(paths, job.source)
-                        total += sum(map(len, images))
-                        results.append({what: str(job.source), "images": [str(path) for path in paths]})
+        def finish(job: Job, images: list[bytes]) -> None:
+            paths = _paths(job, len(images), written, self.overwrite)
+            for path, data in zip(paths, images, strict=True):
+                write_whole(path, data)
+            written.update(dict.fromkeys(paths, job.source))
+            results.append({what: str(job.source), "images": [str(path) for path in paths]})
 
         def show() -> None:
-            done = f"{len(results)} of {len(jobs)} files"
-            print_line(f"wrote the images of {done} to {self.output} ({byte_count(total)})")
+            total = byte_count(sum(path.stat().st_size for path in written))
+            print_line(f"wrote the images of {len(results)} of {len(jobs)} files to {self.output} ({total})")
 
+        with connection.open() as client:
+            batch = run_in_flight(client, "decoding", jobs, work, finish)
         batch.report(results, self.as_json, show)
 
     def _suffix(self) -> str:

@@ -61,8 +61,8 @@ def plan(
     left out, and their number is printed on standard error.
 
     Raises:
-        Refusal: two inputs would be written to one file, a file exists or differs, a folder has its name, a folder
-            holds no such file, or is a file.
+        Refusal: two inputs would be written to one file; a file to write exists, differs or is a folder; an input
+            folder holds no such file; the folder to write to is a file.
         OSError: the folder cannot be made, or a file of an earlier run cannot be read.
     """
     jobs: dict[Path, Job] = {}
@@ -99,21 +99,13 @@ def plan(
 
 
 def found(inputs: Iterable[Path], suffixes: Collection[str]) -> list[Path]:
-    """Map files and folders to files, each once; hidden files of a folder are left out.
-
-    Raises:
-        Refusal: a folder holds no such file.
-    """
+    """Map files and folders to files, each once, without hidden ones; raise Refusal where a folder holds no file."""
     files = {source.resolve(): source for path in inputs for source, _ in _found(path, suffixes, None)}
     return list(files.values())
 
 
 def check_new(path: Path, suffix: str, overwrite: bool) -> Path:
-    """Return the path of one file to write.
-
-    Raises:
-        Refusal: the path does not end in the suffix, or exists and shall not be replaced.
-    """
+    """Return the path of one file to write; raise Refusal for another suffix, or a file that shall not be replaced."""
     if path.suffix.lower() != suffix:
         raise Refusal(f"{path} does not end in {suffix}; give the name of a {suffix} file with -o")
     if path.is_dir() or (path.exists() and not overwrite):

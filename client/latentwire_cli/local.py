@@ -24,11 +24,7 @@ EXTRAS = {
 
 
 def require(extra: str) -> None:
-    """Check that an extra is installed, without importing it, and silence the warnings of its libraries.
-
-    Raises:
-        Refusal: the extra is not installed.
-    """
+    """Raise Refusal where an extra is not installed, without importing it; silence the warnings of its libraries."""
     if not all(find_spec(module) for module in EXTRAS[extra]):
         raise Refusal(f"this needs the {extra} extra: {install_hint(extra)}")
     if not sys.warnoptions:

@@ -4,7 +4,7 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Self
@@ -154,6 +154,14 @@ def make_table(title: str, first: str, others: Sequence[str], footers: Sequence[
     table.add_column(first, foot, overflow="fold", min_width=8)
     for heading, footer in zip(others, feet, strict=True):
         table.add_column(heading, footer, justify="right", no_wrap=True)
+    return table
+
+
+def pairs_table(title: str, pairs: Iterable[tuple[str, str]]) -> Table:
+    """Make a table of two columns without headings: labels, and values in which nothing counts as markup."""
+    table = make_table(title, "", [""])
+    for label, value in pairs:
+        table.add_row(label, name_cell(value))
     return table
 
 

@@ -3,7 +3,6 @@
 
 import math
 from collections.abc import Mapping
-from contextlib import closing
 from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,9 +14,9 @@ from latentwire_cli.connection import Connection, connected
 from latentwire_cli.conversion import as_seen
 from latentwire_cli.existing_files import payload_difference
 from latentwire_cli.files import Images, Job, Json, Output, Overwrite, SkipExisting, plan
-from latentwire_cli.in_flight import answered
+from latentwire_cli.in_flight import run_in_flight
 from latentwire_cli.options import option
-from latentwire_cli.report import Batch, byte_count, print_line
+from latentwire_cli.report import byte_count, print_line
 from latentwire_client.client import Client
 from latentwire_core.files import write_whole
 from latentwire_core.formats import IMAGE_SUFFIXES
@@ -76,31 +75,23 @@ def compress(
     asked = {"kind": kind, "model": connection.model_name}
     difference = partial(payload_difference, asked=asked) if skip_existing else None
     jobs = plan(images, IMAGE_SUFFIXES, output, ".lat", overwrite, difference)
-    results: list[dict[str, object]] = []
-    total = 0
+    results: list[dict[str, Any]] = []
 
-    with connection.open(takes_long=refine > 0) as client:
+    def work(client: Client, job: Job) -> bytes:
+        if wanted is not None:
+            return _searched(client, job.source, *wanted, refine)
+        return client.compress(job.source, quality=step, refinement=refine)
 
-        def work(job: Job) -> bytes:
-            if wanted is not None:
-                return _searched(client, job.source, *wanted, refine)
-            return client.compress(job.source, quality=step, refinement=refine)
-
-        with (
-            Batch("compressing", len(jobs)) as batch,
-            closing(answered(client, jobs, work)) as answers,
-            batch.until_broken_off(),
-        ):
-            for job, compressed in answers:
-                with batch.item(job.source):
-                    payload = compressed.result()
-                    write_whole(job.target, payload)
-                    results.append(_result(job, payload))
-                    total += len(payload)
+    def finish(job: Job, payload: bytes) -> None:
+        write_whole(job.target, payload)
+        results.append(_result(job, payload))
 
     def show() -> None:
-        print_line(f"compressed {len(results)} of {len(jobs)} images to {output} ({byte_count(total)})")
+        total = byte_count(sum(result["bytes"] for result in results))
+        print_line(f"compressed {len(results)} of {len(jobs)} images to {output} ({total})")
 
+    with connection.open(takes_long=refine > 0) as client:
+        batch = run_in_flight(client, "compressing", jobs, work, finish)
     batch.report(results, as_json, show)
 
 
@@ -154,7 +145,7 @@ def _searched(client: Client, path: Path, name: str, number: float, refinement: 
     return smallest_with(attempt, measure, number)
 
 
-def _result(job: Job, payload: bytes) -> dict[str, object]:
+def _result(job: Job, payload: bytes) -> dict[str, Any]:
     from latentwire_core.container import read_header
 
     header = read_header(payload)

@@ -28,7 +28,7 @@ def messages(target: str, form: Form, folder: Path, max_message_bytes: int) -> M
         if form.operation == "encode":
             path = folder / f"{IMAGE}.{form.carrier}"
             image = np.load(path.with_suffix(".npy")) if form.carrier == RAW else path.read_bytes()
-            request = _convert.to_encode_request(image, {}, "")
+            request = _convert.with_image(_convert.to_encode_request({}, ""), image)
             return Messages(request.ByteSize(), stub.Encode(request).ByteSize())
         raw = form.carrier == RAW
         output = _convert.to_tensor_output("uint8") if raw else _convert.to_file_output(form.carrier, None)

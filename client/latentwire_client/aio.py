@@ -59,9 +59,8 @@ class AsyncClient(Configured[AsyncConnections]):
         """Map an image, or each of a list of images, to latents; see `Client.encode`."""
         if isinstance(image, list | tuple):
             return await _results(self.encode_stream(image, **options))
-        request = await asyncio.to_thread(
-            _convert.to_encode_request, cast(ImageInput, image), options, self._settings.model
-        )
+        common = _convert.to_encode_request(options, self._settings.model)
+        request = await asyncio.to_thread(_convert.with_image, common, cast(ImageInput, image))
         return _convert.from_latents((await self._run("Encode", request)).latents)
 
     @overload
@@ -76,9 +75,8 @@ class AsyncClient(Configured[AsyncConnections]):
         """Map an image, or each of a list of images, to a `.lat` payload; see `Client.compress`."""
         if isinstance(image, list | tuple):
             return await _results(self.compress_stream(image, **options))
-        request = await asyncio.to_thread(
-            _convert.to_compress_request, cast(ImageInput, image), options, self._settings.model
-        )
+        common = _convert.to_compress_request(options, self._settings.model)
+        request = await asyncio.to_thread(_convert.with_image, common, cast(ImageInput, image))
         return _convert.from_payloads((await self._run("Encode", request)).lat)
 
     @overload

@@ -82,7 +82,8 @@ class Client(Configured[Connections]):
         if isinstance(image, list | tuple):
             with closing(self.encode_stream(image, **options)) as stream:
                 return [item.get() for item in stream.ordered()]
-        request = _convert.to_encode_request(cast(ImageInput, image), options, self._settings.model)
+        common = _convert.to_encode_request(options, self._settings.model)
+        request = _convert.with_image(common, cast(ImageInput, image))
         return _convert.from_latents(self._run("Encode", request).latents)
 
     @overload
@@ -103,7 +104,8 @@ class Client(Configured[Connections]):
         if isinstance(image, list | tuple):
             with closing(self.compress_stream(image, **options)) as stream:
                 return [item.get() for item in stream.ordered()]
-        request = _convert.to_compress_request(cast(ImageInput, image), options, self._settings.model)
+        common = _convert.to_compress_request(options, self._settings.model)
+        request = _convert.with_image(common, cast(ImageInput, image))
         return _convert.from_payloads(self._run("Encode", request).lat)
 
     @overload

@@ -10,7 +10,7 @@ from latentwire_client.info import ModelInfo
 from latentwire_core.scaling import from_config, same_numbers, spread
 
 SCALING_KEYS = ("scaling_factor", "shift_factor", "latents_mean", "latents_std")
-# Of a VAE without networks, pipelines read only the number of its blocks, never a width.
+# Pipelines read the number of blocks of a VAE without networks, and never a width.
 ANY_WIDTH = 64
 
 

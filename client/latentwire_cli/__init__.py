@@ -23,7 +23,7 @@ from latentwire_cli.lab.edit import edit
 from latentwire_cli.lab.latents_report import latents_report
 from latentwire_cli.lab.morph import morph
 from latentwire_cli.lab.sample import sample
-from latentwire_cli.options import NO_VALUE, option
+from latentwire_cli.options import switch
 from latentwire_proto import __version__
 
 EPILOG = (
@@ -43,9 +43,7 @@ app.add_typer(attributes)
 @app.callback(invoke_without_command=True, epilog=EPILOG)
 def latentwire(
     context: typer.Context,
-    version: Annotated[
-        bool, option("--version", text="Print the version and exit.", metavar=NO_VALUE, is_eager=True)
-    ] = False,
+    version: Annotated[bool, switch("--version", "Print the version and exit.", is_eager=True)] = False,
 ) -> None:
     """Images to VAE latents and back, over gRPC."""
     if version:

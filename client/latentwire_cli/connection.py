@@ -3,13 +3,13 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar
 
 from latentwire_cli.exit_status import Refusal
 from latentwire_cli.local import local_server, served_name
-from latentwire_cli.options import NO_VALUE, option, parameter, with_parameters
+from latentwire_cli.options import option, switch, with_options
 from latentwire_cli.report import working
 from latentwire_client.client import Client
 from latentwire_client.config import Limits, Retry, Timeout
@@ -35,9 +35,7 @@ class Connection:
         str | None,
         option(text="The server.", default="$LATENTWIRE_SERVER or localhost:50051", panel=PANEL, metavar="HOST:PORT"),
     ] = None
-    local: Annotated[
-        bool, option("--local", text="Run the model in this process instead.", panel=PANEL, metavar=NO_VALUE)
-    ] = False
+    local: Annotated[bool, switch("--local", "Run the model in this process instead.", panel=PANEL)] = False
     model: Annotated[
         str,
         option(
@@ -50,16 +48,13 @@ class Connection:
     token: Annotated[
         str | None, option(text="The server's token.", default="$LATENTWIRE_TOKEN", panel=PANEL, metavar="TEXT")
     ] = None
-    tls: Annotated[
-        bool, option("--tls", text="Speak TLS, trusting the system's roots.", panel=PANEL, metavar=NO_VALUE)
-    ] = False
+    tls: Annotated[bool, switch("--tls", "Speak TLS, trusting the system's roots.", panel=PANEL)] = False
     tls_ca: Annotated[
         Path | None, option(text="Speak TLS, trusting the roots of this PEM file.", panel=PANEL, metavar="PATH")
     ] = None
     timeout: Annotated[
         float | None,
         option(
-            "--timeout",
             text="How long to wait for one answer, seconds, above 0, at most 1000000.",
             default="120; as long as it takes for what `encode` sends and for `compress --refine`",
             panel=PANEL,
@@ -105,11 +100,7 @@ class Connection:
         return served_name(self.model) if self.local else self.model
 
     def chosen_model(self, client: Client) -> ModelInfo:
-        """Return what the server says about the model that the options choose.
-
-        Raises:
-            Refusal: the server has no model of that name.
-        """
+        """Return what the server says about the chosen model; raise Refusal where it has no model of that name."""
         models = client.info().models
         for each in models:
             if self.local or each.name == (self.model or models[0].name):
@@ -123,15 +114,4 @@ def connected(*omitted: str) -> Callable[[Callable[..., R]], Callable[..., R]]:
     Args:
         omitted: the names of options that the command does not have.
     """
-    hints = get_type_hints(Connection, include_extras=True)
-    chosen = [field for field in fields(Connection) if field.name not in omitted]
-    parameters = [parameter(field.name, hints[field.name], field.default) for field in chosen]
-
-    def decorate(command: Callable[..., R]) -> Callable[..., R]:
-        def connecting(**values: Any) -> R:
-            given = {field.name: values.pop(field.name) for field in chosen}
-            return command(**values, connection=Connection(**given))
-
-        return with_parameters(command, connecting, parameters, instead_of="connection")
-
-    return decorate
+    return with_options(Connection, "connection", omitted)

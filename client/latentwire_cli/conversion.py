@@ -23,13 +23,10 @@ def encoded(
     """Yield the index and the latents of each image, in order; the batch lists an image that fails."""
     with closing(client.encode_stream(paths, **options)) as stream, batch.until_broken_off():
         for item in stream.ordered():
-            try:
-                latents = item.get()
-            except Exception as error:
-                batch.failed(paths[item.index], error)
-            else:
-                batch.done()
-                yield item.index, latents
+            with batch.item(paths[item.index]):
+                item.get()
+            if item.result is not None:
+                yield item.index, item.result
 
 
 def encoded_one(client: Client, path: Path, size: tuple[int, int] | None = None) -> Latents:

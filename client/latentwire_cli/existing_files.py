@@ -15,7 +15,7 @@ def latents_difference(path: Path, asked: Mapping[str, str]) -> str:
     """Map a file that stands where latents would be written to its difference; empty: it shows no difference.
 
     Args:
-        path: the file; its numbers are not read.
+        path: the file; its header is compared, and its numbers are not read.
         asked: any of kind, scale, dtype, image size, model -> the requested value; empty: any value will do.
 
     Raises:
@@ -37,14 +37,9 @@ def latents_difference(path: Path, asked: Mapping[str, str]) -> str:
 
 
 def payload_difference(path: Path, asked: Mapping[str, str]) -> str:
-    """Map a file that stands where a `.lat` payload would be written to its difference; empty: it shows no difference.
+    """Map a file that stands where a `.lat` payload would be written to its difference; see `latents_difference`.
 
-    Args:
-        path: the file; only its header is read.
-        asked: any of kind (quantized or float16), model -> the requested value; empty: any value will do.
-
-    Raises:
-        OSError: the file cannot be read.
+    `asked` may name the kind (quantized or float16) and the model.
     """
     from latentwire_core.container import read_header
     from latentwire_core.errors import BitstreamError

@@ -14,7 +14,7 @@ from latentwire_server.errors import ServerError
 FAILED = 1
 NOT_BEGUN = 2
 
-# Every item of a run would fail with one of these alike.
+# After one of these errors, every other item of the run would fail in the same way.
 HOPELESS = (Unavailable, Unauthenticated, UnknownModel)
 
 

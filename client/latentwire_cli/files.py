@@ -5,47 +5,42 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from latentwire_cli.exit_status import Refusal
-from latentwire_cli.options import NO_VALUE, option
+from latentwire_cli.options import option, switch
 from latentwire_cli.report import print_note
 
 REMEDY = "--overwrite replaces it, or write to another folder with -o"
 
-Images = Annotated[
-    list[Path],
-    typer.Argument(metavar="IMAGE", help="Image files, or folders to look through for them.", show_default=False),
-]
-Output = Annotated[
-    Path,
-    option("--output", "-o", text="The folder to write to; made if need be.", metavar="DIR"),
-]
+
+def _inputs(metavar: str, what: str) -> Any:
+    return typer.Argument(metavar=metavar, help=f"{what}, or folders to look through for them.", show_default=False)
+
+
+Images = Annotated[list[Path], _inputs("IMAGE", "Image files")]
+LatentFiles = Annotated[list[Path], _inputs("FILE", "Files that `encode` wrote")]
+PayloadFiles = Annotated[list[Path], _inputs("FILE.lat", "Files that `compress` wrote")]
+Output = Annotated[Path, option("--output", "-o", text="The folder to write to; made if need be.", metavar="DIR")]
 Picture = Annotated[
     Path, option("--output", "-o", text="The PNG file to write; folders are made if need be.", metavar="FILE.png")
 ]
-Overwrite = Annotated[bool, option("--overwrite", text="Replace files that exist.", metavar=NO_VALUE)]
+Overwrite = Annotated[bool, switch("--overwrite", "Replace files that exist.")]
 SkipExisting = Annotated[
     bool,
-    option(
+    switch(
         "--skip-existing",
-        text="Leave out files that were written before, to go on after a stop; the names are compared, not the images.",
-        metavar=NO_VALUE,
+        "Leave out files that were written before, to go on after a stop; the names are compared, not the images.",
     ),
 ]
-Json = Annotated[bool, option("--json", text="Print one JSON document on standard output.", metavar=NO_VALUE)]
+Json = Annotated[bool, switch("--json", "Print one JSON document on standard output.")]
 
 
 @dataclass(frozen=True)
 class Job:
-    """One file to read and one to write.
-
-    Attributes:
-        source: the path to read.
-        target: the path to write.
-    """
+    """The path of a file to read, and the path of the file to write."""
 
     source: Path
     target: Path
@@ -66,8 +61,8 @@ def plan(
     left out, and their number is printed on standard error.
 
     Raises:
-        Refusal: two inputs would be written to one file, a file exists or differs, a folder has its name, a folder
-            holds no such file, or is a file.
+        Refusal: two inputs would be written to one file; a file to write exists, differs or is a folder; an input
+            folder holds no such file; the folder to write to is a file.
         OSError: the folder cannot be made, or a file of an earlier run cannot be read.
     """
     jobs: dict[Path, Job] = {}
@@ -104,21 +99,13 @@ def plan(
 
 
 def found(inputs: Iterable[Path], suffixes: Collection[str]) -> list[Path]:
-    """Map files and folders to files, each once; hidden files of a folder are left out.
-
-    Raises:
-        Refusal: a folder holds no such file.
-    """
+    """Map files and folders to files, each once, without hidden ones; raise Refusal where a folder holds no file."""
     files = {source.resolve(): source for path in inputs for source, _ in _found(path, suffixes, None)}
     return list(files.values())
 
 
 def check_new(path: Path, suffix: str, overwrite: bool) -> Path:
-    """Return the path of one file to write.
-
-    Raises:
-        Refusal: the path does not end in the suffix, or exists and shall not be replaced.
-    """
+    """Return the path of one file to write; raise Refusal for another suffix, or a file that shall not be replaced."""
     if path.suffix.lower() != suffix:
         raise Refusal(f"{path} does not end in {suffix}; give the name of a {suffix} file with -o")
     if path.is_dir() or (path.exists() and not overwrite):

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Jobs, and a call for each -> their answers in order, with a few calls in flight at any time."""
+"""Jobs, and a call for each -> their results in order, with a few calls in flight at any time."""
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from latentwire_cli.files import Job
+from latentwire_cli.report import Batch
 from latentwire_client.client import Client
 
 T = TypeVar("T")
@@ -15,24 +16,39 @@ T = TypeVar("T")
 IN_FLIGHT = 4
 
 
-def answered(
-    client: Client, jobs: Iterable[Job], work: Callable[[Job], T]
-) -> Generator[tuple[Job, Future[T]], None, None]:
-    """Yield each job with the result of `work` or its failure, in order; to be closed where it is left early.
+def run_in_flight(
+    client: Client,
+    what: str,
+    jobs: Sequence[Job],
+    work: Callable[[Client, Job], T],
+    finish: Callable[[Job, T], None],
+) -> Batch:
+    """Do the work of each job, a few at a time; finish the jobs in order; return their batch, for its report.
 
     Args:
-        client: used by `work`; it is closed at the end, which cancels the calls in flight.
-        jobs: the arguments of `work`.
+        client: for `work`; it is closed at the end, which cancels the calls in flight.
+        what: the name of the work, for the progress bar.
+        jobs: an error of `work` or `finish` is listed as the failure of its job.
         work: called in threads.
+        finish: called with a job and what `work` returned for it.
     """
     waiting: deque[tuple[Job, Future[T]]] = deque()
     pool = ThreadPoolExecutor(IN_FLIGHT)
-    try:
-        for job in jobs:
-            waiting.append((job, pool.submit(work, job)))
-            if len(waiting) == IN_FLIGHT:
-                yield waiting.popleft()
-        yield from waiting
-    finally:
-        client.close()
-        pool.shutdown(cancel_futures=True)
+    with Batch(what, len(jobs)) as batch, batch.until_broken_off():
+
+        def finish_oldest() -> None:
+            job, answer = waiting.popleft()
+            with batch.item(job.source):
+                finish(job, answer.result())
+
+        try:
+            for job in jobs:
+                waiting.append((job, pool.submit(work, client, job)))
+                if len(waiting) == IN_FLIGHT:
+                    finish_oldest()
+            while waiting:
+                finish_oldest()
+        finally:
+            client.close()
+            pool.shutdown(cancel_futures=True)
+    return batch

@@ -13,29 +13,18 @@ from latentwire_cli.exit_status import Refusal
 from latentwire_core.extras import install_hint
 from latentwire_server.config import MOST_ITERATIONS, ModelSource, ServerConfig
 
+CODEC = ("torch", "diffusers", "constriction")
 # extra -> the packages that it installs and the code behind it imports
 EXTRAS = {
-    "codec": ("torch", "diffusers", "constriction"),
+    "codec": CODEC,
     "lab": ("matplotlib", "scipy", "sklearn"),
-    "server": (
-        "torch",
-        "diffusers",
-        "constriction",
-        "grpc_reflection",
-        "grpc_status",
-        "prometheus_client",
-        "pythonjsonlogger",
-    ),
+    "server": (*CODEC, "grpc_reflection", "grpc_status", "prometheus_client", "pythonjsonlogger"),
     "train": ("torch", "diffusers", "accelerate", "matplotlib", "pydantic", "tensorboard"),
 }
 
 
 def require(extra: str) -> None:
-    """Check that an extra is installed, without importing it, and silence the warnings of its libraries.
-
-    Raises:
-        Refusal: the extra is not installed.
-    """
+    """Raise Refusal where an extra is not installed, without importing it; silence the warnings of its libraries."""
     if not all(find_spec(module) for module in EXTRAS[extra]):
         raise Refusal(f"this needs the {extra} extra: {install_hint(extra)}")
     if not sys.warnoptions:

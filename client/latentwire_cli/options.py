@@ -2,9 +2,10 @@
 """The words of an option -> the option as `--help` shows it; options of several commands -> their parameters."""
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import MISSING, fields
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import typer
 
@@ -28,9 +29,41 @@ def option(*names: str, text: str, default: str = "", panel: str | None = None, 
     return typer.Option(*names, help=words, show_default=False, rich_help_panel=panel, **settings)
 
 
+def switch(name: str, text: str, **settings: Any) -> Any:
+    """Make an option without a value; see `option`."""
+    return option(name, text=text, metavar=NO_VALUE, **settings)
+
+
 def parameter(name: str, annotation: Any, default: Any = None) -> inspect.Parameter:
     """Make the parameter of an option, given by its name only."""
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def with_options(
+    group: type, name: str, omitted: Collection[str] = ()
+) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    """Give a command the options of a dataclass in the place of its parameter `name`.
+
+    Args:
+        group: the dataclass, whose fields are annotated with their options.
+        name: the parameter that gets an instance of it.
+        omitted: the names of fields that are no options of the command.
+    """
+    hints = get_type_hints(group, include_extras=True)
+    chosen = [field for field in fields(group) if field.name not in omitted]
+    parameters = [
+        parameter(field.name, hints[field.name], inspect.Parameter.empty if field.default is MISSING else field.default)
+        for field in chosen
+    ]
+
+    def decorate(command: Callable[..., R]) -> Callable[..., R]:
+        def grouping(**values: Any) -> R:
+            given = {field.name: values.pop(field.name) for field in chosen}
+            return command(**values, **{name: group(**given)})
+
+        return with_parameters(command, grouping, parameters, instead_of=name)
+
+    return decorate
 
 
 def with_parameters(

@@ -26,12 +26,9 @@ def _table(panel: str, options: Iterator[Option]) -> Iterator[str]:
     yield "|---|---|---|---|"
     for each in options:
         flag = f"{each.flag} {each.metavar}".strip()
-        yield f"| `{flag}` | `{each.variable}` | {each.default} | {_cell(each.help)} |"
+        meaning = each.help.replace("|", "\\|")
+        yield f"| `{flag}` | `{each.variable}` | {each.default} | {meaning} |"
     yield ""
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ READABLE_SIDE = 96
 
 
 def side_by_side(original: Pixels, reconstruction: Pixels, captions: Sequence[str]) -> bytes:
-    """Map two images, and captions for three, to a PNG file.
+    """Map an image and its reconstruction to a PNG file of three panels: both, and their difference.
 
     In the third panel grey stands for equal pixels; differences are shown `AMPLIFICATION` times as large.
 

@@ -4,10 +4,9 @@
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import typer
@@ -41,14 +40,10 @@ class Batch:
         self._task = self._progress.add_task(what, total=total)
 
     def __enter__(self) -> Self:
-        """Show the bar, where standard error is a terminal."""
         self._progress.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Take the bar away."""
+    def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
     def done(self) -> None:
@@ -72,12 +67,36 @@ class Batch:
             missing = self.total - self._done - len(self.failures)
             self.failures.append({"path": f"the other {missing}", "error": one_line(reason(error))})
 
+    @contextmanager
+    def item(self, source: Path) -> Iterator[None]:
+        """Hold the work on one item: its end counts it as done, and an error as `failed`."""
+        try:
+            yield
+        except Exception as error:
+            self.failed(source, error)
+        else:
+            self.done()
+
     def failed(self, source: Path, error: Exception) -> None:
         """Remember that an item failed; raise the error instead where every other item would fail alike."""
         if isinstance(error, HOPELESS):
             raise error
         self.failures.append({"path": str(source), "error": one_line(reason(error))})
         self._progress.advance(self._task)
+
+    def report(self, results: Sequence[Any], as_json: bool, show: Callable[[], None]) -> None:
+        """Print the results and the failures, and end the command as `end` does.
+
+        Args:
+            results: the entry of each item that is done.
+            as_json: whether to print one JSON document.
+            show: prints the results in words; not called where there are no results.
+        """
+        if as_json:
+            print_json({"results": results, "failures": self.failures})
+        elif results:
+            show()
+        self.end()
 
     def end(self) -> None:
         """List the failures; if there are any, end the command with the status of a failure."""
@@ -94,10 +113,7 @@ class Batch:
 def working(what: str) -> Iterator[None]:
     """Show on a terminal that work of unknown length goes on."""
     console = Console(stderr=True)
-    if not console.is_terminal:
-        yield
-        return
-    with console.status(what):
+    with console.status(what) if console.is_terminal else nullcontext():
         yield
 
 
@@ -134,12 +150,18 @@ def make_table(title: str, first: str, others: Sequence[str], footers: Sequence[
         title=Text(_printable(title), "bold"), title_justify="left", box=box.SIMPLE, padding=(0, 1),
         collapse_padding=True, pad_edge=False, show_edge=False, show_header=any(others), show_footer=bool(footers),
     )  # fmt: skip
-    headings = (first, *others)
-    for index, (heading, footer) in enumerate(zip(headings, footers or [""] * len(headings), strict=True)):
-        if index == 0:
-            table.add_column(heading, footer, overflow="fold", min_width=8)
-        else:
-            table.add_column(heading, footer, justify="right", no_wrap=True)
+    foot, *feet = footers or [""] * (1 + len(others))
+    table.add_column(first, foot, overflow="fold", min_width=8)
+    for heading, footer in zip(others, feet, strict=True):
+        table.add_column(heading, footer, justify="right", no_wrap=True)
+    return table
+
+
+def pairs_table(title: str, pairs: Iterable[tuple[str, str]]) -> Table:
+    """Make a table of two columns without headings: labels, and values in which nothing counts as markup."""
+    table = make_table(title, "", [""])
+    for label, value in pairs:
+        table.add_row(label, name_cell(value))
     return table
 
 

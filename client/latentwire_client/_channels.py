@@ -39,11 +39,7 @@ class Connection:
         self.channel.close()
 
     def pause(self, seconds: float) -> None:
-        """Sleep before the next try.
-
-        Raises:
-            Cancelled: the channel was closed meanwhile.
-        """
+        """Sleep before the next try; raise Cancelled when the channel is closed meanwhile."""
         if self._closed.wait(seconds):
             raise closed_error(self.settings)
 
@@ -110,11 +106,7 @@ class AsyncConnection:
         await self.channel.close()
 
     async def pause(self, seconds: float) -> None:
-        """Sleep before the next try.
-
-        Raises:
-            Cancelled: the channel was closed meanwhile.
-        """
+        """Sleep before the next try; raise Cancelled when the channel is closed meanwhile."""
         try:
             await asyncio.wait_for(self._closed.wait(), seconds)
         except TimeoutError:

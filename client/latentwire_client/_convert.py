@@ -27,18 +27,8 @@ MAX_UINT32 = 2**32 - 1
 PIXELS = pb.ImageTensorOutput(layout=pb.IMAGE_LAYOUT_UINT8_NHWC)
 
 
-def to_encode_request(image: ImageInput, options: EncodeOptions, default_model: str) -> pb.EncodeRequest:
-    """Map an image and options to a request.
-
-    Raises:
-        OSError: the path cannot be read.
-        TypeError, ValueError: the image or an option cannot be sent.
-    """
-    return with_image(without_image(options, default_model), image)
-
-
-def without_image(options: EncodeOptions, default_model: str) -> pb.EncodeRequest:
-    """Map options to a request that lacks its image; raise TypeError or ValueError as `to_encode_request`."""
+def to_encode_request(options: EncodeOptions, default_model: str) -> pb.EncodeRequest:
+    """Map options to a request that lacks its image; raise TypeError or ValueError where one cannot be sent."""
     _refuse_unknown(options, EncodeOptions.__optional_keys__)
     dtype = options.get("dtype", "float16")
     if dtype not in names.FLOATS:
@@ -58,13 +48,8 @@ def without_image(options: EncodeOptions, default_model: str) -> pb.EncodeReques
     return _with_size(request, options.get("size"))
 
 
-def to_compress_request(image: ImageInput, options: CompressOptions, default_model: str) -> pb.EncodeRequest:
-    """Map an image and options to a request for its `.lat` payload; raise as `to_encode_request`."""
-    return with_image(compress_without_image(options, default_model), image)
-
-
-def compress_without_image(options: CompressOptions, default_model: str) -> pb.EncodeRequest:
-    """Map options to a request that lacks its image; raise TypeError or ValueError as `to_compress_request`."""
+def to_compress_request(options: CompressOptions, default_model: str) -> pb.EncodeRequest:
+    """Map options to a request for a `.lat` payload that lacks its image; raise as `to_encode_request`."""
     _refuse_unknown(options, CompressOptions.__optional_keys__)
     request = pb.EncodeRequest(
         model=options.get("model") or default_model,
@@ -80,11 +65,7 @@ def _refuse_unknown(options: Mapping[str, object], known: Collection[str]) -> No
 
 
 def _to_lat_output(quality: str | float, refinement: int) -> pb.LatOutput:
-    """Map a quality (a name, or the quantizer's step in units) and a number of iterations to the form of payloads.
-
-    Raises:
-        ValueError: the quality is neither, or the number of iterations out of range.
-    """
+    """Map a quality (a name, or the quantizer's step) and iterations to the form of payloads; else raise ValueError."""
     if not isinstance(refinement, Integral) or not 0 <= refinement <= MAX_UINT32:
         raise ValueError(f"refinement is {refinement!r}; it must be a number of iterations in 0..2^32-1")
     if isinstance(quality, str) and quality in names.QUALITIES:
@@ -102,7 +83,12 @@ def _with_size(request: pb.EncodeRequest, size: tuple[int, int] | None) -> pb.En
 
 
 def with_image(common: pb.EncodeRequest, image: ImageInput) -> pb.EncodeRequest:
-    """Copy a request that lacks its image, and give it one; raise as `to_encode_request`."""
+    """Copy a request that lacks its image, and give the copy one.
+
+    Raises:
+        OSError: the path cannot be read.
+        TypeError, ValueError: the image cannot be sent.
+    """
     request = pb.EncodeRequest()
     request.CopyFrom(common)
     if isinstance(image, np.ndarray):
@@ -120,11 +106,7 @@ def is_single(latents: object) -> TypeGuard[Latents | bytes]:
 def to_decode_request(
     latents: Latents | bytes, output: pb.ImageTensorOutput | pb.ImageFileOutput, model: str
 ) -> pb.DecodeRequest:
-    """Map latents, or a `.lat` payload, and the wanted form of the images to a request.
-
-    Raises:
-        TypeError: the latents are of another type.
-    """
+    """Map latents or a `.lat` payload, and the wanted form of the images, to a request; else raise TypeError."""
     request = pb.DecodeRequest(model=model)
     if isinstance(latents, Latents):
         request.latents.CopyFrom(to_latents(replace(latents, logvar=None)))  # decoding has no use for it
@@ -177,11 +159,7 @@ def to_file_output(image_format: str, quality: int | None) -> pb.ImageFileOutput
 
 
 def from_payloads(message: pb.LatPayloads) -> bytes:
-    """Return the only payload of an answer.
-
-    Raises:
-        ValueError: the answer holds no payload, or several.
-    """
+    """Return the only payload of an answer; raise ValueError where it holds no payload, or several."""
     if len(message.payloads) != 1:
         raise ValueError(f"there are {len(message.payloads)} payloads; compress one image at a time, or a list of them")
     return message.payloads[0]
@@ -212,11 +190,7 @@ def from_image_tensor(message: pb.ImageTensor) -> npt.NDArray[np.generic]:
 
 
 def single(pixels: npt.NDArray[np.generic], latents: Latents | bytes) -> Image.Image:
-    """Map uint8 (1,H,W,3), decoded from latents or a payload, to a PIL image.
-
-    Raises:
-        ValueError: the latents are of several images.
-    """
+    """Map uint8 (1,H,W,3), decoded from `latents`, to a PIL image; raise ValueError for latents of several images."""
     if isinstance(latents, Latents) and len(latents) != 1:
         raise ValueError(f"these are the latents of {len(latents)} images; decode latents.split(), or use decode_array")
     return Image.fromarray(pixels[0])
@@ -256,11 +230,7 @@ def _to_tensor(array: npt.NDArray[np.generic]) -> pb.Tensor:
 
 
 def _from_tensor(message: pb.Tensor) -> npt.NDArray[np.generic]:
-    """Map a message to an array of its own memory; bfloat16 is the upper half of a float32.
-
-    Raises:
-        ValueError: there is no tensor, its dtype is unknown to this version, or its bytes do not fit its shape.
-    """
+    """Map a message to an array of its own memory, or raise ValueError; bfloat16 is the upper half of a float32."""
     shape = tuple(message.shape)
     if message.dtype == pb.DTYPE_BFLOAT16:
         halves = np.frombuffer(message.data, "<u2").astype(np.uint32)

@@ -93,11 +93,7 @@ class Outbox(Generic[T]):
         return self._exhausted and not self._pending
 
     def check_finished(self) -> None:
-        """Check at the end of the stream that every item has had its answer.
-
-        Raises:
-            RuntimeError: items have no answer, or were not read.
-        """
+        """Raise RuntimeError where the stream ends with items that have no answer, or were not read."""
         if not self.finished:
             raise RuntimeError(
                 f"this stream broke off after {self.answers} answers and goes no further; make another for the other "
@@ -133,11 +129,7 @@ class Outbox(Generic[T]):
                 yield request
 
     def answer(self, response: Any) -> StreamItem[T]:
-        """Map a response to its item, which is then done.
-
-        Raises:
-            ServerFault: no item of that number waits for an answer.
-        """
+        """Map a response to its item, which is then done; raise ServerFault where no such item waits for an answer."""
         if response.id not in self._pending:
             problem = f"the server answered item {response.id} of a stream, which was not waiting for an answer"
             raise ServerFault(grpc.StatusCode.INTERNAL, problem)
@@ -154,7 +146,8 @@ class Outbox(Generic[T]):
         """Attribute an error that ended the call to the item that caused it, which is then done.
 
         Returns:
-            None where several items were sent: the next calls send them singly, and the error comes again.
+            None where several items were sent, and any of them may be the cause: the next calls send these items one
+            by one, so that the error comes again for its cause alone.
 
         Raises:
             LatentwireError: the error itself, where no item was sent, or where `items` may have raised it.
@@ -179,16 +172,16 @@ class Outbox(Generic[T]):
 
 
 def encode_outbox(images: Iterable[ImageInput], options: EncodeOptions, settings: Settings) -> Outbox[Latents]:
-    """Map images to the bookkeeping of an EncodeStream; raises what `to_encode_request` raises for options."""
-    common = _convert.without_image(options, settings.model)
+    """Map images to the bookkeeping of an EncodeStream; raise as `to_encode_request`."""
+    common = _convert.to_encode_request(options, settings.model)
     seeds = tuple(common.latents.seeds)
     common.latents.ClearField("seeds")
     return _encode_outbox(images, common, seeds, lambda response: _convert.from_latents(response.latents), settings)
 
 
 def compress_outbox(images: Iterable[ImageInput], options: CompressOptions, settings: Settings) -> Outbox[bytes]:
-    """Map images to the bookkeeping of an EncodeStream of payloads; raises what `to_compress_request` does."""
-    common = _convert.compress_without_image(options, settings.model)
+    """Map images to the bookkeeping of an EncodeStream of payloads; raise as `to_compress_request`."""
+    common = _convert.to_compress_request(options, settings.model)
     return _encode_outbox(images, common, (), lambda response: _convert.from_payloads(response.lat), settings)
 
 

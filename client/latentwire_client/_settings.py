@@ -2,7 +2,6 @@
 """What a client is given -> one checked value, shared by the clients, their streams and their outboxes."""
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,12 @@ DEFAULT_TARGET = "localhost:50051"
 SERVER_VARIABLE = "LATENTWIRE_SERVER"
 TOKEN_VARIABLE = "LATENTWIRE_TOKEN"
 SERVICE = "latentwire.v1.LatentCodecService"
+CHANNEL_OPTIONS = (
+    # A server that vanished without a word is noticed within a minute, also by a waiting stream.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.enable_retries", 0),  # `_waiting` decides about them, for calls and streams alike
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,9 @@ class Address:
         token: sent with every call; None: no token.
         tls: False: plain text; True: TLS with the system's root certificates; a path: TLS with the root certificates of
             that PEM file.
+
+    Raises:
+        ValueError: the token cannot be sent, or the target is an URL.
     """
 
     target: str
@@ -35,11 +43,7 @@ class Address:
     tls: bool | str | os.PathLike[str]
 
     def __post_init__(self) -> None:
-        """Check what gRPC would answer with no more than "invalid metadata" or "misformatted domain name".
-
-        Raises:
-            ValueError: the token cannot travel, or the target is an URL.
-        """
+        # gRPC itself says no more than "invalid metadata" or "misformatted domain name".
         if self.target.startswith(("http://", "https://")):
             without = self.target.partition("://")[2].rstrip("/")
             secure = ", and tls=True or --tls" if self.target.startswith("https") else ""
@@ -49,11 +53,7 @@ class Address:
 
     @classmethod
     def choose(cls, target: str | None, token: str | None, tls: bool | str | os.PathLike[str]) -> "Address":
-        """Fill in what is not given: `$LATENTWIRE_SERVER` or localhost:50051, and `$LATENTWIRE_TOKEN`.
-
-        Raises:
-            ValueError: the token cannot be sent, or the target is an URL.
-        """
+        """Fill in the target (`$LATENTWIRE_SERVER`, else localhost:50051) and the token (`$LATENTWIRE_TOKEN`)."""
         return cls(
             target=target or os.environ.get(SERVER_VARIABLE) or DEFAULT_TARGET,
             token=token or os.environ.get(TOKEN_VARIABLE) or None,
@@ -68,15 +68,7 @@ class Address:
 
 @dataclass(frozen=True)
 class Settings:
-    """How one client reaches its server and behaves.
-
-    Attributes:
-        address: where the server is.
-        model: the model to use where a call names none; empty: the server's default.
-        timeout: how long to wait for answers.
-        retry: how to try again.
-        limits: the size of messages and the items of a stream in flight.
-        on_execution: called with each `Execution`; None: nobody asks.
+    """How one client reaches its server and behaves; see the arguments of `Client`.
 
     Raises:
         TypeError: a value is of another type, such as a number of seconds for `timeout`.
@@ -90,7 +82,6 @@ class Settings:
     on_execution: OnExecution | None
 
     def __post_init__(self) -> None:
-        """Check the types of what is used only later."""
         values = (("timeout", self.timeout, Timeout), ("retry", self.retry, Retry), ("limits", self.limits, Limits))
         for name, value, kind in values:
             if not isinstance(value, kind):
@@ -105,7 +96,8 @@ class Settings:
             ValueError: the PEM file holds no certificate.
         """
         target, tls = self.address.target, self.address.tls
-        options = list(_channel_options(self.limits))
+        sizes = [(f"grpc.max_{way}_message_length", self.limits.max_message_bytes) for way in ("send", "receive")]
+        options = [*sizes, *CHANNEL_OPTIONS]
         if tls is False:
             return api.insecure_channel(target, options=options)
         roots = None if tls is True else Path(tls).read_bytes()
@@ -117,12 +109,3 @@ class Settings:
         """Tell `on_execution`, if there is one, how the server carried out what it answers."""
         if self.on_execution is not None:
             self.on_execution(Execution.from_message(response.execution))
-
-
-def _channel_options(limits: Limits) -> Iterator[tuple[str, Any]]:
-    yield "grpc.max_send_message_length", limits.max_message_bytes
-    yield "grpc.max_receive_message_length", limits.max_message_bytes
-    # A server that vanished without a word is noticed within a minute, also by a waiting stream.
-    yield "grpc.keepalive_time_ms", 30_000
-    yield "grpc.keepalive_timeout_ms", 20_000
-    yield "grpc.enable_retries", 0  # `_waiting` decides about them, for calls and streams alike

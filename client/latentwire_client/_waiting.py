@@ -42,9 +42,9 @@ class Waiting:
         """Note a failure; return the pause before the next try in seconds, or None to give up.
 
         Args:
-            error: an Overloaded, or what says that the server is gone.
-            answers: the number of answers so far. With at least one, a server that is gone is waited for
-                `reconnect_s`; with a new one since the last failure, the server went away just now.
+            error: an Overloaded, or an Unavailable, which says that the server is gone.
+            answers: the number of answers so far. Once there is one, a server that is gone is waited for
+                `reconnect_s`; this time begins anew with the first failure after each answer.
         """
         now_s = time.monotonic()
         if isinstance(error, Overloaded):

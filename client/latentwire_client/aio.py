@@ -4,7 +4,6 @@
 import asyncio
 from collections.abc import Iterable, Sequence
 from contextlib import aclosing
-from types import TracebackType
 from typing import Any, Self, Unpack, cast, overload
 
 import numpy.typing as npt
@@ -60,9 +59,8 @@ class AsyncClient(Configured[AsyncConnections]):
         """Map an image, or each of a list of images, to latents; see `Client.encode`."""
         if isinstance(image, list | tuple):
             return await _results(self.encode_stream(image, **options))
-        request = await asyncio.to_thread(
-            _convert.to_encode_request, cast(ImageInput, image), options, self._settings.model
-        )
+        common = _convert.to_encode_request(options, self._settings.model)
+        request = await asyncio.to_thread(_convert.with_image, common, cast(ImageInput, image))
         return _convert.from_latents((await self._run("Encode", request)).latents)
 
     @overload
@@ -77,9 +75,8 @@ class AsyncClient(Configured[AsyncConnections]):
         """Map an image, or each of a list of images, to a `.lat` payload; see `Client.compress`."""
         if isinstance(image, list | tuple):
             return await _results(self.compress_stream(image, **options))
-        request = await asyncio.to_thread(
-            _convert.to_compress_request, cast(ImageInput, image), options, self._settings.model
-        )
+        common = _convert.to_compress_request(options, self._settings.model)
+        request = await asyncio.to_thread(_convert.with_image, common, cast(ImageInput, image))
         return _convert.from_payloads((await self._run("Encode", request)).lat)
 
     @overload
@@ -136,13 +133,9 @@ class AsyncClient(Configured[AsyncConnections]):
         await self._connections.close()
 
     async def __aenter__(self) -> Self:
-        """Return the client itself."""
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the channel."""
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def _run(self, method: str, request: Any) -> Any:

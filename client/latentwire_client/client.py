@@ -3,7 +3,6 @@
 
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from types import TracebackType
 from typing import Any, Self, Unpack, cast, overload
 
 import numpy.typing as npt
@@ -83,7 +82,8 @@ class Client(Configured[Connections]):
         if isinstance(image, list | tuple):
             with closing(self.encode_stream(image, **options)) as stream:
                 return [item.get() for item in stream.ordered()]
-        request = _convert.to_encode_request(cast(ImageInput, image), options, self._settings.model)
+        common = _convert.to_encode_request(options, self._settings.model)
+        request = _convert.with_image(common, cast(ImageInput, image))
         return _convert.from_latents(self._run("Encode", request).latents)
 
     @overload
@@ -104,7 +104,8 @@ class Client(Configured[Connections]):
         if isinstance(image, list | tuple):
             with closing(self.compress_stream(image, **options)) as stream:
                 return [item.get() for item in stream.ordered()]
-        request = _convert.to_compress_request(cast(ImageInput, image), options, self._settings.model)
+        common = _convert.to_compress_request(options, self._settings.model)
+        request = _convert.with_image(common, cast(ImageInput, image))
         return _convert.from_payloads(self._run("Encode", request).lat)
 
     @overload
@@ -173,13 +174,9 @@ class Client(Configured[Connections]):
         self._connections.close()
 
     def __enter__(self) -> Self:
-        """Return the client itself."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the channel."""
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _run(self, method: str, request: Any) -> Any:

@@ -26,7 +26,6 @@ class Timeout:
     stream_item_s: float | None = None
 
     def __post_init__(self) -> None:
-        """Check that the times are positive."""
         for name, value in (("call_s", self.call_s), ("stream_item_s", self.stream_item_s)):
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} is {value}; it must be positive and finite, or None to wait for ever")
@@ -50,8 +49,8 @@ class Retry:
         attempts: tries in a row, 1 (no retry) to 5.
         initial_backoff_s: the longest first pause, seconds, at least 0.01.
         max_backoff_s: the longest pause, seconds.
-        reconnect_s: how long a stream that has had an answer goes on trying when the server is gone, seconds: long
-            enough for a restart.
+        reconnect_s: how long a stream tries again while the server is gone, seconds, such as during a restart; only
+            once the stream has had an answer.
         full_queue_s: how long a call is tried again while the server's queue is full, seconds; 0: not at all.
         calls_reconnect: whether single calls, too, are tried again for `reconnect_s` once the client has had an answer.
 
@@ -67,7 +66,6 @@ class Retry:
     calls_reconnect: bool = False
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         # A server that has answered is waited for by time; for one that never did, more attempts only delay the news.
         if not 1 <= self.attempts <= 5:
             raise ValueError(f"attempts is {self.attempts}; it must be in 1..5")
@@ -103,7 +101,6 @@ class Limits:
     in_flight: int = 8
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         if not 1 <= self.max_message_bytes < 2**31:
             raise ValueError(f"max_message_bytes is {self.max_message_bytes}; it must be in 1..2^31-1")
         if not self.in_flight >= 1:

@@ -1,21 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """gRPC statuses -> the exceptions of a call.
 
-    LatentwireError
-    ├── InvalidRequest        the request is wrong; `fields` says where
-    ├── UnknownModel          the server has no model of that name
-    ├── LatentSpaceMismatch   the latents are of another space than the model
-    ├── WeightsChanged        a model has other weights than when a pipeline connected to it
-    ├── UnsupportedVersion    a `.lat` payload is of a version, or coded with tables, that the server does not have
-    ├── TooLarge              the request or its answer is over a limit
-    ├── Overloaded            the queue is full; `retry_after_s` says when to try again
-    ├── DeadlineExceeded      no answer in time
-    ├── Unavailable           no server there, or it is warming up, draining or at its end
-    ├── Unauthenticated       the token is missing or wrong
-    ├── DataLoss              a checksum did not match
-    ├── Cancelled             the client was closed during the call
-    └── ServerFault           a fault of the server; its log has the details under `request_id`
-
+Each is a `LatentwireError`: InvalidRequest, UnknownModel, LatentSpaceMismatch, WeightsChanged, UnsupportedVersion,
+TooLarge, Overloaded, DeadlineExceeded, Unavailable, Unauthenticated, DataLoss, Cancelled, ServerFault.
 A path that cannot be read raises OSError, an argument that cannot be sent TypeError or ValueError.
 """
 
@@ -142,21 +129,20 @@ def from_status(status: status_pb2.Status) -> LatentwireError:
     """Map the google.rpc.Status of a call or of a stream's item to an exception."""
     code = CODES.get(status.code, grpc.StatusCode.UNKNOWN)
     details = {detail.TypeName(): detail for detail in status.details}
-    request = _unpack(details, error_details_pb2.RequestInfo())
+    has_retry, retry = _unpack(details, error_details_pb2.RetryInfo())
+    _, info = _unpack(details, error_details_pb2.ErrorInfo())
+    _, request = _unpack(details, error_details_pb2.RequestInfo())
+    _, bad_request = _unpack(details, error_details_pb2.BadRequest())
     kind = CODE_TABLE[code]
-    retry = _unpack(details, error_details_pb2.RetryInfo())
-    if kind is TooLarge and retry is not None:
+    if kind is TooLarge and has_retry:
         kind = Overloaded
-    info = _unpack(details, error_details_pb2.ErrorInfo())
-    if kind is LatentSpaceMismatch and info is not None and info.reason == UnsupportedVersion.__name__:
+    if kind is LatentSpaceMismatch and info.reason == UnsupportedVersion.__name__:
         kind = UnsupportedVersion
-    error = kind(code, status.message, "" if request is None else request.request_id)
-    if isinstance(error, Overloaded) and retry is not None:
+    error = kind(code, status.message, request.request_id)
+    if isinstance(error, Overloaded):
         error.retry_after_s = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
     if isinstance(error, InvalidRequest):
-        request_errors = _unpack(details, error_details_pb2.BadRequest())
-        violations = [] if request_errors is None else request_errors.field_violations
-        error.fields = {violation.field: violation.description for violation in violations}
+        error.fields = {violation.field: violation.description for violation in bad_request.field_violations}
     return error
 
 
@@ -190,10 +176,10 @@ def from_rpc_error(error: Any, target: str) -> LatentwireError:
     return CODE_TABLE[code](code, message, str(metadata.get(REQUEST_ID, "")))
 
 
-def _unpack(details: Mapping[str, AnyMessage], message: Any) -> Any:
-    """Unpack the detail of the message's type; return None where it is missing or broken."""
+def _unpack(details: Mapping[str, AnyMessage], message: Any) -> tuple[bool, Any]:
+    """Unpack the detail of an empty message's type into it; return whether there was one, whole, and the message."""
     packed = details.get(message.DESCRIPTOR.full_name)
     try:
-        return message if packed is not None and packed.Unpack(message) else None
+        return packed is not None and packed.Unpack(message), message
     except DecodeError:
-        return None
+        return False, type(message)()

@@ -24,7 +24,7 @@ class ServerLimits:
     @classmethod
     def from_message(cls, limits: pb.Limits) -> Self:
         """Map the message of the same fields to plain values."""
-        return cls(**{field.name: getattr(limits, field.name) for field in fields(cls)})
+        return cls(**_plain(cls, limits))
 
 
 @dataclass(frozen=True)
@@ -55,31 +55,21 @@ class ModelInfo:
 
     @property
     def is_vector(self) -> bool:
-        """Whether the latents of an image are one vector, (B,C,1,1), and all images have one size; else (B,C,h,w)."""
+        """Whether an image of the fixed size becomes one vector, (B,C,1,1); other models give latents (B,C,h,w)."""
         return self.fixed_size is not None
 
     @classmethod
     def from_message(cls, model: pb.ModelInfo) -> Self:
         """Map the message of a model to plain values."""
         fixed = model.fixed_size
-        return cls(
-            name=model.name,
-            class_name=model.class_name,
-            latent_space=model.latent_space,
-            weights_digest=model.weights_digest,
-            file_sha256=model.file_sha256,
-            latent_channels=model.latent_channels,
-            downsample_factor=model.downsample_factor,
-            scale=tuple(model.scale),
-            shift=tuple(model.shift),
-            has_logvar=model.has_logvar,
-            fixed_size=(fixed.height, fixed.width) if model.HasField("fixed_size") else None,
-            parameters=model.parameters,
-            dtype=pb.DType.Name(model.dtype).removeprefix("DTYPE_").lower(),
-            device=model.device,
-            config=json.loads(model.config_json or "{}"),
-            loaded=model.loaded,
-        )
+        converted: dict[str, Any] = {
+            "scale": tuple(model.scale),
+            "shift": tuple(model.shift),
+            "fixed_size": (fixed.height, fixed.width) if model.HasField("fixed_size") else None,
+            "dtype": pb.DType.Name(model.dtype).removeprefix("DTYPE_").lower(),
+            "config": json.loads(model.config_json or "{}"),
+        }
+        return cls(**_plain(cls, model) | converted)
 
 
 @dataclass(frozen=True)
@@ -125,17 +115,17 @@ class Execution:
     @classmethod
     def from_message(cls, execution: pb.Execution) -> Self:
         """Map the message, whose times are nanoseconds, to plain values."""
-        return cls(
-            queue_s=execution.queue_ns / 1e9,
-            compute_s=execution.compute_ns / 1e9,
-            coding_s=execution.coding_ns / 1e9,
-            batch_size=execution.batch_size,
-            float32_retry=execution.float32_retry,
-            model=execution.model,
-            weights_digest=execution.weights_digest,
-            approximate_tiling=execution.approximate_tiling,
-        )
+        seconds: dict[str, Any] = {
+            f"{stage}_s": getattr(execution, f"{stage}_ns") / 1e9 for stage in ("queue", "compute", "coding")
+        }
+        return cls(**_plain(cls, execution) | seconds)
 
 
 OnExecution = Callable[[Execution], None]
 """Called with each execution as its answer arrives, where the caller waits: in its thread, or in its event loop."""
+
+
+def _plain(kind: type[Any], message: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass that its message holds under the same name, as the same value."""
+    same = message.DESCRIPTOR.fields_by_name
+    return {field.name: getattr(message, field.name) for field in fields(kind) if field.name in same}

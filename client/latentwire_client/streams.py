@@ -84,8 +84,10 @@ def _call(connection: Connection, method: str, outbox: Outbox[T]) -> Iterator[St
         call = getattr(connection.codec, method)(iter(requests.get, None), metadata=address.metadata)
     try:
         outbox.begin()
-        yield from _send(outbox, requests)
-        while not outbox.finished:
+        while True:
+            yield from _send(outbox, requests)
+            if outbox.finished:
+                break
             try:
                 response = next(call, None)
             except grpc.RpcError as error:
@@ -95,7 +97,6 @@ def _call(connection: Connection, method: str, outbox: Outbox[T]) -> Iterator[St
                 # The server ended the call in good order with items unanswered: as good as gone.
                 raise Unavailable(grpc.StatusCode.UNAVAILABLE, f"{address.target} ended the stream early")
             yield outbox.answer(response)
-            yield from _send(outbox, requests)
         requests.put(None)
         call.code()  # waits until the server has ended the call, which it would count as cancelled otherwise
     finally:
@@ -191,10 +192,12 @@ async def _async_call(
     call = getattr(connection.codec, method)(sent(), metadata=address.metadata)
     try:
         outbox.begin()
-        async with aclosing(_async_send(outbox, requests)) as failed:
-            async for item in failed:
-                yield item
-        while not outbox.finished:
+        while True:
+            async with aclosing(_async_send(outbox, requests)) as failed:
+                async for item in failed:
+                    yield item
+            if outbox.finished:
+                break
             try:
                 with connection.mapped_errors():
                     response = await call.read()
@@ -207,9 +210,6 @@ async def _async_call(
             if response is grpc.aio.EOF:
                 raise Unavailable(grpc.StatusCode.UNAVAILABLE, f"{address.target} ended the stream early")
             yield outbox.answer(response)
-            async with aclosing(_async_send(outbox, requests)) as failed:
-                async for item in failed:
-                    yield item
         requests.put_nowait(None)
         with connection.mapped_errors():
             await call.code()

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import grpc
@@ -39,29 +38,14 @@ R = TypeVar("R")
 FACTOR = 8
 PAYLOAD_MARK = b"latentwire-fake:"
 MODEL = pb.ModelInfo(
-    name="fake",
-    class_name="Fake",
-    latent_space="latentwire-fake@1",
-    weights_digest="0" * 64,
-    latent_channels=3,
-    downsample_factor=FACTOR,
-    scale=[1.0],
-    shift=[0.0],
-    has_logvar=True,
-    dtype=pb.DTYPE_FLOAT32,
-    device="cpu",
-    config_json="{}",
-    loaded=True,
-)
+    name="fake", class_name="Fake", latent_space="latentwire-fake@1", weights_digest="0" * 64, latent_channels=3,
+    downsample_factor=FACTOR, scale=[1.0], shift=[0.0], has_logvar=True, dtype=pb.DTYPE_FLOAT32, device="cpu",
+    config_json="{}", loaded=True,
+)  # fmt: skip
 LIMITS = pb.Limits(
-    max_message_bytes=64 * 2**20,
-    max_image_side=8192,
-    max_image_pixels=2**24,
-    max_batch_images=64,
-    max_queue_images=256,
-    stream_window=16,
-    max_refinement=100,
-)
+    max_message_bytes=64 * 2**20, max_image_side=8192, max_image_pixels=2**24, max_batch_images=64,
+    max_queue_images=256, stream_window=16, max_refinement=100,
+)  # fmt: skip
 
 
 class FakeServer(LatentCodecServiceServicer):
@@ -98,14 +82,10 @@ class FakeServer(LatentCodecServiceServicer):
             self._failures += [(code, message)] * times
 
     def __enter__(self) -> Self:
-        """Start serving."""
         self._server.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop at once."""
+    def __exit__(self, *_: object) -> None:
         self._server.stop(None).wait()
         self._threads.shutdown()
 
@@ -124,17 +104,13 @@ class FakeServer(LatentCodecServiceServicer):
         self._count("Decode", context)
         return _answer(_decode, request, context)
 
-    def EncodeStream(
-        self, request_iterator: Iterator[pb.EncodeStreamRequest], context: Any
-    ) -> Iterator[pb.EncodeStreamResponse]:
+    def EncodeStream(self, request_iterator: Iterator[Any], context: Any) -> Iterator[pb.EncodeStreamResponse]:
         """Map many images."""
         self._count("EncodeStream", context)
         for item in request_iterator:
             yield pb.EncodeStreamResponse(id=item.id, **_outcome(_encode, item.request))
 
-    def DecodeStream(
-        self, request_iterator: Iterator[pb.DecodeStreamRequest], context: Any
-    ) -> Iterator[pb.DecodeStreamResponse]:
+    def DecodeStream(self, request_iterator: Iterator[Any], context: Any) -> Iterator[pb.DecodeStreamResponse]:
         """Map many latents."""
         self._count("DecodeStream", context)
         for item in request_iterator:
@@ -166,16 +142,15 @@ def _outcome(work: Callable[[Any], Any], request: Any) -> dict[str, Any]:
 def _encode(request: pb.EncodeRequest) -> pb.EncodeResponse:
     if request.WhichOneof("input") == "image_tensor":
         pixels = _convert.from_image_tensor(request.image_tensor)
-        if pixels.dtype != np.uint8:
-            pixels = _to_uint8(pixels)
+        pixels = pixels if pixels.dtype == np.uint8 else _to_uint8(pixels)
         if pixels.shape[1] % FACTOR or pixels.shape[2] % FACTOR:
             raise ValueError(f"raw images are {pixels.shape[1:3]}; their sides must be multiples of {FACTOR}")
     else:
         with Image.open(io.BytesIO(request.image_file)) as image:
             upright = ImageOps.exif_transpose(image).convert("RGB")
         if request.HasField("target_size"):
-            size = (request.target_size.width, request.target_size.height)
-            upright = ImageOps.fit(upright, size, Image.Resampling.LANCZOS)
+            wanted = request.target_size
+            upright = ImageOps.fit(upright, (wanted.width, wanted.height), Image.Resampling.LANCZOS)
         pixels = np.asarray(upright)[np.newaxis]
     height, width = pixels.shape[1:3]
     padded = np.pad(pixels, ((0, 0), (0, -height % FACTOR), (0, -width % FACTOR), (0, 0)), mode="edge")
@@ -216,19 +191,18 @@ def _decode(request: pb.DecodeRequest) -> pb.DecodeResponse:
     means = np.ascontiguousarray(means[:, :, :height, :width])
     if request.WhichOneof("output") == "image_files":
         files = []
+        asked = request.image_files
+        image_format = pb.ImageFormat.Name(asked.format or pb.IMAGE_FORMAT_PNG).removeprefix("IMAGE_FORMAT_")
         for pixels in _to_uint8(means):
             buffer = io.BytesIO()
-            image_format = pb.ImageFormat.Name(request.image_files.format).removeprefix("IMAGE_FORMAT_")
-            options = {"quality": request.image_files.quality} if request.image_files.quality else {}
-            Image.fromarray(pixels).save(buffer, "PNG" if image_format == "UNSPECIFIED" else image_format, **options)
+            Image.fromarray(pixels).save(buffer, image_format, **({"quality": asked.quality} if asked.quality else {}))
             files.append(buffer.getvalue())
         return pb.DecodeResponse(image_files=pb.ImageFiles(files=files), execution=_execution())
     if request.image_tensor.layout != pb.IMAGE_LAYOUT_FLOAT_NCHW:
-        tensor = _convert.to_image_tensor(_to_uint8(means))
+        images: npt.NDArray[Any] = _to_uint8(means)
     else:
-        half = request.image_tensor.dtype == pb.DTYPE_FLOAT16
-        tensor = _convert.to_image_tensor(means.astype(np.float16) if half else means)
-    return pb.DecodeResponse(image_tensor=tensor, execution=_execution())
+        images = means.astype(np.float16) if request.image_tensor.dtype == pb.DTYPE_FLOAT16 else means
+    return pb.DecodeResponse(image_tensor=_convert.to_image_tensor(images), execution=_execution())
 
 
 def _to_uint8(images: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

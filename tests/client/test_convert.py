@@ -26,6 +26,7 @@ from latentwire_client._convert import (
     to_image_tensor,
     to_latents,
     to_tensor_output,
+    with_image,
 )
 from latentwire_client._outbox import encode_outbox
 from latentwire_client._settings import Address, Settings
@@ -61,7 +62,7 @@ def saved(image: Image.Image, image_format: str, **options: Any) -> bytes:
 
 
 def request(image: object, **options: Any) -> pb.EncodeRequest:
-    return to_encode_request(cast(Any, image), cast(EncodeOptions, options), "")
+    return with_image(to_encode_request(cast(EncodeOptions, options), ""), cast(Any, image))
 
 
 def arrived(image: Image.Image) -> Bytes:
@@ -305,7 +306,7 @@ def test_an_array_that_is_no_image_is_refused_with_what_it_is_and_what_is_needed
 
 
 def test_the_defaults_are_the_mode_raw_in_half_precision_from_the_client_s_model(photo: bytes) -> None:
-    sent = to_encode_request(photo, {}, "clients")
+    sent = to_encode_request({}, "clients")
     assert sent.model == "clients"
     assert sent.latents.kind == pb.LATENT_KIND_MODE
     assert sent.latents.scale == pb.LATENT_SCALE_RAW
@@ -367,7 +368,7 @@ def test_a_list_with_more_or_fewer_seeds_than_images_is_refused(photo: bytes) ->
 @pytest.mark.parametrize("quality", [None, "best", 0, -1.0, float("nan"), float("inf"), (1,)])
 def test_a_quality_that_is_neither_a_name_nor_a_step_is_refused(photo: bytes, quality: Any) -> None:
     with pytest.raises(ValueError, match="it must be lossless, cache, high, medium, low, or the quantizer's step"):
-        to_compress_request(photo, {"quality": quality}, "")
+        to_compress_request({"quality": quality}, "")
 
 
 @pytest.mark.parametrize(
@@ -533,11 +534,11 @@ def test_what_a_server_says_of_itself_becomes_plain_values() -> None:
 
 def test_the_iterations_of_a_refinement_are_asked_for_whatever_names_the_quality() -> None:
     for quality in ("low", 0.5):
-        assert to_compress_request(b"file", {"quality": quality, "refinement": 30}, "").lat.refinement == 30
-    assert to_compress_request(b"file", {}, "").lat.refinement == 0
+        assert to_compress_request({"quality": quality, "refinement": 30}, "").lat.refinement == 30
+    assert to_compress_request({}, "").lat.refinement == 0
 
 
 @pytest.mark.parametrize("refinement", [-1, 2**32])
 def test_a_refinement_that_is_no_number_of_iterations_is_refused(refinement: int) -> None:
     with pytest.raises(ValueError, match=f"refinement is {refinement}; it must be a number of iterations in"):
-        to_compress_request(b"file", {"refinement": refinement}, "")
+        to_compress_request({"refinement": refinement}, "")

@@ -243,7 +243,7 @@ def test_what_only_some_errors_have_survives_pickling() -> None:
     assert pickle.loads(pickle.dumps(invalid)).fields == {"size": "too small"}
 
 
-def test_every_error_of_the_table_is_drawn_in_the_tree() -> None:
+def test_every_error_of_the_table_is_listed_at_the_head_of_the_module() -> None:
     assert errors.__doc__ is not None
     for kind in KINDS:
         assert kind.__name__ in errors.__doc__

@@ -3,10 +3,9 @@
 
 import math
 from collections.abc import Mapping
-from contextlib import closing
 from functools import cache, partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -15,16 +14,21 @@ from latentwire_cli.connection import Connection, connected
 from latentwire_cli.conversion import as_seen
 from latentwire_cli.existing_files import payload_difference
 from latentwire_cli.files import Images, Job, Json, Output, Overwrite, SkipExisting, plan
-from latentwire_cli.in_flight import answered
+from latentwire_cli.in_flight import run_in_flight
 from latentwire_cli.options import option
-from latentwire_cli.report import Batch, byte_count, print_json, print_line
+from latentwire_cli.report import byte_count, print_line
 from latentwire_client.client import Client
 from latentwire_core.files import write_whole
 from latentwire_core.formats import IMAGE_SUFFIXES
+from latentwire_core.quality import LOSSLESS
 from latentwire_core.quality import NAMES as QUALITIES
 
 NAMES = ", ".join(QUALITIES)
-FOUND = "Found by a search of about ten requests for each image."
+
+
+def _target(what: str, metavar: str, *names: str) -> Any:
+    text = f"Instead of a quality: {what}. Found by a search of about ten requests for each image."
+    return option(*names, text=text, metavar=metavar)
 
 
 @connected()
@@ -40,18 +44,9 @@ def compress(
             metavar="NAME|NUMBER",
         ),
     ] = None,
-    bpp: Annotated[
-        float | None,
-        option(text=f"Instead of a quality: at most so many bits for each pixel of the image. {FOUND}", metavar="X"),
-    ] = None,
-    most_bytes: Annotated[
-        int | None,
-        option("--bytes", text=f"Instead of a quality: at most so many bytes for each image. {FOUND}", metavar="N"),
-    ] = None,
-    psnr: Annotated[
-        float | None,
-        option(text=f"Instead of a quality: at least this PSNR, in few bytes. {FOUND}", metavar="DB"),
-    ] = None,
+    bpp: Annotated[float | None, _target("at most so many bits for each pixel of the image", "X")] = None,
+    most_bytes: Annotated[int | None, _target("at most so many bytes for each image", "N", "--bytes")] = None,
+    psnr: Annotated[float | None, _target("at least this PSNR, in few bytes", "DB")] = None,
     refine: Annotated[
         int,
         option(
@@ -76,42 +71,28 @@ def compress(
     """
     wanted = _wanted({"--bpp": bpp, "--bytes": most_bytes, "--psnr": psnr}, quality)
     step = _quality(quality or "cache")
-    asked = {
-        "kind": "float16" if step == "lossless" and wanted is None else "quantized",
-        "model": connection.model_name,
-    }
+    kind = "float16" if step == LOSSLESS and wanted is None else "quantized"
+    asked = {"kind": kind, "model": connection.model_name}
     difference = partial(payload_difference, asked=asked) if skip_existing else None
     jobs = plan(images, IMAGE_SUFFIXES, output, ".lat", overwrite, difference)
-    results: list[dict[str, object]] = []
-    total = 0
+    results: list[dict[str, Any]] = []
+
+    def work(client: Client, job: Job) -> bytes:
+        if wanted is not None:
+            return _searched(client, job.source, *wanted, refine)
+        return client.compress(job.source, quality=step, refinement=refine)
+
+    def finish(job: Job, payload: bytes) -> None:
+        write_whole(job.target, payload)
+        results.append(_result(job, payload))
+
+    def show() -> None:
+        total = byte_count(sum(result["bytes"] for result in results))
+        print_line(f"compressed {len(results)} of {len(jobs)} images to {output} ({total})")
 
     with connection.open(takes_long=refine > 0) as client:
-
-        def work(job: Job) -> bytes:
-            if wanted is not None:
-                return _searched(client, job.source, *wanted, refine)
-            return client.compress(job.source, quality=step, refinement=refine)
-
-        with (
-            Batch("compressing", len(jobs)) as batch,
-            closing(answered(client, jobs, work)) as answers,
-            batch.until_broken_off(),
-        ):
-            for job, compressed in answers:
-                try:
-                    payload = compressed.result()
-                    write_whole(job.target, payload)
-                    results.append(_result(job, payload))
-                except Exception as error:
-                    batch.failed(job.source, error)
-                    continue
-                total += len(payload)
-                batch.done()
-    if as_json:
-        print_json({"results": results, "failures": batch.failures})
-    elif results:
-        print_line(f"compressed {len(results)} of {len(jobs)} images to {output} ({byte_count(total)})")
-    batch.end()
+        batch = run_in_flight(client, "compressing", jobs, work, finish)
+    batch.report(results, as_json, show)
 
 
 def _wanted(targets: Mapping[str, float | None], quality: str | None) -> tuple[str, float] | None:
@@ -164,7 +145,7 @@ def _searched(client: Client, path: Path, name: str, number: float, refinement: 
     return smallest_with(attempt, measure, number)
 
 
-def _result(job: Job, payload: bytes) -> dict[str, object]:
+def _result(job: Job, payload: bytes) -> dict[str, Any]:
     from latentwire_core.container import read_header
 
     header = read_header(payload)

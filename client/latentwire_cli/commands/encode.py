@@ -11,12 +11,12 @@ import typer
 from latentwire_cli.connection import Connection, connected
 from latentwire_cli.existing_files import latents_difference
 from latentwire_cli.files import Images, Job, Json, Output, Overwrite, SkipExisting, plan
-from latentwire_cli.options import NO_VALUE, option
-from latentwire_cli.report import Batch, byte_count, print_json, print_line
+from latentwire_cli.options import option, switch
+from latentwire_cli.report import Batch, byte_count, print_line
 from latentwire_client.config import EncodeOptions
 from latentwire_core.formats import IMAGE_SUFFIXES
 from latentwire_core.latents import Latents
-from latentwire_core.noise import MAX_SEED
+from latentwire_core.noise import check_seed
 
 MAX_SIDE = 2**20 - 1
 """The largest `serve --max-side`, pixels."""
@@ -35,12 +35,7 @@ def encode(
         option(text="The seed of the sample's noise, the same for every image, 0..2^64-1.", default="0", metavar="N"),
     ] = None,
     scaled: Annotated[
-        bool,
-        option(
-            "--scaled",
-            text="Scale the latents, as a diffusion model takes them; for mode and sample.",
-            metavar=NO_VALUE,
-        ),
+        bool, switch("--scaled", "Scale the latents, as a diffusion model takes them; for mode and sample.")
     ] = False,
     dtype: Annotated[
         Literal["float32", "float16", "bfloat16"],
@@ -66,8 +61,10 @@ def encode(
     """
     if seed is not None and kind != "sample":
         raise typer.BadParameter(f"only a sample has a seed; the kind is {kind}", param_hint="--seed")
-    if seed is not None and not 0 <= seed <= MAX_SEED:
-        raise typer.BadParameter(f"{seed} is not in 0..2^64-1", param_hint="--seed")
+    try:
+        check_seed(seed or 0)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--seed") from error
     if scaled and kind == "moments":
         raise typer.BadParameter("moments are always raw; take --kind mode or sample", param_hint="--scaled")
     options: EncodeOptions = {"kind": kind, "scaled": scaled, "dtype": dtype, "size": _height_width(size)}
@@ -91,19 +88,14 @@ def encode(
     ):
         for item in stream:
             job = jobs[item.index]
-            try:
+            with batch.item(job.source):
                 written[item.index] = _write(job, item.get())
-            except Exception as error:
-                batch.failed(job.source, error)
-            else:
-                batch.done()
-    results = [written[index] for index in sorted(written)]
-    if as_json:
-        print_json({"results": results, "failures": batch.failures})
-    elif results:
-        total = sum(job.target.stat().st_size for index, job in enumerate(jobs) if index in written)
-        print_line(f"wrote the latents of {len(results)} of {len(jobs)} images to {output} ({byte_count(total)})")
-    batch.end()
+
+    def show() -> None:
+        total = byte_count(sum(jobs[index].target.stat().st_size for index in written))
+        print_line(f"wrote the latents of {len(written)} of {len(jobs)} images to {output} ({total})")
+
+    batch.report([written[index] for index in sorted(written)], as_json, show)
 
 
 def _write(job: Job, latents: Latents) -> dict[str, object]:

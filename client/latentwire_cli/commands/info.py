@@ -4,12 +4,10 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
-from rich.table import Table
-
 from latentwire_cli.connection import Connection, connected
 from latentwire_cli.files import Json
-from latentwire_cli.report import make_table, name_cell, print_json, print_line, print_table
-from latentwire_client.info import ModelInfo, ServerInfo
+from latentwire_cli.report import pairs_table, print_json, print_line, print_table
+from latentwire_client.info import ModelInfo
 
 # label -> the text for a model, in the order of the table
 ROWS: tuple[tuple[str, Callable[[ModelInfo], str]], ...] = (
@@ -30,11 +28,7 @@ ROWS: tuple[tuple[str, Callable[[ModelInfo], str]], ...] = (
 
 
 @connected("local", "model")
-def info(
-    as_json: Json = False,
-    *,
-    connection: Connection,
-) -> None:
+def info(as_json: Json = False, *, connection: Connection) -> None:
     """Show the version, the models and the limits of a server."""
     with connection.open() as client:
         found = client.info()
@@ -44,22 +38,10 @@ def info(
     print_line(f"latentwire {found.version} at {client.target}")
     print_line("")
     for model in found.models:
-        print_table(_model(model))
+        print_table(pairs_table(f"Model {model.name}", ((label, text(model)) for label, text in ROWS)))
         print_line("")
-    print_table(_limits(found))
-
-
-def _model(model: ModelInfo) -> Table:
-    table = make_table(f"Model {model.name}", "", [""])
-    for label, value in ROWS:
-        table.add_row(label, name_cell(value(model)))
-    return table
-
-
-def _limits(found: ServerInfo) -> Table:
     limits = found.limits
-    table = make_table("Limits", "", [""])
-    for label, value in (
+    counts = (
         ("bytes of a message", limits.max_message_bytes),
         ("pixels along a side", limits.max_image_side),
         ("pixels of an image", limits.max_image_pixels),
@@ -67,9 +49,8 @@ def _limits(found: ServerInfo) -> Table:
         ("images in the queue", limits.max_queue_images),
         ("items of a stream in flight", limits.stream_window),
         ("iterations of a refinement", limits.max_refinement),
-    ):
-        table.add_row(label, f"{value:,}")
-    return table
+    )
+    print_table(pairs_table("Limits", ((label, f"{count:,}") for label, count in counts)))
 
 
 def _numbers(values: Sequence[float]) -> str:

@@ -1,17 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`latentwire inspect`: `.lat` files -> the contents of their headers, and whether their bytes are as written."""
+"""`latentwire inspect`: `.lat` files -> what their headers say, and whether their checksums match."""
 
 from dataclasses import asdict
 from importlib.util import find_spec
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.table import Table
 
 from latentwire_cli.exit_status import one_line
-from latentwire_cli.files import Json, found
-from latentwire_cli.report import Batch, make_table, name_cell, print_json, print_line, print_table
+from latentwire_cli.files import Json, PayloadFiles, found
+from latentwire_cli.report import Batch, pairs_table, print_line, print_table
 from latentwire_core.formats import PAYLOAD_SUFFIXES
 
 if TYPE_CHECKING:
@@ -22,17 +20,7 @@ MOST_CHANNELS = 8
 KINDS = {"QUANTIZED": "quantized", "FLOAT16": "float16, bit for bit"}
 
 
-def inspect(
-    files: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="FILE.lat",
-            help="Files that `compress` wrote, or folders to look through for them.",
-            show_default=False,
-        ),
-    ],
-    as_json: Json = False,
-) -> None:
+def inspect(files: PayloadFiles, as_json: Json = False) -> None:
     """Show what `.lat` files hold: image, latents, model, bytes by section, and whether their checksums are right.
 
     It needs no server and no model; with the codec extra it also shows the bits of each channel.
@@ -61,13 +49,13 @@ def inspect(
             else:
                 batch.done()
             results.append(result)
-    if as_json:
-        print_json({"results": results, "failures": batch.failures})
-    else:
+
+    def show() -> None:
         for result in results:
             print_table(_table(result))
             print_line("")
-    batch.end()
+
+    batch.report(results, as_json, show)
 
 
 def _header(header: "Header", count: int) -> dict[str, Any]:
@@ -106,7 +94,6 @@ def _channel_bits(payload: bytes) -> list[float] | None:
 
 
 def _table(result: dict[str, Any]) -> Table:
-    table = make_table(result["payload"], "", [""])
     rows = {"bytes": f"{result['bytes']:,}"}
     if "kind" in result:
         size = f"{result['width']}x{result['height']}" if result["width"] else "all that is decoded"
@@ -131,9 +118,7 @@ def _table(result: dict[str, Any]) -> Table:
     for name, length in result.get("sections", {}).items():
         rows[f"bytes of {name.replace('_', ' ')}"] = f"{length:,}"
     rows["state"] = "whole, checksums right" if result["fault"] is None else f"fault: {result['fault']}"
-    for label, value in rows.items():
-        table.add_row(label, name_cell(value))
-    return table
+    return pairs_table(result["payload"], rows.items())
 
 
 def _range(numbers: list[float]) -> str:

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 from rich.table import Table
 
@@ -17,15 +17,7 @@ from latentwire_cli.conversion import as_seen
 from latentwire_cli.files import Images, Job, Json, Output, Overwrite, plan
 from latentwire_cli.local import require
 from latentwire_cli.picture import AMPLIFICATION, side_by_side
-from latentwire_cli.report import (
-    Batch,
-    byte_count,
-    make_table,
-    name_cell,
-    print_json,
-    print_line,
-    print_table,
-)
+from latentwire_cli.report import Batch, byte_count, make_table, name_cell, print_line, print_table
 from latentwire_client.client import Client
 from latentwire_client.info import Execution
 from latentwire_core.files import write_whole
@@ -39,16 +31,12 @@ class Row:
     Attributes:
         image: the file.
         picture: the file with original, reconstruction and difference.
-        width: pixels of the image as the model saw it: the width of the file, or the model's fixed width.
-        height: pixels, likewise.
+        width, height: pixels of the image as the model saw it: those of the file, or the model's fixed size.
         latent_shape: (C,h,w).
-        raw_bytes: bytes of the image as raw RGB.
-        file_bytes: bytes of the image file.
-        latent_bytes: bytes of the latents in float16.
+        raw_bytes, file_bytes, latent_bytes: the image as raw RGB; its file; the latents in float16.
         psnr_db: dB; None: the reconstruction is exact.
         ssim: None: a side is below 11 pixels.
-        encode: the server's times for encoding.
-        decode: the server's times for decoding.
+        encode, decode: the server's times.
         wall_s: seconds that the client waited for both calls.
     """
 
@@ -95,21 +83,18 @@ def roundtrip(
         batch.until_broken_off(),
     ):
         for job in jobs:
-            try:
+            with batch.item(job.source):
                 rows.append(_there_and_back(client, job, executions))
-            except Exception as error:
-                batch.failed(job.source, error)
-            else:
-                batch.done()
-    if as_json:
-        print_json({"results": [_as_json(row) for row in rows], "failures": batch.failures})
-    elif rows:
+
+    def show() -> None:
         print_table(_loss_table(rows))
         print_line("")
         print_table(_time_table(rows))
         print_line("")
-        print_line(f"pictures: {_pictures(rows, output)}")
-    batch.end()
+        print_line(f"pictures: {rows[0].picture if len(rows) == 1 else f'{output}/*.roundtrip.png'}")
+
+    results = [{**asdict(row), "latent_shape": list(row.latent_shape), "ratio": row.ratio} for row in rows]
+    batch.report(results, as_json, show)
 
 
 def _there_and_back(client: Client, job: Job, executions: list[Execution]) -> Row:
@@ -171,17 +156,13 @@ def _loss_table(rows: Sequence[Row]) -> Table:
 
 
 def _time_table(rows: Sequence[Row]) -> Table:
-    seconds: tuple[tuple[str, Callable[[Row], float]], ...] = (
-        ("encode\nqueue", lambda row: row.encode.queue_s),
-        ("encode\ncompute", lambda row: row.encode.compute_s),
-        ("encode\ncoding", lambda row: row.encode.coding_s),
-        ("decode\nqueue", lambda row: row.decode.queue_s),
-        ("decode\ncompute", lambda row: row.decode.compute_s),
-        ("decode\ncoding", lambda row: row.decode.coding_s),
-        ("both\nwall", lambda row: row.wall_s),
-    )
-    columns = [(name, partial(_milliseconds, value)) for name, value in seconds]
-    means = {name: _mean("{:.1f}", [1000 * value(row) for row in rows]) for name, value in seconds}
+    seconds = {
+        f"{call}\n{stage}": attrgetter(f"{call}.{stage}_s")
+        for call in ("encode", "decode")
+        for stage in ("queue", "compute", "coding")
+    } | {"both\nwall": attrgetter("wall_s")}
+    columns = [(name, partial(_milliseconds, value)) for name, value in seconds.items()]
+    means = {name: _mean("{:.1f}", [1000 * value(row) for row in rows]) for name, value in seconds.items()}
     return _table("Milliseconds by stage (wall: what the client waited for)", rows, columns, means)
 
 
@@ -207,11 +188,3 @@ def _mean(form: str, values: Sequence[float | None]) -> str:
 
 def _milliseconds(value: Callable[[Row], float], row: Row) -> str:
     return f"{1000 * value(row):.1f}"
-
-
-def _pictures(rows: Sequence[Row], folder: Path) -> str:
-    return rows[0].picture if len(rows) == 1 else f"{folder}/*.roundtrip.png"
-
-
-def _as_json(row: Row) -> dict[str, Any]:
-    return {**asdict(row), "latent_shape": list(row.latent_shape), "ratio": row.ratio}

@@ -15,6 +15,6 @@ from latentwire_client.diffusers.served_model import ClientOptions
 
 __all__ = ["ClientOptions", "ModelMixin", "RemoteAutoencoderKL"]
 
-# A pipeline's model_index.json names the module of each class. To reload the class, diffusers wants a module that the
-# caller has imported, which is this one, and in it a base class whose methods load: ModelMixin.
+# A pipeline's model_index.json names the module of each class. diffusers reloads a class only from a module that the
+# caller has imported, and only where this module also holds a base class that loads models: ModelMixin.
 RemoteAutoencoderKL.__module__ = __name__

@@ -10,7 +10,7 @@ from latentwire_client.info import ModelInfo
 from latentwire_core.scaling import from_config, same_numbers, spread
 
 SCALING_KEYS = ("scaling_factor", "shift_factor", "latents_mean", "latents_std")
-# Pipelines read the number of blocks of a VAE without networks, never their widths.
+# Pipelines read the number of blocks of a VAE without networks, and never a width.
 ANY_WIDTH = 64
 
 

@@ -146,13 +146,8 @@ class RemoteAutoencoderKL(AutoencoderKL):  # type: ignore[misc]
         sample = self._served.decode(z, self.dtype, singly=self.use_slicing).to(z.device, self.dtype)
         return DecoderOutput(sample=sample) if return_dict else (sample,)
 
-    def tiled_encode(self, x: Tensor, return_dict: bool = True) -> AutoencoderKLOutput | tuple[object]:
-        """Do what `encode` does."""
-        return self.encode(x, return_dict)
-
-    def tiled_decode(self, z: Tensor, return_dict: bool = True) -> DecoderOutput | tuple[Tensor]:
-        """Do what `decode` does."""
-        return self.decode(z, return_dict)
+    tiled_encode = encode
+    tiled_decode = decode
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
         """Accept that nothing is trained; raises RuntimeError when it should be."""

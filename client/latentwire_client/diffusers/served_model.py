@@ -15,12 +15,7 @@ from torch import Tensor
 
 from latentwire_client.client import Client
 from latentwire_client.config import Limits, Retry, Timeout
-from latentwire_client.errors import (
-    Cancelled,
-    LatentSpaceMismatch,
-    UnknownModel,
-    WeightsChanged,
-)
+from latentwire_client.errors import Cancelled, LatentSpaceMismatch, UnknownModel, WeightsChanged
 from latentwire_client.info import Execution, ModelInfo, OnExecution, ServerInfo
 from latentwire_core.kinds import LatentKind
 from latentwire_core.latents import Latents
@@ -151,12 +146,7 @@ class ServedModel:
         return torch.cat([torch.from_numpy(part) for part in parts])
 
     def check_origin(self, latent_space: str, weights_digest: str) -> None:
-        """Refuse latents, or a saved VAE, of another model than this one.
-
-        Raises:
-            LatentSpaceMismatch: the latent space differs.
-            WeightsChanged: the weights differ, and changed weights are not allowed.
-        """
+        """Raise LatentSpaceMismatch for another latent space, WeightsChanged for other weights that are not allowed."""
         if latent_space != self.info.latent_space:
             raise LatentSpaceMismatch(
                 grpc.StatusCode.FAILED_PRECONDITION,
@@ -208,11 +198,9 @@ class ServedModel:
 
 
 def find_model(server: ServerInfo, name: str, target: str) -> ModelInfo:
-    """Return the served model of that name, or for an empty name the first, if a pipeline can use it.
+    """Return the served model of that name, else raise UnknownModel; for an empty name return the first model.
 
-    Raises:
-        UnknownModel: no model of that name is served.
-        ValueError: the latents of the model are not spatial.
+    A model whose latents are not spatial is a ValueError: no pipeline can use it.
     """
     names = [model.name for model in server.models]
     if name and name not in names:

@@ -2,11 +2,9 @@
 """Protobuf messages <-> jobs and results."""
 
 import json
-import math
 from collections.abc import Mapping
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
-import numpy as np
 import torch
 from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 from google.protobuf.message import Message
@@ -18,7 +16,8 @@ from latentwire_core.kinds import LatentKind
 from latentwire_proto import names
 from latentwire_proto.v1 import latent_codec_pb2 as pb
 from latentwire_server.config import ServerConfig
-from latentwire_server.engine.jobs import DecodeJob, DecodeResult, EncodeJob, EncodeResult, Execution, FileOutput
+from latentwire_server.doors.tensors import to_bytes, to_tensor
+from latentwire_server.engine.jobs import DecodeJob, DecodeResult, EncodeJob, EncodeResult, Execution, FileOutput, plain
 from latentwire_server.engine.shares import most_images
 from latentwire_server.errors import InvalidRequest
 
@@ -28,13 +27,6 @@ T = TypeVar("T")
 FLOATS = {number: cast(torch.dtype, getattr(torch, name)) for name, number in names.FLOATS.items()}
 DTYPES = {**FLOATS, pb.DTYPE_UINT8: torch.uint8}
 TO_DTYPE = {dtype: number for number, dtype in DTYPES.items()}
-# numpy has no bfloat16: its bits travel as 16-bit words. All dtypes are little-endian on the wire.
-WORDS: dict[int, np.dtype[Any]] = {
-    pb.DTYPE_FLOAT32: np.dtype("<f4"),
-    pb.DTYPE_FLOAT16: np.dtype("<f2"),
-    pb.DTYPE_BFLOAT16: np.dtype("<i2"),
-    pb.DTYPE_UINT8: np.dtype("u1"),
-}
 TO_KIND = {LatentKind(name): number for name, number in names.KINDS.items()}
 KINDS = {pb.LATENT_KIND_UNSPECIFIED: LatentKind.MODE} | {number: kind for kind, number in TO_KIND.items()}
 SCALES = {
@@ -71,15 +63,12 @@ def count_images(request: pb.EncodeRequest | pb.DecodeRequest) -> int:
 
     A number that the message's bytes cannot hold counts as 1: the message is refused when it is read.
     """
-    if isinstance(request, pb.EncodeRequest):
-        tensor = request.image_tensor.tensor
-    elif request.WhichOneof("input") == "lat":
+    if isinstance(request, pb.DecodeRequest) and request.WhichOneof("input") == "lat":
         return max(1, len(request.lat.payloads))
-    else:
-        tensor = request.latents.values
+    tensor = request.image_tensor.tensor if isinstance(request, pb.EncodeRequest) else request.latents.values
     images = tensor.shape[0] if len(tensor.shape) == 4 else 1
-    # The field `data` is not touched: protobuf would copy it.
-    return images if 1 <= images <= tensor.ByteSize() else 1
+    # protobuf copies a message's bytes to count them, and `data` to show it.
+    return images if images > 1 and images <= tensor.ByteSize() else 1
 
 
 def to_encode_job(request: pb.EncodeRequest) -> EncodeJob:
@@ -229,34 +218,25 @@ def _to_images(message: pb.ImageTensor, field: str) -> Tensor:
         raise InvalidRequest(f"{field}.layout", f"layout is {message.layout}; set UINT8_NHWC or FLOAT_NCHW")
     if not fits:
         layout = pb.ImageLayout.Name(message.layout).removeprefix("IMAGE_LAYOUT_")
-        dtype = str(tensor.dtype).removeprefix("torch.")
-        raise InvalidRequest(field, f"image tensor is {dtype} {tuple(tensor.shape)}; {layout} means {wanted}")
+        raise InvalidRequest(
+            field, f"image tensor is {plain(tensor.dtype)} {tuple(tensor.shape)}; {layout} means {wanted}"
+        )
     return tensor
 
 
 def _to_tensor(message: pb.Tensor, field: str) -> Tensor:
     """Map a message to a tensor with memory of its own, a copy of the message's bytes."""
     dtype = _known(message.dtype, DTYPES, f"{field}.dtype", pb.DType)
-    words = WORDS[message.dtype]
     if len(message.shape) != 4:
         raise InvalidRequest(f"{field}.shape", f"tensor has {len(message.shape)} axes; it needs 4, such as (B,C,h,w)")
     shape = tuple(message.shape)
     if min(shape) < 1:
         raise InvalidRequest(f"{field}.shape", f"tensor has the shape {shape}; it needs sides of at least 1")
-    wanted = math.prod(shape) * words.itemsize
-    data = message.data  # read once: protobuf makes a copy each time
-    if len(data) != wanted:
-        name = pb.DType.Name(message.dtype).removeprefix("DTYPE_").lower()
-        raise InvalidRequest(
-            f"{field}.data", f"tensor has {len(data)} bytes; {name} of the shape {shape} takes {wanted}"
-        )
-    array = np.frombuffer(data, words).reshape(shape).copy()
-    return torch.from_numpy(array).view(dtype)
+    return to_tensor(message.data, dtype, shape, field=f"{field}.data", owner="tensor")
 
 
 def _from_tensor(tensor: Tensor) -> pb.Tensor:
-    words = tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor
-    return pb.Tensor(dtype=TO_DTYPE[tensor.dtype], shape=tuple(tensor.shape), data=words.numpy().tobytes())
+    return pb.Tensor(dtype=TO_DTYPE[tensor.dtype], shape=tuple(tensor.shape), data=to_bytes(tensor))
 
 
 def _from_execution(execution: Execution) -> pb.Execution:

@@ -52,12 +52,14 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         self._guarded = {REFLECTION, *services}
         self._probes = frozenset(probes)
         self._lasting: dict[asyncio.Task[Any], asyncio.Timeout] = {}
+        self._closed = False
 
     async def close(self, timeout_s: float) -> None:
         """End the RPCs that go on until somebody ends them, Watch and reflection: the transport waits for them.
 
         Each tells its client why it ends. The transport would cancel an RPC that is late with a text of its own.
         """
+        self._closed = True
         for lasting in self._lasting.values():
             lasting.reschedule(asyncio.get_running_loop().time())
         if self._lasting:
@@ -142,7 +144,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         Raises:
             NotServing: the interceptor was closed.
         """
-        lasting, task = asyncio.timeout(None), _task()
+        lasting, task = asyncio.timeout(0 if self._closed else None), _task()
         try:
             async with lasting:
                 self._lasting[task] = lasting

@@ -61,11 +61,7 @@ class Server:
             gateway = RemoteVaeGateway(self._engine, config, self._lifecycle, self.metrics)
             self._http = HttpServer(gateway.application(), config, shares_port=shares_port)
         self._interceptor = RequestInterceptor(
-            self._lifecycle,
-            self.metrics,
-            config.token,
-            services=(SERVICE, oip.SERVICE),
-            probes=oip.PROBES,
+            self._lifecycle, self.metrics, config.token, services=(SERVICE, oip.SERVICE), probes=oip.PROBES
         )
         self._grpc = grpc.aio.server(
             interceptors=[self._interceptor],

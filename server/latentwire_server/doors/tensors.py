@@ -30,8 +30,7 @@ def to_tensor(
     wanted = math.prod(shape) * dtype.itemsize
     if len(data) != wanted:
         raise InvalidRequest(
-            field,
-            f"{owner} has {len(data)} bytes; {datatype or plain(dtype)} of the shape {shape} takes {wanted}",
+            field, f"{owner} has {len(data)} bytes; {datatype or plain(dtype)} of the shape {shape} takes {wanted}"
         )
     return torch.frombuffer(bytearray(data) if isinstance(data, bytes) else data, dtype=dtype).view(tuple(shape))
 

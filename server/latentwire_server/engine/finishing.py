@@ -110,11 +110,7 @@ def finish_decode(job: DecodeJob, images: list[Tensor], config: ServerConfig) ->
     height, width = sides(images[0]) if job.image_size is None else job.image_size
     if isinstance(job.output, FileOutput):
         files = [
-            write_image(
-                geometry.crop(image[0].numpy(), height, width),
-                job.output.image_format,
-                job.output.quality,
-            )
+            write_image(geometry.crop(image[0].numpy(), height, width), job.output.image_format, job.output.quality)
             for image in images
         ]
         check_answer(sum(map(len, files)), "JPEG, WebP or AVIF", config)

@@ -210,8 +210,7 @@ class FileOutput:
             return
         if self.image_format is ImageFormat.PNG:
             raise InvalidRequest(
-                "quality",
-                f"quality is {self.quality}, but PNG is lossless; leave it out, or take JPEG, WebP or AVIF",
+                "quality", f"quality is {self.quality}, but PNG is lossless; leave it out, or take JPEG, WebP or AVIF"
             )
         if self.quality not in QUALITIES:
             raise InvalidRequest("quality", f"quality is {self.quality}; it must be in 1..100")

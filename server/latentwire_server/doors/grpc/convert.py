@@ -29,17 +29,16 @@ DTYPES = {**FLOATS, pb.DTYPE_UINT8: torch.uint8}
 TO_DTYPE = {dtype: number for number, dtype in DTYPES.items()}
 TO_KIND = {LatentKind(name): number for name, number in names.KINDS.items()}
 KINDS = {pb.LATENT_KIND_UNSPECIFIED: LatentKind.MODE} | {number: kind for kind, number in TO_KIND.items()}
-SCALES = {
-    pb.LATENT_SCALE_UNSPECIFIED: False,
-    pb.LATENT_SCALE_RAW: False,
-    pb.LATENT_SCALE_SCALED: True,
-}
+SCALES = {pb.LATENT_SCALE_UNSPECIFIED: False, pb.LATENT_SCALE_RAW: False, pb.LATENT_SCALE_SCALED: True}
 FORMATS = {pb.IMAGE_FORMAT_UNSPECIFIED: ImageFormat.PNG} | {
     number: ImageFormat(name) for name, number in names.IMAGE_FORMATS.items()
 }
 QUALITIES = {pb.LAT_QUALITY_UNSPECIFIED: "cache"} | {number: name for name, number in names.QUALITIES.items()}
-
-
+# What a spec and a ModelInfo call by the same name.
+SPEC_FIELDS = (
+    "class_name", "latent_space", "weights_digest", "file_sha256", "latent_channels", "downsample_factor", "scale",
+    "shift", "has_logvar", "parameters", "device",
+)  # fmt: skip
 # Attribute of a job -> the field of a message that sets it; the others have the same name.
 ENCODE_FIELDS = {
     "image_tensor.shape": "image_tensor",
@@ -182,21 +181,11 @@ def from_spec(name: str, spec: AutoencoderSpec, loaded: bool) -> pb.ModelInfo:
     fixed = spec.fixed_size
     return pb.ModelInfo(
         name=name,
-        class_name=spec.class_name,
-        latent_space=spec.latent_space,
-        weights_digest=spec.weights_digest,
-        file_sha256=spec.file_sha256,
-        latent_channels=spec.latent_channels,
-        downsample_factor=spec.downsample_factor,
-        scale=spec.scale,
-        shift=spec.shift,
-        has_logvar=spec.has_logvar,
         fixed_size=None if fixed is None else pb.ImageSize(height=fixed[0], width=fixed[1]),
-        parameters=spec.parameters,
         dtype=f"DTYPE_{spec.dtype.upper()}",
-        device=spec.device,
         config_json=json.dumps(dict(spec.config), sort_keys=True),
         loaded=loaded,
+        **{field: getattr(spec, field) for field in SPEC_FIELDS},
     )
 
 
@@ -240,16 +229,7 @@ def _from_tensor(tensor: Tensor) -> pb.Tensor:
 
 
 def _from_execution(execution: Execution) -> pb.Execution:
-    return pb.Execution(
-        queue_ns=execution.queue_ns,
-        compute_ns=execution.compute_ns,
-        coding_ns=execution.coding_ns,
-        batch_size=execution.batch_size,
-        float32_retry=execution.float32_retry,
-        model=execution.model,
-        weights_digest=execution.weights_digest,
-        approximate_tiling=execution.approximate_tiling,
-    )
+    return pb.Execution(**vars(execution))  # the message has the same fields
 
 
 def _to_size(message: Message, name: str) -> tuple[int, int] | None:

@@ -30,12 +30,13 @@ from latentwire_codec.runtime.spec import AutoencoderSpec
 from latentwire_proto import __version__
 from latentwire_server.config import ServerConfig
 from latentwire_server.doors.access import REQUEST_ID, check_token, choose_request_id
-from latentwire_server.doors.corridor import Corridor, Passage
+from latentwire_server.doors.corridor import Corridor
 from latentwire_server.doors.http import hf_dialect
 from latentwire_server.doors.http.connection import unless, while_connected
 from latentwire_server.doors.http.query import Query
 from latentwire_server.engine.engine import Engine
 from latentwire_server.engine.jobs import Caller, DecodeResult, EncodeJob, EncodeResult
+from latentwire_server.engine.work import Passage
 from latentwire_server.errors import (
     HTTP_STATUSES,
     NotServing,

@@ -61,11 +61,7 @@ class Server:
             gateway = RemoteVaeGateway(self._engine, config, self._lifecycle, self.metrics)
             self._http = HttpServer(gateway.application(), config, shares_port=shares_port)
         self._interceptor = RequestInterceptor(
-            self._lifecycle,
-            self.metrics,
-            config.token,
-            services=(SERVICE, oip.SERVICE),
-            probes=oip.PROBES,
+            self._lifecycle, self.metrics, config.token, services=(SERVICE, oip.SERVICE), probes=oip.PROBES
         )
         self._grpc = grpc.aio.server(
             interceptors=[self._interceptor],
@@ -130,10 +126,11 @@ class Server:
         drained = await self._lifecycle.idle(self.config.drain_timeout_s)
         if not drained:
             log.error("requests were still running after %s s; they are lost", self.config.drain_timeout_s)
+        grace_s = CLOSE_S if drained else 0
         if self._http is not None:
-            await self._http.stop(CLOSE_S if drained else 0)
-        self._interceptor.close()
-        await self._grpc.stop(CLOSE_S if drained else 0)
+            await self._http.stop(grace_s)
+        await self._interceptor.close(grace_s)
+        await self._grpc.stop(grace_s)
         await self._engine.close(wait=drained)
         if self._metrics_server is not None:
             await asyncio.to_thread(self._metrics_server.shutdown)

@@ -1,17 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exceptions -> google.rpc.Status: the one table of statuses.
-
-RequestError
-├── InvalidRequest    a field is missing, of an unknown value or contradicts another
-├── RequestTooLarge   the request or its answer is over a limit that a flag sets
-├── QueueFull         no place in the queue now; worth trying again
-├── DeadlineExceeded  the deadline passed while the request waited
-├── Unauthenticated   the token is missing or wrong
-├── NotServing        warming up or draining; worth trying again elsewhere or later
-└── ModelUnavailable  a model cannot be loaded now; worth trying again elsewhere or later
-
-ServerError           the server cannot start: a wrong configuration, a port in use
-"""
+"""Exceptions -> google.rpc.Status: the one table of statuses."""
 
 import logging
 
@@ -137,10 +125,7 @@ FIELDS: tuple[tuple[type[Exception], str], ...] = (
 
 def status_code(error: Exception) -> grpc.StatusCode:
     """Map an exception to its status code; INTERNAL for any that is not in the table."""
-    return next(
-        (code for kind, code in STATUS_TABLE if isinstance(error, kind)),
-        grpc.StatusCode.INTERNAL,
-    )
+    return next((code for kind, code in STATUS_TABLE if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
 
 
 def http_status(error: Exception) -> int:

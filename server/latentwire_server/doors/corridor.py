@@ -1,42 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """A message -> a job -> the engine -> a result -> a message: the one way that all doors lead to."""
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
-from latentwire_codec.runtime.autoencoder import Autoencoder
 from latentwire_server.engine.engine import Engine
 from latentwire_server.engine.jobs import Caller, DecodeJob, DecodeResult, EncodeJob, EncodeResult
+from latentwire_server.engine.work import Passage
 from latentwire_server.errors import InvalidRequest
 from latentwire_server.telemetry.metrics import Metrics
 
 J = TypeVar("J")
 R = TypeVar("R")
 A = TypeVar("A")
-
-
-Work = Callable[[str, int, Callable[[Autoencoder], J], Callable[[R], A], Caller], Awaitable[A]]
-"""One way of the engine: `JobRunner.encode` or `JobRunner.decode`."""
-
-
-@dataclass(frozen=True)
-class Passage(Generic[J, R, A]):
-    """What a door knows of one request.
-
-    Attributes:
-        model: the model as the request names it; empty: the default.
-        images: counts the images, quickly, before the message is read as a whole.
-        to_job: makes the job; runs in the pool, with the model in memory.
-        to_answer: makes the answer of the result; runs in the pool.
-        fields: attribute of a job -> the field of the door's protocol that sets it.
-    """
-
-    model: str
-    images: Callable[[], int]
-    to_job: Callable[[Autoencoder], J]
-    to_answer: Callable[[R], A]
-    fields: Mapping[str, str]
 
 
 class Corridor:
@@ -59,11 +35,17 @@ class Corridor:
         """Map latents to images; raises what `errors.STATUS_TABLE` lists, with the fields of the door."""
         return await self._pass("decode", self._engine.work.decode, passage, caller)
 
-    async def _pass(self, operation: str, work: Work[J, R, A], passage: Passage[J, R, A], caller: Caller) -> A:
+    async def _pass(
+        self,
+        operation: str,
+        work: Callable[[str, Passage[J, R, A], Caller], Awaitable[A]],
+        passage: Passage[J, R, A],
+        caller: Caller,
+    ) -> A:
         name = self._engine.model_name(passage.model)
         async with self._metrics.job(name, operation):
             try:
-                return await work(name, passage.images(), passage.to_job, passage.to_answer, caller)
+                return await work(name, passage, caller)
             except InvalidRequest as error:
                 error.field = passage.fields.get(error.field, error.field)
                 raise

@@ -49,9 +49,7 @@ class Batcher(Generic[P, R]):
     """
 
     def __init__(
-        self,
-        run: Callable[[Hashable, list[P]], Awaitable[Sequence[R | Exception]]],
-        limits: BatchLimits,
+        self, run: Callable[[Hashable, list[P]], Awaitable[Sequence[R | Exception]]], limits: BatchLimits
     ) -> None:
         self._run = run
         # The cheapest lane comes first.

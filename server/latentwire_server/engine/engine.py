@@ -73,9 +73,7 @@ class Engine:
             self._run_batch,
             # On a CPU a batch gains nothing, and singly an image's result is bitwise its own.
             BatchLimits(
-                images=1 if on_cpu else config.max_batch,
-                pixels=config.max_batch_pixels,
-                delay_s=delay_ms / 1000,
+                images=1 if on_cpu else config.max_batch, pixels=config.max_batch_pixels, delay_s=delay_ms / 1000
             ),
         )
         self._placement = placement

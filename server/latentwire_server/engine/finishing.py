@@ -50,7 +50,7 @@ def finish_encode(job: EncodeJob, model: Autoencoder, outputs: Sequence[tuple[Te
     Raises:
         NonFiniteError: a number is beyond the range of the dtype that was asked for; or, scaled, beyond float32.
     """
-    first, *others = (torch.cat(parts) for parts in zip(*outputs, strict=True))
+    first, *others = map(_joined, zip(*outputs, strict=True))
     if job.refinement:
         return EncodedLatents(first, None, tuple(tuple(row) for row in others[0].tolist()))
     means, logvars = first, others
@@ -110,16 +110,12 @@ def finish_decode(job: DecodeJob, images: list[Tensor], config: ServerConfig) ->
     height, width = sides(images[0]) if job.image_size is None else job.image_size
     if isinstance(job.output, FileOutput):
         files = [
-            write_image(
-                geometry.crop(image[0].numpy(), height, width),
-                job.output.image_format,
-                job.output.quality,
-            )
+            write_image(geometry.crop(image[0].numpy(), height, width), job.output.image_format, job.output.quality)
             for image in images
         ]
         check_answer(sum(map(len, files)), "JPEG, WebP or AVIF", config)
         return files
-    batch = torch.cat(images)
+    batch = _joined(images)
     if job.output == torch.uint8:
         return batch[:, :height, :width].contiguous()
     return _cast(batch[:, :, :height, :width], job.output)
@@ -141,6 +137,10 @@ def check_answer(num_bytes: int, smaller: str, config: ServerConfig) -> None:
             f"the answer would take {num_bytes} bytes; a message holds {config.max_message_bytes} "
             f"(serve --max-message-mib); ask for fewer images or for {smaller}"
         )
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(tuple(tensors))
 
 
 def _cast(values: Tensor, dtype: torch.dtype) -> Tensor:

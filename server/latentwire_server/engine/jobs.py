@@ -106,7 +106,7 @@ class EncodeJob:
             raise InvalidRequest("image_file", "there are no image files; send at least one")
         _check_size(self.target_size, "target_size")
         if self.dtype not in FLOATS:
-            raise InvalidRequest("dtype", f"dtype is {_plain(self.dtype)}; latents are float32, float16 or bfloat16")
+            raise InvalidRequest("dtype", f"dtype is {plain(self.dtype)}; latents are float32, float16 or bfloat16")
         if self.kind is LatentKind.MOMENTS and self.scaled:
             raise InvalidRequest("scaled", "moments are always raw; ask for raw latents, or for the mode")
         self._check_seeds()
@@ -210,8 +210,7 @@ class FileOutput:
             return
         if self.image_format is ImageFormat.PNG:
             raise InvalidRequest(
-                "quality",
-                f"quality is {self.quality}, but PNG is lossless; leave it out, or take JPEG, WebP or AVIF",
+                "quality", f"quality is {self.quality}, but PNG is lossless; leave it out, or take JPEG, WebP or AVIF"
             )
         if self.quality not in QUALITIES:
             raise InvalidRequest("quality", f"quality is {self.quality}; it must be in 1..100")
@@ -247,10 +246,10 @@ class DecodeJob:
     def __post_init__(self) -> None:
         """Check every attribute."""
         if self.latents.dtype not in FLOATS:
-            raise InvalidRequest("latents.dtype", f"dtype is {_plain(self.latents.dtype)}; latents are a float tensor")
+            raise InvalidRequest("latents.dtype", f"dtype is {plain(self.latents.dtype)}; latents are a float tensor")
         _check_size(self.image_size, "image_size")
         if not isinstance(self.output, FileOutput) and self.output not in (torch.uint8, *FLOATS):
-            raise InvalidRequest("output", f"dtype is {_plain(self.output)}; images are uint8 or floats")
+            raise InvalidRequest("output", f"dtype is {plain(self.output)}; images are uint8 or floats")
 
     @property
     def images(self) -> int:
@@ -266,6 +265,11 @@ class DecodeResult:
     execution: Execution
 
 
+def plain(dtype: torch.dtype) -> str:
+    """Return the name of a dtype, such as `float16`."""
+    return str(dtype).removeprefix("torch.")
+
+
 def sides(batch: Tensor) -> tuple[int, int]:
     """Return height and width of uint8 (B,H,W,3) or float (B,3,H,W)."""
     height, width = batch.shape[1:3] if batch.dtype == torch.uint8 else batch.shape[2:4]
@@ -276,13 +280,9 @@ def _check_images(images: Tensor) -> None:
     shape, wanted = tuple(images.shape), "uint8 is (B,H,W,3), floats are (B,3,H,W)"
     channels = 3 if images.dtype == torch.uint8 else 1
     if images.dtype not in (torch.uint8, *FLOATS) or images.ndim != 4 or shape[channels] != 3:
-        raise InvalidRequest("image_tensor.shape", f"image tensor is {_plain(images.dtype)} {shape}; {wanted}")
+        raise InvalidRequest("image_tensor.shape", f"image tensor is {plain(images.dtype)} {shape}; {wanted}")
 
 
 def _check_size(size: tuple[int, int] | None, field: str) -> None:
     if size is not None and min(size) < 1:
         raise InvalidRequest(field, f"{field} is {size[1]}x{size[0]}; each side must be >= 1")
-
-
-def _plain(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

@@ -150,8 +150,7 @@ def _check_raw(batch: Tensor, spec: AutoencoderSpec, config: ServerConfig) -> Im
     _check_finite(batch, "image tensor")
     if batch.is_floating_point() and (largest := batch.abs().max().item()) > MAX_MAGNITUDE:
         raise InvalidRequest(
-            "image_tensor",
-            f"image tensor's largest magnitude is {largest:.4g}; floats are in [-1, 1], uint8 in 0..255",
+            "image_tensor", f"image tensor's largest magnitude is {largest:.4g}; floats are in [-1, 1], uint8 in 0..255"
         )
     return Images(batch, (height, width))
 

@@ -10,7 +10,7 @@ back to the pool when the memory is there.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -39,6 +39,25 @@ J = TypeVar("J")
 R = TypeVar("R")
 A = TypeVar("A")
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Passage(Generic[J, R, A]):
+    """What a door knows of one request.
+
+    Attributes:
+        model: the model as the request names it; empty: the default.
+        images: counts the images, quickly, before the message is read as a whole.
+        to_job: makes the job; runs in the pool, with the model in memory.
+        to_answer: makes the answer of the result; runs in the pool.
+        fields: attribute of a job -> the field of the door's protocol that sets it.
+    """
+
+    model: str
+    images: Callable[[], int]
+    to_job: Callable[[Autoencoder], J]
+    to_answer: Callable[[R], A]
+    fields: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -116,61 +135,25 @@ class JobRunner:
         self._memory = Shares(MESSAGES_OF_IMAGES * config.max_message_mib)
         self._pool = pool
 
-    async def encode(
-        self,
-        name: str,
-        images: int,
-        to_job: Callable[[Autoencoder], EncodeJob],
-        to_answer: Callable[[EncodeResult], A],
-        caller: Caller,
-    ) -> A:
-        """Map images to latents.
+    async def encode(self, name: str, passage: Passage[EncodeJob, EncodeResult, A], caller: Caller) -> A:
+        """Map images to latents with the served model of a name; raises what `errors.STATUS_TABLE` lists."""
+        return await self._carry_out(name, passage, partial(_prepare_encode, name, self._config), caller)
 
-        Args:
-            name: the name of a served model.
-            images: the number of images.
-            to_job: makes the job, in the pool.
-            to_answer: makes the answer of the result, in the pool.
-            caller: who asks.
-
-        Raises:
-            Exception: what `errors.STATUS_TABLE` lists.
-        """
-        return await self._carry_out(
-            name, images, to_job, partial(_prepare_encode, name, self._config), to_answer, caller
-        )
-
-    async def decode(
-        self,
-        name: str,
-        images: int,
-        to_job: Callable[[Autoencoder], DecodeJob],
-        to_answer: Callable[[DecodeResult], A],
-        caller: Caller,
-    ) -> A:
+    async def decode(self, name: str, passage: Passage[DecodeJob, DecodeResult, A], caller: Caller) -> A:
         """Map latents to images; as `encode`."""
-        return await self._carry_out(
-            name, images, to_job, partial(_prepare_decode, name, self._config), to_answer, caller
-        )
+        return await self._carry_out(name, passage, partial(_prepare_decode, name, self._config), caller)
 
-    async def _carry_out(
-        self,
-        name: str,
-        images: int,
-        to_job: Callable[[Autoencoder], J],
-        prepare: Prepare[J, R],
-        to_answer: Callable[[R], A],
-        caller: Caller,
-    ) -> A:
+    async def _carry_out(self, name: str, passage: Passage[J, R, A], prepare: Prepare[J, R], caller: Caller) -> A:
+        images = passage.images()
         async with self._places.hold(caller, images), self._models.hold(name, caller) as held:
             # Who holds a place waits for memory.
             with self._memory.claim(replace(caller, patient=True)) as memory:
-                prepared, prepare_ns, waited_ns = await self._prepare(to_job, prepare, held.model, memory)
+                prepared, prepare_ns, waited_ns = await self._prepare(passage.to_job, prepare, held.model, memory)
                 task, finish = prepared.task, prepared.finish
                 run = await self._compute(prepared, caller)
                 del prepared  # with the images, whose memory is given back
             answer, stages = await self._in_pool(
-                partial(_answer, task, run, finish, to_answer, held.waited_ns + waited_ns, prepare_ns)
+                partial(_answer, task, run, finish, passage.to_answer, held.waited_ns + waited_ns, prepare_ns)
             )
         self._metrics.answered(task.name, task.operation, len(run.outcomes), stages)
         return answer

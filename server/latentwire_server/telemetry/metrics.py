@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
+from functools import partial
+from typing import Any
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
@@ -18,6 +20,7 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 # 0.5 ms to 65 s: from a 64-pixel image on a GPU to a large one behind a full queue on a CPU.
 SECONDS = tuple(0.0005 * 2**power for power in range(18))
+IMAGES = tuple(2**power for power in range(8))
 
 
 class Metrics:
@@ -26,75 +29,32 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.statistics = Statistics()
-        self._requests = Counter(
-            "latentwire_requests",
-            "RPCs and stream items that ended, by method and status code",
-            ["method", "code"],
-            registry=self.registry,
+        counter = partial(Counter, registry=self.registry)
+        gauge = partial(Gauge, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
+        timer = partial(histogram, buckets=SECONDS)
+        self._requests = counter(
+            "latentwire_requests", "RPCs and stream items that ended, by method and status code", ["method", "code"]
         )
-        self._queue = Gauge(
-            "latentwire_queue_images",
-            "Images that are waiting or being worked on",
-            registry=self.registry,
-        )
-        self._batch = Histogram(
-            "latentwire_batch_images",
-            "Images in a batch",
-            ["operation"],
-            buckets=tuple(2**power for power in range(8)),
-            registry=self.registry,
-        )
+        self._queue = gauge("latentwire_queue_images", "Images that are waiting or being worked on")
+        self._batch = histogram("latentwire_batch_images", "Images in a batch", ["operation"], buckets=IMAGES)
         self._seconds = {
-            stage: Histogram(
-                f"latentwire_{stage}_seconds",
-                text,
-                ["operation"],
-                buckets=SECONDS,
-                registry=self.registry,
-            )
+            stage: timer(f"latentwire_{stage}_seconds", text, ["operation"])
             for stage, text in (
                 ("queue", "Time of a request's images in the queue"),
                 ("compute", "Time of a batch on the device"),
                 ("coding", "Time of a request's image files and casts"),
             )
         }
-        self._retries = Counter(
-            "latentwire_float32_retries",
-            "Images whose output was not finite and was computed again in float32",
-            ["model"],
-            registry=self.registry,
+        by_model: tuple[tuple[Any, str, str], ...] = (
+            (counter, "float32_retries", "Images whose output was not finite and was computed again in float32"),
+            (gauge, "model_loaded", "1 while the model's weights are in memory, else 0"),
+            (gauge, "model_weights_bytes", "Memory of the model's weights, 0 while they are not loaded"),
+            (timer, "model_load_seconds", "Time to load the model's weights, the waiting for room excluded"),
+            (counter, "model_load_failures", "Loads of the model on demand that failed"),
+            (counter, "model_evictions", "Times that the model's weights made room for another's"),
         )
-        self._model_loaded = Gauge(
-            "latentwire_model_loaded",
-            "1 while the model's weights are in memory, else 0",
-            ["model"],
-            registry=self.registry,
-        )
-        self._model_bytes = Gauge(
-            "latentwire_model_weights_bytes",
-            "Memory of the model's weights, 0 while they are not loaded",
-            ["model"],
-            registry=self.registry,
-        )
-        self._model_load = Histogram(
-            "latentwire_model_load_seconds",
-            "Time to load the model's weights, the waiting for room excluded",
-            ["model"],
-            buckets=SECONDS,
-            registry=self.registry,
-        )
-        self._model_failures = Counter(
-            "latentwire_model_load_failures",
-            "Loads of the model on demand that failed",
-            ["model"],
-            registry=self.registry,
-        )
-        self._model_evictions = Counter(
-            "latentwire_model_evictions",
-            "Times that the model's weights made room for another's",
-            ["model"],
-            registry=self.registry,
-        )
+        self._by_model = {name: make(f"latentwire_{name}", text, ["model"]) for make, name, text in by_model}
 
     def watch_queue(self, held: Callable[[], int]) -> None:
         """Read the queue's depth with `held` whenever the metrics are collected."""
@@ -122,29 +82,28 @@ class Metrics:
 
     def retried(self, model: str, images: int) -> None:
         """Count images that were computed again in float32."""
-        self._retries.labels(model).inc(images)
+        self._of("float32_retries", model).inc(images)
 
     def serves(self, model: str) -> None:
         """Show a model before any event of its own."""
-        for metric in (self._model_loaded, self._model_bytes, self._model_load, self._model_failures):
-            metric.labels(model)
-        self._model_evictions.labels(model)
+        for name in self._by_model.keys() - {"float32_retries"}:
+            self._of(name, model)
 
     def loaded(self, model: str, weights_bytes: int, seconds: float) -> None:
         """Observe that a model's weights came into memory."""
-        self._model_loaded.labels(model).set(1)
-        self._model_bytes.labels(model).set(weights_bytes)
-        self._model_load.labels(model).observe(seconds)
+        self._of("model_loaded", model).set(1)
+        self._of("model_weights_bytes", model).set(weights_bytes)
+        self._of("model_load_seconds", model).observe(seconds)
 
     def load_failed(self, model: str) -> None:
         """Count a load that failed."""
-        self._model_failures.labels(model).inc()
+        self._of("model_load_failures", model).inc()
 
     def evicted(self, model: str) -> None:
         """Observe that a model's weights left memory."""
-        self._model_loaded.labels(model).set(0)
-        self._model_bytes.labels(model).set(0)
-        self._model_evictions.labels(model).inc()
+        self._of("model_loaded", model).set(0)
+        self._of("model_weights_bytes", model).set(0)
+        self._of("model_evictions", model).inc()
 
     def serve(self, host: str, port: int) -> WSGIServer:
         """Answer GET /metrics from a thread.
@@ -154,6 +113,9 @@ class Metrics:
         """
         server, _ = start_http_server(port, addr=host, registry=self.registry)
         return server
+
+    def _of(self, name: str, model: str) -> Any:
+        return self._by_model[name].labels(model)
 
 
 def configure_logging(log_format: str, worker: int | None = None) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from latentwire_core.errors import UnknownModel
-from latentwire_server.doors.corridor import Corridor, Passage
+from latentwire_server.doors.corridor import Corridor
 from latentwire_server.engine.jobs import Caller
+from latentwire_server.engine.work import Passage
 from latentwire_server.errors import InvalidRequest
 from latentwire_server.telemetry.metrics import Metrics
 
@@ -28,12 +29,10 @@ class FakeEngine:
             raise UnknownModel(name)
         return "tiny"
 
-    async def carry_out(
-        self, name: str, images: int, to_job: Callable[[Any], str], to_answer: Callable[[str], str], caller: Caller
-    ) -> str:
+    async def carry_out(self, name: str, passage: Passage[Any, Any, str], caller: Caller) -> str:
         assert (name, caller) == ("tiny", CALLER)
-        self.images.append(images)
-        return to_answer(to_job("model").upper())
+        self.images.append(passage.images())
+        return passage.to_answer(passage.to_job("model").upper())  # type: ignore[arg-type]
 
 
 class Door:

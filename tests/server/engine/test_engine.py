@@ -38,6 +38,7 @@ from latentwire_server.engine import finishing, preparing
 from latentwire_server.engine.engine import Engine
 from latentwire_server.engine.jobs import Caller, DecodeJob, DecodeResult, EncodeJob, EncodeResult, FileOutput
 from latentwire_server.engine.task import Computed, Fit, Task, compute
+from latentwire_server.engine.work import Passage
 from latentwire_server.errors import DeadlineExceeded, InvalidRequest, QueueFull, RequestError, RequestTooLarge
 from latentwire_server.telemetry.metrics import Metrics
 from tests.server.tiny_vae import save_tiny
@@ -59,7 +60,7 @@ class Running:
         return await encode(self.engine, job, caller, name)
 
     async def decode(self, job: DecodeJob, caller: Caller, name: str = "tiny") -> DecodeResult:
-        return await self.engine.work.decode(name, job.images, lambda model: job, lambda result: result, caller)
+        return await self.engine.work.decode(name, passage(job), caller)
 
     @property
     def model(self) -> Autoencoder:
@@ -72,8 +73,12 @@ class Running:
         return self._metrics.registry.get_sample_value(name, labels) or 0.0
 
 
+def passage(job: Any) -> Passage[Any, Any, Any]:
+    return Passage("", lambda: job.images, lambda model: job, lambda result: result, {})
+
+
 async def encode(engine: Engine, job: EncodeJob, caller: Caller, name: str = "tiny") -> EncodeResult:
-    return await engine.work.encode(name, job.images, lambda model: job, lambda result: result, caller)
+    return await engine.work.encode(name, passage(job), caller)
 
 
 @asynccontextmanager

@@ -2,11 +2,9 @@
 """Protobuf messages <-> jobs and results."""
 
 import json
-import math
 from collections.abc import Mapping
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
-import numpy as np
 import torch
 from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 from google.protobuf.message import Message
@@ -18,7 +16,8 @@ from latentwire_core.kinds import LatentKind
 from latentwire_proto import names
 from latentwire_proto.v1 import latent_codec_pb2 as pb
 from latentwire_server.config import ServerConfig
-from latentwire_server.engine.jobs import DecodeJob, DecodeResult, EncodeJob, EncodeResult, Execution, FileOutput
+from latentwire_server.doors.tensors import to_bytes, to_tensor
+from latentwire_server.engine.jobs import DecodeJob, DecodeResult, EncodeJob, EncodeResult, Execution, FileOutput, plain
 from latentwire_server.engine.shares import most_images
 from latentwire_server.errors import InvalidRequest
 
@@ -28,26 +27,18 @@ T = TypeVar("T")
 FLOATS = {number: cast(torch.dtype, getattr(torch, name)) for name, number in names.FLOATS.items()}
 DTYPES = {**FLOATS, pb.DTYPE_UINT8: torch.uint8}
 TO_DTYPE = {dtype: number for number, dtype in DTYPES.items()}
-# numpy has no bfloat16: its bits travel as 16-bit words. All dtypes are little-endian on the wire.
-WORDS: dict[int, np.dtype[Any]] = {
-    pb.DTYPE_FLOAT32: np.dtype("<f4"),
-    pb.DTYPE_FLOAT16: np.dtype("<f2"),
-    pb.DTYPE_BFLOAT16: np.dtype("<i2"),
-    pb.DTYPE_UINT8: np.dtype("u1"),
-}
 TO_KIND = {LatentKind(name): number for name, number in names.KINDS.items()}
 KINDS = {pb.LATENT_KIND_UNSPECIFIED: LatentKind.MODE} | {number: kind for kind, number in TO_KIND.items()}
-SCALES = {
-    pb.LATENT_SCALE_UNSPECIFIED: False,
-    pb.LATENT_SCALE_RAW: False,
-    pb.LATENT_SCALE_SCALED: True,
-}
+SCALES = {pb.LATENT_SCALE_UNSPECIFIED: False, pb.LATENT_SCALE_RAW: False, pb.LATENT_SCALE_SCALED: True}
 FORMATS = {pb.IMAGE_FORMAT_UNSPECIFIED: ImageFormat.PNG} | {
     number: ImageFormat(name) for name, number in names.IMAGE_FORMATS.items()
 }
 QUALITIES = {pb.LAT_QUALITY_UNSPECIFIED: "cache"} | {number: name for name, number in names.QUALITIES.items()}
-
-
+# What a spec and a ModelInfo call by the same name.
+SPEC_FIELDS = (
+    "class_name", "latent_space", "weights_digest", "file_sha256", "latent_channels", "downsample_factor", "scale",
+    "shift", "has_logvar", "parameters", "device",
+)  # fmt: skip
 # Attribute of a job -> the field of a message that sets it; the others have the same name.
 ENCODE_FIELDS = {
     "image_tensor.shape": "image_tensor",
@@ -71,15 +62,12 @@ def count_images(request: pb.EncodeRequest | pb.DecodeRequest) -> int:
 
     A number that the message's bytes cannot hold counts as 1: the message is refused when it is read.
     """
-    if isinstance(request, pb.EncodeRequest):
-        tensor = request.image_tensor.tensor
-    elif request.WhichOneof("input") == "lat":
+    if isinstance(request, pb.DecodeRequest) and request.WhichOneof("input") == "lat":
         return max(1, len(request.lat.payloads))
-    else:
-        tensor = request.latents.values
+    tensor = request.image_tensor.tensor if isinstance(request, pb.EncodeRequest) else request.latents.values
     images = tensor.shape[0] if len(tensor.shape) == 4 else 1
-    # The field `data` is not touched: protobuf would copy it.
-    return images if 1 <= images <= tensor.ByteSize() else 1
+    # protobuf copies a message's bytes to count them, and `data` to show it.
+    return images if images > 1 and images <= tensor.ByteSize() else 1
 
 
 def to_encode_job(request: pb.EncodeRequest) -> EncodeJob:
@@ -193,21 +181,11 @@ def from_spec(name: str, spec: AutoencoderSpec, loaded: bool) -> pb.ModelInfo:
     fixed = spec.fixed_size
     return pb.ModelInfo(
         name=name,
-        class_name=spec.class_name,
-        latent_space=spec.latent_space,
-        weights_digest=spec.weights_digest,
-        file_sha256=spec.file_sha256,
-        latent_channels=spec.latent_channels,
-        downsample_factor=spec.downsample_factor,
-        scale=spec.scale,
-        shift=spec.shift,
-        has_logvar=spec.has_logvar,
         fixed_size=None if fixed is None else pb.ImageSize(height=fixed[0], width=fixed[1]),
-        parameters=spec.parameters,
         dtype=f"DTYPE_{spec.dtype.upper()}",
-        device=spec.device,
         config_json=json.dumps(dict(spec.config), sort_keys=True),
         loaded=loaded,
+        **{field: getattr(spec, field) for field in SPEC_FIELDS},
     )
 
 
@@ -229,47 +207,29 @@ def _to_images(message: pb.ImageTensor, field: str) -> Tensor:
         raise InvalidRequest(f"{field}.layout", f"layout is {message.layout}; set UINT8_NHWC or FLOAT_NCHW")
     if not fits:
         layout = pb.ImageLayout.Name(message.layout).removeprefix("IMAGE_LAYOUT_")
-        dtype = str(tensor.dtype).removeprefix("torch.")
-        raise InvalidRequest(field, f"image tensor is {dtype} {tuple(tensor.shape)}; {layout} means {wanted}")
+        raise InvalidRequest(
+            field, f"image tensor is {plain(tensor.dtype)} {tuple(tensor.shape)}; {layout} means {wanted}"
+        )
     return tensor
 
 
 def _to_tensor(message: pb.Tensor, field: str) -> Tensor:
     """Map a message to a tensor with memory of its own, a copy of the message's bytes."""
     dtype = _known(message.dtype, DTYPES, f"{field}.dtype", pb.DType)
-    words = WORDS[message.dtype]
     if len(message.shape) != 4:
         raise InvalidRequest(f"{field}.shape", f"tensor has {len(message.shape)} axes; it needs 4, such as (B,C,h,w)")
     shape = tuple(message.shape)
     if min(shape) < 1:
         raise InvalidRequest(f"{field}.shape", f"tensor has the shape {shape}; it needs sides of at least 1")
-    wanted = math.prod(shape) * words.itemsize
-    data = message.data  # read once: protobuf makes a copy each time
-    if len(data) != wanted:
-        name = pb.DType.Name(message.dtype).removeprefix("DTYPE_").lower()
-        raise InvalidRequest(
-            f"{field}.data", f"tensor has {len(data)} bytes; {name} of the shape {shape} takes {wanted}"
-        )
-    array = np.frombuffer(data, words).reshape(shape).copy()
-    return torch.from_numpy(array).view(dtype)
+    return to_tensor(message.data, dtype, shape, field=f"{field}.data", owner="tensor")
 
 
 def _from_tensor(tensor: Tensor) -> pb.Tensor:
-    words = tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor
-    return pb.Tensor(dtype=TO_DTYPE[tensor.dtype], shape=tuple(tensor.shape), data=words.numpy().tobytes())
+    return pb.Tensor(dtype=TO_DTYPE[tensor.dtype], shape=tuple(tensor.shape), data=to_bytes(tensor))
 
 
 def _from_execution(execution: Execution) -> pb.Execution:
-    return pb.Execution(
-        queue_ns=execution.queue_ns,
-        compute_ns=execution.compute_ns,
-        coding_ns=execution.coding_ns,
-        batch_size=execution.batch_size,
-        float32_retry=execution.float32_retry,
-        model=execution.model,
-        weights_digest=execution.weights_digest,
-        approximate_tiling=execution.approximate_tiling,
-    )
+    return pb.Execution(**vars(execution))  # the message has the same fields
 
 
 def _to_size(message: Message, name: str) -> tuple[int, int] | None:

@@ -51,12 +51,19 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         self._token = token
         self._guarded = {REFLECTION, *services}
         self._probes = frozenset(probes)
-        self._lasting: set[asyncio.Timeout] = set()
+        self._lasting: dict[asyncio.Task[Any], asyncio.Timeout] = {}
+        self._closed = False
 
-    def close(self) -> None:
-        """End the RPCs that go on until somebody ends them, Watch and reflection: the transport waits for them."""
-        for lasting in self._lasting:
+    async def close(self, timeout_s: float) -> None:
+        """End the RPCs that go on until somebody ends them, Watch and reflection: the transport waits for them.
+
+        Each tells its client why it ends. The transport would cancel an RPC that is late with a text of its own.
+        """
+        self._closed = True
+        for lasting in self._lasting.values():
             lasting.reschedule(asyncio.get_running_loop().time())
+        if self._lasting:
+            await asyncio.wait([*self._lasting], timeout=timeout_s)
 
     async def intercept_service(
         self,
@@ -137,14 +144,14 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         Raises:
             NotServing: the interceptor was closed.
         """
-        lasting = asyncio.timeout(None)
+        lasting, task = asyncio.timeout(0 if self._closed else None), _task()
         try:
             async with lasting:
-                self._lasting.add(lasting)
+                self._lasting[task] = lasting
                 try:
                     yield
                 finally:
-                    self._lasting.remove(lasting)
+                    del self._lasting[task]
         except TimeoutError as error:
             raise NotServing("the server is shutting down; ask another, or again later") from error
 
@@ -171,14 +178,19 @@ async def _abort(context: Any, error: Exception, identity: str) -> None:
         # gRPC's own retries obey this: a request that is over a limit is not sent again.
         pushback = error.retry_after_s * 1000 if isinstance(error, QueueFull) else -1
         trailing.append(("grpc-retry-pushback-ms", str(round(pushback))))
-    task = asyncio.current_task()
-    assert task is not None  # gRPC runs an RPC as a task
+    task = _task()
     try:
         await context.abort(status.code, status.details, tuple(trailing))
     except BaseException as end:
         # gRPC keeps the exception with the call, and the frames that it still has to pass refer to the call.
         task.add_done_callback(partial(_forget, end))
         raise
+
+
+def _task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None  # gRPC runs an RPC as a task
+    return task
 
 
 def _forget(error: BaseException, _: object) -> None:

@@ -13,11 +13,12 @@ from latentwire_proto import __version__
 from latentwire_proto.v1 import latent_codec_pb2 as pb
 from latentwire_proto.v1.latent_codec_pb2_grpc import LatentCodecServiceServicer
 from latentwire_server.config import ServerConfig
-from latentwire_server.doors.corridor import Corridor, Passage
+from latentwire_server.doors.corridor import Corridor
 from latentwire_server.doors.grpc import convert, payloads
 from latentwire_server.doors.grpc.streams import serve_stream
 from latentwire_server.engine.engine import Engine
 from latentwire_server.engine.jobs import Caller, DecodeJob
+from latentwire_server.engine.work import Passage
 from latentwire_server.errors import forget_frames, status_code, to_status
 from latentwire_server.process.lifecycle import Lifecycle
 from latentwire_server.telemetry.metrics import Metrics, request_id

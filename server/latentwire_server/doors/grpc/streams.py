@@ -12,10 +12,7 @@ S = TypeVar("S")
 
 
 async def serve_stream(
-    requests: AsyncIterator[Q],
-    answer: Callable[[Q], Awaitable[S]],
-    window: int,
-    draining: asyncio.Event,
+    requests: AsyncIterator[Q], answer: Callable[[Q], Awaitable[S]], window: int, draining: asyncio.Event
 ) -> AsyncIterator[S]:
     """Map a stream of requests to a stream of answers, in the order in which they are done.
 

@@ -6,7 +6,6 @@ The dialect of `diffusers.utils.remote_utils` 0.42. A tensor is its raw bytes, l
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -19,7 +18,8 @@ from latentwire_codec.runtime.spec import AutoencoderSpec
 from latentwire_core.formats import ImageFormat
 from latentwire_core.kinds import LatentKind
 from latentwire_server.doors.http.query import Query
-from latentwire_server.engine.jobs import DecodeJob, DecodeResult, EncodeJob, EncodeResult, FileOutput
+from latentwire_server.doors.tensors import to_bytes, to_tensor
+from latentwire_server.engine.jobs import DecodeJob, DecodeResult, EncodeJob, EncodeResult, FileOutput, plain
 from latentwire_server.engine.preparing import MAX_MAGNITUDE
 from latentwire_server.errors import InvalidRequest
 
@@ -265,16 +265,12 @@ def _to_tensor(query: Query, body: bytearray, dtypes: Mapping[str, torch.dtype])
     dtype, shape = query.known("dtype", dtypes), query.wholes("shape")
     if not shape or min(shape) < 1:
         raise InvalidRequest("shape", f"shape is {shape}; send the tensor's, each side at least 1")
-    wanted = math.prod(shape) * dtype.itemsize
-    if len(body) != wanted:
-        name = str(dtype).removeprefix("torch.")
-        raise InvalidRequest("body", f"the body has {len(body)} bytes; {name} of the shape {shape} takes {wanted}")
-    return torch.frombuffer(body, dtype=dtype).view(shape)
+    return to_tensor(body, dtype, shape, field="body", owner="the body")
 
 
 def _from_tensor(tensor: Tensor) -> Answer:
-    headers = {"shape": json.dumps(list(tensor.shape)), "dtype": str(tensor.dtype).removeprefix("torch.")}
-    return Answer(tensor.contiguous().view(torch.uint8).numpy().tobytes(), BINARY, headers)
+    headers = {"shape": json.dumps(list(tensor.shape)), "dtype": plain(tensor.dtype)}
+    return Answer(to_bytes(tensor), BINARY, headers)
 
 
 def _check_magnitude(values: Tensor, limit: float, what: str, causes: str) -> None:

@@ -30,12 +30,13 @@ from latentwire_codec.runtime.spec import AutoencoderSpec
 from latentwire_proto import __version__
 from latentwire_server.config import ServerConfig
 from latentwire_server.doors.access import REQUEST_ID, check_token, choose_request_id
-from latentwire_server.doors.corridor import Corridor, Passage
+from latentwire_server.doors.corridor import Corridor
 from latentwire_server.doors.http import hf_dialect
 from latentwire_server.doors.http.connection import unless, while_connected
 from latentwire_server.doors.http.query import Query
 from latentwire_server.engine.engine import Engine
 from latentwire_server.engine.jobs import Caller, DecodeResult, EncodeJob, EncodeResult
+from latentwire_server.engine.work import Passage
 from latentwire_server.errors import (
     HTTP_STATUSES,
     NotServing,
@@ -52,6 +53,8 @@ from latentwire_server.process.lifecycle import SHUTTING_DOWN, Lifecycle
 from latentwire_server.telemetry.metrics import Metrics, request_id
 
 log = logging.getLogger("latentwire")
+
+SPEC_FIELDS = ("latent_space", "weights_digest", "latent_channels", "downsample_factor", "scale", "shift")
 
 
 class RemoteVaeGateway:
@@ -77,19 +80,12 @@ class RemoteVaeGateway:
         Raises:
             ServerError: the path of a model is that of another model, or has another meaning here.
         """
-        routes = [
-            Route("/health", self._health),
-            Route("/", self._root, methods=["GET", "POST"]),
-            Route("/predict", partial(self._post, "", ""), methods=["POST"]),
-            Route("/decode", partial(self._post, "", "decode"), methods=["POST"]),
-            Route("/encode", partial(self._post, "", "encode"), methods=["POST"]),
-        ]
+        paths = [("/predict", ("", "")), ("/decode", ("", "decode")), ("/encode", ("", "encode"))]
         for model in self._config.models:
-            routes += [
-                Route(f"/{model.name}", partial(self._post, model.name, ""), methods=["POST"]),
-                Route(f"/{model.name}/decode", partial(self._post, model.name, "decode"), methods=["POST"]),
-                Route(f"/{model.name}/encode", partial(self._post, model.name, "encode"), methods=["POST"]),
-            ]
+            paths += [(f"/{model.name}", (model.name, ""))]
+            paths += [(f"/{model.name}/{each}", (model.name, each)) for each in ("decode", "encode")]
+        routes = [Route("/health", self._health), Route("/", self._root, methods=["GET", "POST"])]
+        routes += [Route(path, partial(self._post, *named), methods=["POST"]) for path, named in paths]
         path, times = Counter(route.path for route in routes).most_common(1)[0]
         if times > 1:
             raise ServerError(
@@ -118,15 +114,7 @@ class RemoteVaeGateway:
                 "server": f"latentwire {__version__}",
                 "max_body_bytes": self._config.max_message_bytes,
                 "models": [
-                    {
-                        "name": name,
-                        "latent_space": spec.latent_space,
-                        "weights_digest": spec.weights_digest,
-                        "latent_channels": spec.latent_channels,
-                        "downsample_factor": spec.downsample_factor,
-                        "scale": spec.scale,
-                        "shift": spec.shift,
-                    }
+                    {"name": name} | {field: getattr(spec, field) for field in SPEC_FIELDS}
                     for name, spec in specs.items()
                 ],
             }

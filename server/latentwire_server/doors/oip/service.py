@@ -13,7 +13,7 @@ import grpc
 from latentwire_core.errors import UnknownModel
 from latentwire_proto import __version__
 from latentwire_server.config import ServerConfig
-from latentwire_server.doors.corridor import Corridor, Passage
+from latentwire_server.doors.corridor import Corridor
 from latentwire_server.doors.oip import jobs
 from latentwire_server.doors.oip import messages as pb
 from latentwire_server.doors.oip.jobs import DECODE, ENCODE, VERSION
@@ -22,6 +22,7 @@ from latentwire_server.engine.engine import Engine
 from latentwire_server.engine.jobs import Caller
 from latentwire_server.engine.preparing import check_batch
 from latentwire_server.engine.shares import most_images
+from latentwire_server.engine.work import Passage
 from latentwire_server.process.lifecycle import Lifecycle
 from latentwire_server.telemetry.metrics import Metrics
 

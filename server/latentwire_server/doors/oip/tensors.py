@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from latentwire_server.doors.oip.messages import ModelInferResponse
+from latentwire_server.doors.tensors import to_bytes, to_tensor
 from latentwire_server.errors import InvalidRequest
 
 FLOATS = {"FP32": torch.float32, "FP16": torch.float16, "BF16": torch.bfloat16}
@@ -55,14 +56,7 @@ def to_value(tensor: Any, raw: Sequence[bytes]) -> Value:
         raise InvalidRequest(f"{field}.contents", f"{tensor.name} has contents beside raw contents; send one of them")
     if datatype == BYTES:
         return _split(raw[0], field, tensor.name, math.prod(shape))
-    dtype = DTYPES[datatype]
-    wanted = math.prod(shape) * dtype.itemsize
-    if len(raw[0]) != wanted:
-        raise InvalidRequest(
-            "raw_input_contents",
-            f"{tensor.name} has {len(raw[0])} bytes; {datatype} of the shape {shape} takes {wanted}",
-        )
-    return torch.frombuffer(bytearray(raw[0]), dtype=dtype).reshape(shape)
+    return to_tensor(raw[0], DTYPES[datatype], shape, field="raw_input_contents", owner=tensor.name, datatype=datatype)
 
 
 def from_values(values: dict[str, Value]) -> Any:
@@ -74,7 +68,7 @@ def from_values(values: dict[str, Value]) -> Any:
     for name, value in values.items():
         if isinstance(value, Tensor):
             datatype, shape = TO_DATATYPE[value.dtype], tuple(value.shape)
-            raw = value.contiguous().view(torch.uint8).numpy().tobytes()
+            raw = to_bytes(value)
         else:
             datatype, shape = BYTES, (len(value), 1)
             raw = b"".join(LENGTH.pack(len(one)) + one for one in value)

@@ -73,7 +73,7 @@ def messages(target: str, form: Form, folder: Path, max_message_bytes: int) -> M
     with grpc.insecure_channel(target, limits) as channel:
         stub = LatentCodecServiceStub(channel)
         if form.operation == "encode":
-            request = _convert.to_encode_request(form.image(folder), {}, "")
+            request = _convert.with_image(_convert.to_encode_request({}, ""), form.image(folder))
             return Messages(request.ByteSize(), stub.Encode(request).ByteSize())
         raw = form.carrier == RAW
         output = _convert.to_tensor_output("uint8") if raw else _convert.to_file_output(form.carrier, None)

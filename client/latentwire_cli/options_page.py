@@ -22,12 +22,12 @@ def serve_tables() -> str:
 
 def _table(panel: str, options: Iterator[Option]) -> Iterator[str]:
     yield f"### {panel}\n"
-    yield "| Flag | Variable | Default | Meaning |"
-    yield "|---|---|---|---|"
+    yield "| Flag and variable | Default | Meaning |"
+    yield "|---|---|---|"
     for each in options:
         flag = f"{each.flag} {each.metavar}".strip()
         meaning = each.help.replace("|", "\\|")
-        yield f"| `{flag}` | `{each.variable}` | {each.default} | {meaning} |"
+        yield f"| `{flag}`<br>`{each.variable}` | {each.default} | {meaning} |"
     yield ""
 
 

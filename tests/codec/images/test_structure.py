@@ -224,7 +224,7 @@ def test_a_camera_s_adobe_rgb_is_known_by_its_option_file() -> None:
     exif = Image.Exif()
     exif.get_ifd(0x8769)[0xA005] = {1: "R03"}
     for name in ("JPEG", "PNG"):
-        options = {"quality": 100, "subsampling": 0} if name == "JPEG" else {}
+        options: dict[str, Any] = {"quality": 100, "subsampling": 0} if name == "JPEG" else {}
         told = read_image(plain(name, exif=exif.tobytes(), **options))
         assert (told == read_image(plain(name, icc_profile=adobe_rgb(), **options))).all()
 

@@ -34,7 +34,7 @@ from benchmarks.report.pictures import photograph
 from benchmarks.report.timing import speed_up, take_turns, warmed_up
 from benchmarks.serving.server import serving
 from latentwire_codec.images import pixels
-from latentwire_codec.images.files import write_image
+from latentwire_codec.images.writing import write_image
 from latentwire_codec.load import load_autoencoder
 from latentwire_core.formats import ImageFormat
 from latentwire_proto.v1 import latent_codec_pb2 as pb

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from latentwire_codec.images.files import write_image
 from latentwire_codec.images.geometry import Pixels
+from latentwire_codec.images.writing import write_image
 from latentwire_codec.metrics import scores
 from latentwire_core.errors import CheckpointError
 from latentwire_core.formats import ImageFormat

@@ -34,7 +34,8 @@ from latentwire_core.errors import (
 from latentwire_core.formats import ImageFormat
 
 if TYPE_CHECKING:
-    from latentwire_codec.images.files import ImageLimits, read_image, write_image
+    from latentwire_codec.images.files import ImageLimits, read_image
+    from latentwire_codec.images.writing import write_image
     from latentwire_codec.lat.images import compress, decompress, optimise_latents
     from latentwire_codec.lat.optimise import LatentOptimisation
     from latentwire_codec.lat.payload import Provenance, compress_latents, decompress_latents

@@ -29,8 +29,8 @@ from torch import Tensor
 
 from latentwire_cli.commands.serve import _say_ready
 from latentwire_client import Client
-from latentwire_codec.images.files import write_image
 from latentwire_codec.images.pixels import to_uint8
+from latentwire_codec.images.writing import write_image
 from latentwire_codec.load import load_autoencoder
 from latentwire_codec.runtime.autoencoder import Autoencoder
 from latentwire_core.formats import ImageFormat

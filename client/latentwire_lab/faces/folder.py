@@ -13,7 +13,7 @@ so a larger count adds faces and changes no face.
 from collections.abc import Callable
 from pathlib import Path
 
-from latentwire_codec.images.files import write_image
+from latentwire_codec.images.writing import write_image
 from latentwire_core.files import write_whole
 from latentwire_core.formats import ImageFormat
 from latentwire_lab.faces.drawing import REVISION, check_size, draw

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image file bytes -> uint8 RGB pixels `(H, W, 3)`, and pixels -> image file bytes.
+"""The bytes of an image file -> uint8 RGB pixels `(H, W, 3)`.
 
-    bytes -> format by signature -> size check on the header -> decode
+    bytes -> format by signature -> size and structure (structure.py) -> decode
           -> opaque sRGB (colour.py) -> EXIF orientation -> pixels
 
 Files come from anyone. Only the decoders named in `READABLE_FORMATS` are ever reached, nothing is decoded before its
@@ -30,10 +30,10 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from latentwire_codec.images import cicp, structure
 from latentwire_codec.images.colour import to_opaque_srgb
-from latentwire_codec.images.geometry import Pixels, check_pixels
+from latentwire_codec.images.geometry import Pixels
 from latentwire_core.errors import ImageError, ImageTooLarge
-from latentwire_core.formats import ImageFormat
 
 # The signature and the Pillow plugin of each format. The plugins are called directly, because Image.open applies a
 # limit of the whole process before this module sees the width and the height.
@@ -109,8 +109,10 @@ def read_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Pixels:
     - 16-bit grey is scaled to 8 bits and rounded; 16-bit RGB keeps its upper bytes, and so does a PNG's transparent
       colour.
     - An embedded ICC profile is converted to sRGB, perceptually. A profile that is sRGB under another name changes
-      nothing, bit for bit. A profile that is broken, or of another kind than the pixels, is ignored. Pixels without a
-      profile are taken as sRGB; gamma chunks are not looked at.
+      nothing, bit for bit. A profile that is broken, or of another kind than the pixels, is ignored.
+    - Without a profile, the code points of AVIF and PNG (cICP, which stands over a profile) and Exif's Adobe RGB are
+      honoured. All other pixels are taken as sRGB; gamma chunks are not looked at.
+    - The part of a GIF that its first frame does not cover is white. Alpha that is 0 everywhere in a BMP is no alpha.
 
     Args:
         data: the whole file, in one of `READABLE_FORMATS`.
@@ -122,7 +124,8 @@ def read_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Pixels:
     Raises:
         ImageTooLarge: the header announces more than `limits` allow; nothing was decoded.
         ImageError: empty, not an image, damaged, truncated, or of a kind that is not supported (floating point samples;
-            TIFF with 32-bit grey beyond 16 bits; run-length BMP; PPM as text or with an unusual maximum).
+            TIFF with 32-bit grey beyond 16 bits; run-length BMP; PPM as text or with an unusual maximum; HDR; a raw
+            file of a camera; a preview in the image's place), or with more structure than `structure.py` allows.
     """
     return open_image(data, limits).read()
 
@@ -144,9 +147,17 @@ class OpenedImage:
     def read(self) -> Pixels:
         """Decode the pixels, as `read_image` does."""
         with self._errors():
-            self._image.load()
-            rgb = to_opaque_srgb(self._image, png_depth=self._png_depth)
-            transposition = _TRANSPOSITIONS.get(_orientation(self._image))
+            image = self._image
+            covered = image.tile[0][1] if image.format == "GIF" and image.tile else None
+            image.load()
+            if image.format == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
+                image.putalpha(255)  # alpha that is 0 everywhere is a byte that nobody filled in
+            rgb = to_opaque_srgb(image, png_depth=self._png_depth)
+            if covered is not None and covered != (0, 0, *rgb.size):
+                # No frame describes the rest of the image, which Pillow fills with a colour of the palette.
+                frame, rgb = rgb.crop(covered), Image.new("RGB", rgb.size, "white")
+                rgb.paste(frame, covered)
+            transposition = _TRANSPOSITIONS.get(_orientation(image))
             return np.array(rgb if transposition is None else rgb.transpose(transposition))
 
 
@@ -196,8 +207,12 @@ def _open(name: str, data: bytes, limits: ImageLimits) -> ImageFile.ImageFile:
     size = {"WEBP": _webp_size, "PNG": _png_size}.get(name, lambda _: None)(data)
     if size is not None:
         limits.check(*size)
-    image = _FORMATS[name][1](io.BytesIO(data))
+    checked = structure.check(name, data)
+    image = _FORMATS[name][1](io.BytesIO(checked.data))
     limits.check(*image.size)
+    profile = _profile(name, image, checked)
+    if profile is not None:
+        image.info["icc_profile"] = profile
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         # libtiff decodes whole tiles, even for an image that is smaller than one tile.
         tile = image.tag_v2.get(_TIFF_TILE_WIDTH, 1) * image.tag_v2.get(_TIFF_TILE_LENGTH, 1)
@@ -219,6 +234,26 @@ def _open(name: str, data: bytes, limits: ImageLimits) -> ImageFile.ImageFile:
             "raw tensor"
         )
     return image
+
+
+def _profile(name: str, image: Image.Image, checked: structure.Checked) -> bytes | None:
+    """Return the ICC profile of an image where Pillow does not find it, or the file says its colours otherwise."""
+    own = checked.icc or image.info.get("icc_profile")
+    # PNG's third edition: cICP stands over iCCP; in AVIF a profile stands over code points.
+    if checked.colours is not None and (name == "PNG" or own is None):
+        return checked.colours.profile()
+    if own is None and _is_adobe_rgb(image):
+        return cicp.adobe_rgb()
+    return checked.icc
+
+
+def _is_adobe_rgb(image: Image.Image) -> bool:
+    """Tell whether Exif names the DCF option file (R03), as cameras set to Adobe RGB write it without a profile."""
+    try:
+        index = image.getexif().get_ifd(ExifTags.IFD.Interop).get(1)
+    except Exception:  # broken metadata is no reason to refuse good pixels
+        return False
+    return index in ("R03", b"R03")
 
 
 def _png_size(data: bytes) -> tuple[int, int] | None:
@@ -248,61 +283,3 @@ def _orientation(image: Image.Image) -> int:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # broken metadata is no reason to refuse good pixels
         return 1
-
-
-# Measured on a 512x512 photograph: level 1 takes 25 ms. Pillow's default of 6 takes 82 ms and level 9 takes 111 ms, for
-# files 10% smaller. A server writes a file once, and it is read once.
-_PNG_COMPRESS_LEVEL = 1
-JPEG_QUALITY = 90
-WEBP_QUALITY = 90
-AVIF_QUALITY = 80
-_OPTIONS: dict[ImageFormat, dict[str, object]] = {
-    ImageFormat.PNG: {"compress_level": _PNG_COMPRESS_LEVEL},
-    # Full colour resolution: 1.2 to 2 dB more in RGB, for a quarter more bytes.
-    ImageFormat.JPEG: {"quality": JPEG_QUALITY, "subsampling": "4:4:4"},
-    ImageFormat.WEBP: {"quality": WEBP_QUALITY},
-    # Full colour resolution: 1 dB more, for 4% more bytes. Speed 8 takes 130 ms; the default of 6 takes 330 ms, for 3%
-    # fewer bytes.
-    ImageFormat.AVIF: {"quality": AVIF_QUALITY, "subsampling": "4:4:4", "speed": 8},
-}
-_MAX_SIDES = {ImageFormat.JPEG: 65500, ImageFormat.WEBP: 16383, ImageFormat.AVIF: 65536}
-
-
-def write_image(pixels: Pixels, image_format: ImageFormat = ImageFormat.PNG, quality: int | None = None) -> bytes:
-    """Map RGB pixels to an image file without profile or metadata, which readers take as sRGB.
-
-    Args:
-        pixels: uint8 `(H, W, 3)` RGB.
-        image_format: PNG is lossless; JPEG and AVIF keep full colour resolution, WebP cannot.
-        quality: 1 (small) to 100 (close); None: `JPEG_QUALITY`, `WEBP_QUALITY` or `AVIF_QUALITY`. The scales of the
-            formats do not compare. PNG is lossless and takes no quality.
-
-    Returns:
-        The whole file.
-
-    Raises:
-        TensorError: `pixels` is not uint8 `(H, W, 3)`.
-        ImageError: a quality is given for PNG or is out of range, a side is too long for the format, or the encoder
-            fails.
-    """
-    check_pixels(pixels)
-    options = dict(_OPTIONS[image_format])
-    if quality is not None:
-        if image_format is ImageFormat.PNG:
-            raise ImageError(f"quality is {quality}, but PNG is lossless; leave it out, or take JPEG, WEBP or AVIF")
-        if not 1 <= quality <= 100:
-            raise ImageError(f"quality is {quality}; it must be 1..100")
-        options["quality"] = quality
-    height, width = pixels.shape[:2]
-    max_side = _MAX_SIDES.get(image_format)
-    if max_side is not None and max(width, height) > max_side:
-        raise ImageError(f"image is {width}x{height}; {image_format.pillow_name} holds sides <= {max_side} (take PNG)")
-    file = io.BytesIO()
-    try:
-        Image.fromarray(pixels).save(file, image_format.pillow_name, **options)
-    except Exception as error:  # each encoder has exceptions of its own
-        raise ImageError(
-            f"image of {width}x{height} cannot be written as {image_format.pillow_name}: "
-            f"{str(error) or type(error).__name__} (take PNG)"
-        ) from error
-    return file.getvalue()

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from latentwire_codec.images.files import write_image
 from latentwire_codec.images.geometry import Pixels, check_pixels
+from latentwire_codec.images.writing import write_image
 from latentwire_core.errors import TensorError
 from latentwire_core.formats import ImageFormat
 

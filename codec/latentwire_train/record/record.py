@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from latentwire_codec.images.files import write_image
 from latentwire_codec.images.geometry import Pixels
 from latentwire_codec.images.pixels import to_uint8
+from latentwire_codec.images.writing import write_image
 from latentwire_codec.runtime.placement import DTYPES
 from latentwire_core.files import write_whole
 from latentwire_core.formats import ImageFormat

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from latentwire_codec.images import geometry
-from latentwire_codec.images.files import write_image
+from latentwire_codec.images.writing import write_image
 from latentwire_codec.lat.payload import Provenance, compress_latents
 from latentwire_codec.runtime.autoencoder import Autoencoder
 from latentwire_codec.runtime.posterior import Posterior

@@ -18,8 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from latentwire_codec.images.files import READABLE_FORMATS, ImageLimits, read_image, write_image
+from latentwire_codec.images.files import READABLE_FORMATS, ImageLimits, read_image
 from latentwire_codec.images.geometry import Pixels
+from latentwire_codec.images.writing import write_image
 from latentwire_codec.metrics.scores import psnr
 from latentwire_core.errors import ImageError, ImageTooLarge, TensorError
 from latentwire_core.formats import ImageFormat

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from latentwire_codec.images import pixels
-from latentwire_codec.images.files import OpenedImage, read_image, write_image
+from latentwire_codec.images.files import OpenedImage, read_image
+from latentwire_codec.images.writing import write_image
 from latentwire_codec.lat.optimise import LatentOptimisation
 from latentwire_codec.runtime.autoencoder import Autoencoder
 from latentwire_core.errors import (

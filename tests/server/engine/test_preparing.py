@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from latentwire_codec.images import files, geometry
-from latentwire_codec.images.files import OpenedImage, read_image, write_image
+from latentwire_codec.images.files import OpenedImage, read_image
+from latentwire_codec.images.writing import write_image
 from latentwire_core.errors import ImageTooLarge, NonFiniteError, TensorError, TensorTooLarge
 from latentwire_core.formats import ImageFormat
 from latentwire_core.kinds import LatentKind

@@ -64,9 +64,9 @@ EQUIVALENT = {
     "side < multiple => side <= multiple": "a side of just one multiple needs no padding",
     "codec/latentwire_codec/lat/coder.py: CHUNK = 1 << 15: 1 => 2": PIECES,
     "codec/latentwire_codec/lat/coder.py: CHUNK = 1 << 15: 15 => 16": PIECES,
-    "codec/latentwire_codec/lat/coder.py: self._escapes.append(2 * (np.abs(beyond) - LARGEST - 1) + (beyond < 0)): "
+    "codec/latentwire_codec/lat/coder.py: escapes=to_varints(2 * (np.abs(beyond) - LARGEST - 1) + (beyond < 0)),: "
     "beyond < 0 => beyond <= 0": FAR,
-    "codec/latentwire_codec/lat/coder.py: self._escapes.append(2 * (np.abs(beyond) - LARGEST - 1) + (beyond < 0)): "
+    "codec/latentwire_codec/lat/coder.py: escapes=to_varints(2 * (np.abs(beyond) - LARGEST - 1) + (beyond < 0)),: "
     "0 => 1": FAR,
     "codec/latentwire_codec/lat/coder.py: ahead = self._escapes[self._escape : self._escape + 4 * count]: "
     "4 => 5": "bytes after the last escape that is asked for are not taken",
@@ -80,8 +80,8 @@ EQUIVALENT = {
     "codec/latentwire_codec/lat/quantizer.py: flat = real.reshape(len(real), -1): 1 => 2": NEGATIVE,
     "codec/latentwire_codec/lat/quantizer.py: other = nearest + np.where(wanted < nearest, -1, 1): "
     "wanted < nearest => wanted <= nearest": "both neighbours of a whole latent are one step away",
-    "codec/latentwire_codec/lat/quantizer.py: better = (lambda_ * saved > lost) & (first != ESCAPE) "
-    "& (second != ESCAPE): "
+    "codec/latentwire_codec/lat/quantizer.py: better = (lambda_ * saved > lost) & (nearest_symbols != ESCAPE) "
+    "& (other_symbols != ESCAPE): "
     "lambda_ * saved > lost => lambda_ * saved >= lost": "of two integers of equal cost either may be taken",
     "codec/latentwire_codec/lat/quantizer.py: largest = float(np.abs(real).max(initial=0)): "
     "0 => 1": "the limit is far above one step",

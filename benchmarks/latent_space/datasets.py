@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Minutes -> how much is done; a folder to work in -> images to train on, and test images that no model sees.
+"""Minutes -> the amount of training; a folder to work in -> images to train on, and test images that no model sees.
 
 Faces are drawn as `latentwire draw-faces` does it; the digits are scikit-learn's, 8x8 pixels, written by 13 people.
 """

@@ -65,8 +65,8 @@ def image_curves(row: Row) -> dict[str, Curve]:
 def averaged(rows: Sequence[Row]) -> dict[str, Curve]:
     """Map rows to the curve of each codec: at each setting, the mean rate and the mean scores over the images.
 
-    CompressAI makes its figures in this way. MS-SSIM in dB is computed from the mean MS-SSIM. Images too small for a
-    metric are left out of its mean.
+    CompressAI makes its figures in this way. MS-SSIM in dB is computed from the mean MS-SSIM. An image too small for
+    a metric is left out of this metric's mean.
     """
     found: dict[str, dict[str, list[Row]]] = {}
     for row in rows:

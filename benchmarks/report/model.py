@@ -77,7 +77,7 @@ class Model:
         return Provenance(self.name, spec.latent_space, spec.weights_digest, (image.shape[0], image.shape[1]))
 
     def encode(self, image: Pixels) -> Latents:
-        """Map a framed image to its latents, float32 (C,h,w): the mode, raw."""
+        """Map a framed image to its raw latents, float32 (C,h,w): the mode of the posterior."""
         padded = pad_to_multiple(image, self.autoencoder.spec.downsample_factor)
         batch = pixels.to_float(torch.from_numpy(padded).unsqueeze(0))
         latents: Latents = self.autoencoder.encode(batch).mode()[0].numpy()

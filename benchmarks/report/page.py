@@ -105,8 +105,8 @@ class Page:
 
 
 def write_page(page: Page, run: Mapping[str, Any], path: Path) -> None:
-    """Write a page as one HTML file; environment and parameters of run.json, `run`, go to its foot."""
-    # Only blocks are Markdown here: names of files and models stay as they are, and all text is escaped.
+    """Write a page as one HTML file, with the environment and parameters of `run`, as in run.json, at its foot."""
+    # Enable only tables and lists: names of files and models keep every character, and all text is escaped.
     renderer = MarkdownIt("zero").enable(["table", "list"])
     trim: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True, "undefined": StrictUndefined}
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, **trim)

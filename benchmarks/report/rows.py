@@ -53,9 +53,10 @@ def image_files(folder: Path) -> list[ImageFile]:
 
 
 class RowFile:
-    """Rows in a file of JSON lines, each under the key of its image and a digest of all else that it depends on.
+    """A file of JSON lines, one row each; a context manager.
 
-    Rows of other settings stay in the file and are not returned. A context manager.
+    A row is stored with the key of its image and with a digest of its settings: all else on which the row depends. Rows
+    of other settings stay in the file and are not returned.
     """
 
     def __init__(self, path: Path, settings: str) -> None:
@@ -85,7 +86,7 @@ class RowFile:
         return rows
 
     def append(self, key: str, row: Row) -> None:
-        """Add a row; the row has left this process when the call returns."""
+        """Add a row and flush the file, so that the row survives the end of this process."""
         line = json.dumps({"key": key, "settings": self._settings, "row": row}, allow_nan=False)
         self._file.write(line.encode() + b"\n")
         self._file.flush()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An image and its decoded version -> scores by every metric that this machine has; absent metrics have a reason."""
+"""An image and its decoded version -> scores by each metric of this machine, and why other metrics are absent."""
 
 import math
 import re

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tasks, one JSON object a line -> the outcomes of their calls, likewise: the process of a client, without torch.
+"""Tasks -> the outcomes of their calls, both one JSON object a line: the process of a client, without torch.
 
     python -m benchmarks.serving.caller
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network and a way to run it -> images in host memory to latents in host memory, and back; its arithmetic.
+"""A network and a way to run it -> images in host memory to latents in host memory, and back; the number of operations.
 
 Eager is diffusers as its users call it. Every engine starts and ends with float32 tensors on the CPU, so that copies to
 and from a device count for each engine alike.

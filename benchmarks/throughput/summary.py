@@ -82,7 +82,7 @@ def rate_table(rates: Mapping[int, Mapping[str, Sequence[float]]], threads: int)
         for dtype, taken in each.items()
     ]
     lines = [[name, f"{spread.median:.3f}", _range(spread, ".3f")] for name, spread in found]
-    note = f"The product of two large square matrices, in turn with the networks. Threads: {threads}."
+    note = f"The product of two large square matrices, measured in turn with the networks. Threads: {threads}."
     return Table("The machine's matrix rate", ["", "TFLOP/s, median", "lowest to highest"], lines, note)
 
 

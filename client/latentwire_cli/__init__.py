@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command `latentwire`: arguments -> an exit status. One module for each command; heavy imports are inside them."""
+"""The command `latentwire`: arguments -> an exit status. One module for each command; functions do heavy imports."""
 
 from collections.abc import Sequence
 from typing import Annotated

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a command raises -> its exit status, and at most one line on standard error."""
+"""The exception that ends a command -> the exit status, and at most one line on standard error."""
 
 import os
 import sys

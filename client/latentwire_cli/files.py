@@ -105,12 +105,13 @@ def found(inputs: Iterable[Path], suffixes: Collection[str]) -> list[Path]:
 
 
 def check_new(path: Path, suffix: str, overwrite: bool) -> Path:
-    """Return the path of one file to write; raise Refusal for another suffix, or a file that shall not be replaced."""
+    """Return the path of one file to write; raise Refusal for another suffix, or a file not to be replaced."""
     if path.suffix.lower() != suffix:
         raise Refusal(f"{path} does not end in {suffix}; give the name of a {suffix} file with -o")
-    if path.is_dir() or (path.exists() and not overwrite):
-        remedy = "it is a folder; give" if path.is_dir() else "--overwrite replaces it, or give"
-        raise Refusal(f"{path} exists; {remedy} another name with -o")
+    if path.is_dir():
+        raise Refusal(f"{path} is a folder; give another name with -o")
+    if path.exists() and not overwrite:
+        raise Refusal(f"{path} exists; --overwrite replaces it, or give another name with -o")
     return path
 
 

@@ -53,10 +53,11 @@ def local_server(model: str) -> Iterator[str]:
     require("server")
     from latentwire_server.app import background
 
-    # Nobody reads a log here; faults are printed all the same.
+    # Nobody reads the server's log here; errors are still printed.
     logging.getLogger("latentwire").setLevel(logging.ERROR)
     models = (ModelSource.parse(model),) if model else ServerConfig.models
-    # After an interrupt nobody waits for the accepted requests; and a long refinement keeps nobody else waiting.
+    # The server has one client. After an interrupt no client waits for the accepted requests, and a long refinement
+    # delays no other client.
     config = ServerConfig(port=0, models=models, max_refinement=MOST_ITERATIONS, drain_timeout_s=0)
     with background(config) as server:
         yield f"127.0.0.1:{server.port}"

@@ -43,15 +43,15 @@ def sheet(
 
     Args:
         rows: images of one size, uint8 (H,W,3); the first row is the longest.
-        title: above everything; lines are wrapped to the width.
-        captions: a line above each column, which is at least as wide; empty: no captions.
+        title: text above all rows; long lines are wrapped to the width.
+        captions: a line above each column; a column is at least as wide as its caption; empty: no captions.
         labels: a line above each row; empty: no labels.
     """
     # A file's name may have a line end in it.
     captions, labels = ([" ".join(text.split()) for text in texts] for texts in (captions, labels))
     height, width = rows[0][0].shape[:2]
     columns = len(rows[0])
-    # Readable when the picture is shown at the width of a screen, and no larger than that.
+    # The text is just large enough to read when the picture is shown at the width of a screen.
     font = ImageFont.load_default(size=max(14, columns * width // 96))
     column = max(width, *(_width(font, caption) + GAP for caption in captions), 0)
     widths = [columns * (column + GAP) - GAP, *(_width(font, label) for label in labels)]

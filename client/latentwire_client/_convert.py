@@ -161,7 +161,9 @@ def to_file_output(image_format: str, quality: int | None) -> pb.ImageFileOutput
 def from_payloads(message: pb.LatPayloads) -> bytes:
     """Return the only payload of an answer; raise ValueError where it holds no payload, or several."""
     if len(message.payloads) != 1:
-        raise ValueError(f"there are {len(message.payloads)} payloads; compress one image at a time, or a list of them")
+        raise ValueError(
+            f"the answer holds {len(message.payloads)} payloads; compress one image at a time, or a list of images"
+        )
     return message.payloads[0]
 
 

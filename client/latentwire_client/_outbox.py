@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bookkeeping of a stream: items -> numbered requests, responses -> items; what is unanswered is remembered.
+"""The bookkeeping of a stream: items -> numbered requests, responses -> items; it keeps the unanswered requests.
 
 Without a transport, so that the sync and the asyncio client share it.
 """

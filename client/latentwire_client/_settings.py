@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a client is given -> one checked value, shared by the clients, their streams and their outboxes."""
+"""A client's arguments -> one checked value, shared by the clients, their streams and their outboxes."""
 
 import os
 from dataclasses import dataclass, fields

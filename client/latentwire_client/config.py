@@ -131,9 +131,10 @@ class CompressOptions(TypedDict, total=False):
 
     quality: `cache` (the default), `high`, `medium`, `low`, `lossless` (float16 latents, bit for bit), or the
         quantizer's step in units, above 0: a smaller step is finer.
-    refinement: iterations of gradient descent that fit the latents to the image, so that it decodes closer in as many
-        bytes; default 0; at most `client.info().limits.max_refinement`. One iteration takes about as long as encoding
-        and decoding the image twice: a call may need a longer `Timeout.call_s`.
+    refinement: iterations of gradient descent that fit the latents to the image; default 0; at most
+        `client.info().limits.max_refinement`. The decoded image comes closer to the original in the same number of
+        bytes. One iteration takes about as long as encoding and decoding the image twice: a call may need a longer
+        `Timeout.call_s`.
     size: (height, width) to scale and crop an image file to; default: the size of the file.
     model: a served name; default: the client's, else the server's.
     """

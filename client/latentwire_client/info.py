@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a server says about itself and its work: messages -> plain values."""
+"""A server's messages about its models, its limits and its work -> plain values."""
 
 import json
 from collections.abc import Callable, Mapping

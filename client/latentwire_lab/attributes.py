@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attribute vectors, which are directions in latent space like `Smiling`: latents -> edited latents; <-> a file."""
+"""Attribute vectors, directions in latent space like `Smiling`: latents -> edited latents; vectors <-> a file."""
 
 import json
 import os

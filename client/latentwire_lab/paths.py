@@ -68,8 +68,9 @@ def along_sphere(start: Latents, end: Latents, steps: int) -> Latents:
 def prior_samples(model: ModelInfo, seeds: Sequence[int], image_size: tuple[int, int] | None = None) -> Latents:
     """Map seeds to raw latents drawn from N(0, I), the prior that a VAE is trained towards.
 
-    Each image is `seeded_noise` of its own seed, so it does not depend on the others. Spatial latents are drawn at each
-    position independently, unlike the latents of images: decoded they give texture.
+    The latents of each image are `seeded_noise` of its own seed, so they do not depend on the other seeds. Spatial
+    latents are drawn independently at each position. The latents of real images are not independent: decoded samples
+    show texture, not pictures.
 
     Args:
         model: a model of `Client.info`.

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every side means by latents: arrays, kinds, noise, identity, scaling, formats, the `.lat` container."""
+"""Latents as client, server and codec share them: arrays, kinds, noise, identity, scaling, the `.lat` container."""

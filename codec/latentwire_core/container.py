@@ -246,10 +246,11 @@ def _name(name: str) -> bytes:
 
 
 def _digest(digits: str) -> bytes:
+    """Map the hex digits of a digest to its first bytes, and the empty string to zeros."""
     digits = digits or "0" * 2 * DIGEST_BYTES
     if len(digits) < 2 * DIGEST_BYTES or set(digits) - set(string.hexdigits):
         raise TensorError(
-            f"the weights digest is {digits!r}; {2 * DIGEST_BYTES} hex digits or more are needed, or no digits"
+            f"the weights digest is {digits!r}; it must have at least {2 * DIGEST_BYTES} hex digits, or be empty"
         )
     return bytes.fromhex(digits[: 2 * DIGEST_BYTES])
 

@@ -18,7 +18,7 @@ class ImageTooLarge(ImageError):
 
 
 class TensorError(CodecError, ValueError):
-    """A raw tensor has another length, shape, dtype or range than announced or needed."""
+    """A raw tensor does not have the announced or needed length, shape, dtype or range."""
 
 
 class TensorTooLarge(TensorError):
@@ -66,4 +66,4 @@ class ChecksumMismatch(BitstreamError):
 
 
 class Malformed(BitstreamError):
-    """A value is out of its range, or two values contradict each other, although the checksums are right."""
+    """A value is out of its range, or two values contradict each other, although the checksums match."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Latents as numpy arrays with their origin <-> safetensors files."""
+"""Latents (numpy arrays, with the model that made them) <-> safetensors files."""
 
 import os
 from collections.abc import Sequence
@@ -84,7 +84,7 @@ class Latents:
         return self.values.nbytes + (0 if self.logvar is None else self.logvar.nbytes)
 
     def mode(self) -> "Latents":
-        """Return the posterior's mode; raises ValueError for a sample, which does not tell it."""
+        """Return the mode of the posterior; raise ValueError where these latents are a sample."""
         if self.kind is LatentKind.SAMPLE:
             raise ValueError("these latents are a sample; their posterior's mode is not known")
         return replace(self, logvar=None, kind=LatentKind.MODE)

@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Scaling:
-    """Factors of latents, 1 or C numbers each: scaled = (raw - shift) * scale."""
+    """Scale and shift of latents, each one number or one per channel: scaled = (raw - shift) * scale."""
 
     scale: tuple[float, ...]
     shift: tuple[float, ...] = (0.0,)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An objective -> the compiled objective, if both have the same gradients; else the eager objective.
+"""An objective -> the compiled objective where its gradients are the same, else the objective uncompiled.
 
-The check is needed: torch.compile of a bfloat16 training step on a CPU (torch 2.13) gave gradients that do not learn.
+The check is needed: on a CPU, torch.compile (torch 2.13) gave useless gradients for a bfloat16 training step.
 """
 
 import copy

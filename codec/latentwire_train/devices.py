@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The way a process was started -> its device, and the steps that it takes together with other processes.
+"""The way a process was started -> its device, and the other processes with which it shares each training step.
 
 Several processes are started with `accelerate launch`, and share each batch between them.
 """

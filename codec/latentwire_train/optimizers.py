@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network's parameters and their gradients -> a step, by AdamW for all or by Muon for matrices and AdamW for others.
+"""A network's parameters and their gradients -> a step: AdamW for all, or Muon for matrices and AdamW for the others.
 
 Muon (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon) makes every singular value of a matrix's step
 about 1, so that rare directions of the gradient are learned as fast as common directions. A convolution counts as the
@@ -55,10 +55,10 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalized(matrix: Tensor) -> Tensor:
-    """Map a matrix U S V^T, float (m,n), to about U V^T: singular values of 0.7 to 1.2, tiny ones below.
+    """Map a matrix U S V^T, float (m,n), to about U V^T: its singular values become 0.7 to 1.2, tiny ones less.
 
-    The Newton-Schulz iteration X <- (a + b XX^T + c (XX^T)^2) X runs five times. All factors are polynomials of the
-    first XX^T, so they are multiplied on the short side, and X itself is multiplied once.
+    The Newton-Schulz iteration X <- (a + b XX^T + c (XX^T)^2) X runs five times. Each factor is a polynomial of the
+    first XX^T, a square matrix of the short side of X. The factors are multiplied first, and X is multiplied once.
     """
     a, b, c = NEWTON_SCHULZ
     x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix

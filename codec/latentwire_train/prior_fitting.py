@@ -82,7 +82,7 @@ def _fit_scales(prior: Tables, samples: Sequence[tuple[Latents, Steps]]) -> None
 def _errors(
     prior: Tables, latents: Latents, steps: Steps
 ) -> Iterator[tuple[tuple[int, int], npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
-    """Yield row and kind, features of the scale (n, 9) and errors (n,), in steps, for each channel and phase."""
+    """Yield for each channel and phase: (row, kind), features of the scale (n, 9), absolute errors in steps (n,)."""
     integers = round_to(latents, steps)
     prediction = SideInformation.fit(integers)
     flat = integers.reshape(len(integers), -1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The state from which an interrupted run goes on <-> one file, replaced whole.
+"""The state from which an interrupted run continues <-> one file, which is replaced as a whole.
 
 The file is read with torch's restricted unpickler, which makes tensors and plain values and runs no code.
 """

@@ -173,7 +173,7 @@ def test_samples_stay_the_same_and_are_not_written_over(run: Run, spatial: None)
     ("arguments", "words"),
     [
         (["sample", "-o", "s.jpg"], "s.jpg does not end in .png"),
-        (["sample", "-o", "folder.png"], "folder.png exists; it is a folder"),
+        (["sample", "-o", "folder.png"], "folder.png is a folder; give another name"),
         (
             ["sample", "-o", "s.png", "--height", str(10**11)],
             "256x100000000000; each side must be <= 8192 (serve --max-side)",

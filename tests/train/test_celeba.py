@@ -89,7 +89,9 @@ def test_what_is_missing_or_there_twice_is_refused(root: Path, tmp_path_factory:
         scan_celeba(root)
     (root / "list_attr_celeba.csv").write_text(CSV)
     (root / "list_attr_celeba.txt").write_text(TEXT)
-    with pytest.raises(DataError, match=r"has list_attr_celeba.txt and list_attr_celeba.csv; leave one"):
+    with pytest.raises(
+        DataError, match=r"has list_attr_celeba.txt and list_attr_celeba.csv, which may differ; remove all but one"
+    ):
         scan_celeba(root)
 
 

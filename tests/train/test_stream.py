@@ -161,7 +161,7 @@ def test_more_damaged_images_than_the_share_are_an_error_that_names_them(folder:
         damage(folder, index)
     stream = SampleStream(folder, Cover(8), seed=5, max_bad_share=0.2, report=lambda _: None)
     with pytest.raises(
-        DataError, match=r"^3 of 11 images cannot be decoded, more than the share of 0.2 .*0[123].png: "
+        DataError, match=r"^3 of 11 images cannot be decoded, more than the allowed share of 0.2: .*0[123].png: "
     ):
         list(itertools.islice(stream.batches(COUNT, workers=workers), 3))
     patient = SampleStream(folder, Cover(8), seed=5, max_bad_share=0.3, report=lambda _: None)

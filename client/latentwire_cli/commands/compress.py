@@ -44,15 +44,15 @@ def compress(
             metavar="NAME|NUMBER",
         ),
     ] = None,
-    bpp: Annotated[float | None, _target("at most so many bits for each pixel of the image", "X")] = None,
-    most_bytes: Annotated[int | None, _target("at most so many bytes for each image", "N", "--bytes")] = None,
-    psnr: Annotated[float | None, _target("at least this PSNR, in few bytes", "DB")] = None,
+    bpp: Annotated[float | None, _target("at most this number of bits for each pixel of the image", "X")] = None,
+    most_bytes: Annotated[int | None, _target("at most this number of bytes for each image", "N", "--bytes")] = None,
+    psnr: Annotated[float | None, _target("at least this PSNR, in as few bytes as the search finds", "DB")] = None,
     refine: Annotated[
         int,
         option(
-            text="Fit the latents to each image by so many iterations of gradient descent: 30 give about half a "
-            "decibel in as many bytes. Each takes as long as encoding and decoding the image twice; with --bpp, "
-            "--bytes and --psnr every request of the search takes them all.",
+            text="Fit the latents to each image by this number of iterations of gradient descent. 30 iterations gain "
+            "about half a decibel at the same number of bytes. One iteration takes as long as encoding and decoding "
+            "the image twice. With --bpp, --bytes or --psnr, every request of the search runs all iterations.",
             default="0",
             metavar="ITERATIONS",
             min=0,
@@ -66,7 +66,7 @@ def compress(
 ) -> None:
     """Compress images to `.lat` files of a few kilobytes: NAME.png becomes DIR/NAME.lat.
 
-    The model that made a file decodes it, or another model of the same latent space.
+    A file is decoded by the model that made it, or by another model of the same latent space.
     An image that cannot be compressed is reported, and the other images are compressed all the same.
     """
     wanted = _wanted({"--bpp": bpp, "--bytes": most_bytes, "--psnr": psnr}, quality)

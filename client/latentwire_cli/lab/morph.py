@@ -30,7 +30,10 @@ MOVING_SIDE = 192
 def morph(
     start: Annotated[Path, typer.Argument(metavar="A", help="The image to begin with.", show_default=False)],
     end: Annotated[
-        Path, typer.Argument(metavar="B", help="The image to end with; it is given A's size.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="B", help="The image to end with; B is scaled and cropped to A's size.", show_default=False
+        ),
     ],
     output: Picture,
     steps: Annotated[
@@ -44,12 +47,12 @@ def morph(
 ) -> None:
     """Decode the path between two images in latent space.
 
-    FILE.png has a row along the straight line and a row along the sphere about the origin, near which the samples of
-    N(0, I) lie. FILE.gif beside it moves along both and back.
+    FILE.png shows one row along the straight line, and one row along the sphere about the origin. The samples of
+    N(0, I) lie near this sphere. FILE.gif, beside FILE.png, moves along both paths and back.
     """
     animation = check_new(output, ".png", overwrite).with_suffix(".gif")
     check_new(animation, ".gif", overwrite)
-    # One frame in `stride` is an image of the row.
+    # The row shows every `stride`-th frame.
     stride = -(-(SMOOTH_STEPS - 1) // (steps - 1))
     frames = stride * (steps - 1) + 1
     with connection.open() as client:
@@ -61,7 +64,7 @@ def morph(
     shown, small = (enlarged(shrunk(images, side)) for side in (SHOWN_SIDE, MOVING_SIDE))
     title = f"{source.name}: from {start.name} to {end.name}{resized}"
     if not source.is_vector:
-        title += "\nIts latents are spatial: each position goes its own way, so that one image fades into the other."
+        title += "\nThe latents are spatial: each position changes by itself, so that one image fades into the other."
     captions = [f"{index / (steps - 1):.0%}" for index in range(steps)]
     labels = ("along the line", "along the sphere")
     strip = sheet([shown[:frames:stride], shown[frames::stride]], title=title, captions=captions, labels=labels)

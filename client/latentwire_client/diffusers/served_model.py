@@ -34,9 +34,9 @@ class ClientOptions(TypedDict, total=False):
     """The keyword arguments of `connect` that concern the connection; all are optional, see `Client`.
 
     timeout: how long to wait for one call.
-    retry: how to try again. A restart, or a full queue, is waited for `reconnect_s`, so that neither costs a
-        generation.
-    limits: the size of messages.
+    retry: the retry policy. While the server restarts or its queue is full, a call is tried again for `reconnect_s`
+        seconds, so that a generation is not lost.
+    limits: the largest size of a message.
     token: the server's token; default `$LATENTWIRE_TOKEN`.
     tls: True, or the path of a PEM file with the root certificates to trust.
     on_execution: called with each `Execution`: the server's times for a call.
@@ -169,7 +169,7 @@ class ServedModel:
         return self._client.decode_array(latents, dtype=dtype, model=self.info.name)
 
     def _split(self, array: Floats, answer_bytes: int, singly: bool) -> Iterator[Floats]:
-        """Cut a batch so that each request and its answer keep to the limits; a single image goes out in any case."""
+        """Cut a batch so that each request and its answer keep to the limits; a single image is sent in any case."""
         fitting = self._max_bytes // max(array[0].nbytes, answer_bytes)
         step = 1 if singly else max(1, min(self._max_images, fitting))
         for start in range(0, len(array), step):

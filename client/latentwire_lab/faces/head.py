@@ -67,7 +67,7 @@ def ears(sketch: Sketch) -> None:
 def skin(sketch: Sketch) -> None:
     """Draw the face's skin: light, cheeks, freckles, lines."""
     face, canvas = sketch.face, sketch.canvas
-    # The back of the head is further away than the face, and comes out behind it when it is turned.
+    # The back of the head lies behind the face, and shows beside the face when the head is turned.
     skull = sketch.head.place(ellipse(0, -0.24, 0.97 * half_width(face), 0.80), -0.25)
     shape = outline(sketch)
     canvas.fill(skull, sketch.palette.skin)

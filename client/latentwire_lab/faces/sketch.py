@@ -83,7 +83,7 @@ class Plane:
         self.canvas.stroke(self.place(line), width * self.unit, colour, opacity, ends=ends)
 
     def glow(self, x: float, y: float, radii: tuple[float, float], colour: Colour, opacity: float) -> None:
-        """Draw a soft spot."""
+        """Draw a soft spot about the point (x, y), with its half width and half height."""
         centre = self.place(np.array([(x, y)]))
         self.canvas.glow(centre, radii[0] * self.unit, radii[1] * self.unit, colour, opacity)
 
@@ -109,7 +109,7 @@ class Sketch:
         """Map a face and the size of its picture in pixels to an empty sketch."""
         canvas = Canvas(size)
         head = Pose.of_head(face, canvas.side)
-        # The body is below the head, upright, hardly turned.
+        # The body is below the head, upright, and turned less than the head.
         body = Pose(head.unit, head.x - face.roll * head.unit * 0.5, head.y, face.yaw * 0.3)
         return cls(canvas, face, Palette.of(face), head, body)
 
@@ -123,7 +123,7 @@ class Sketch:
         return Plane(self.canvas, self.head.unit, lambda points: self.head.on_face(points, lift))
 
     def at(self, depth: float) -> Plane:
-        """Return the flat plane at a z of the head."""
+        """Return the flat plane at a depth (z) of the head."""
         return Plane(self.canvas, self.head.unit, lambda points: self.head.place(points, depth))
 
     def on_body(self) -> Plane:

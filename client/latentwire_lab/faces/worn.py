@@ -96,7 +96,7 @@ def _rim(sketch: Sketch, wide: float, y: float) -> Points:
 
 
 def _crown(sketch: Sketch, wide: float, top: float, low: float, square: float = 0.0) -> Points:
-    """Map a half width and the y of top and rim to the outline of a crown, round or square, in pixels."""
+    """Map half the width, and the y of top and rim, to a hat's crown: an outline in pixels, round or `square`."""
     half = [
         (0.0, top), ((0.5 + square) * wide, top + 0.06 - 0.04 * square),
         ((0.88 + 0.06 * square) * wide, top + 0.28), (wide, low - 0.06),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A file of statistics that hold for latents in general -> with an image's side information, its context model.
+"""A file of statistics of all latents, and one image's side information -> the context model of this image.
 
 One file, `weights/prior.safetensors`, serves the latents of any VAE: since the weights of the mean are sent with each
 image, tables fitted to one VAE's latents were not better than common ones. `python -m latentwire_train.dev tables`

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The size of a map of latents -> the order in which its places are coded, and what is expected at each of them.
+"""The size of a map of latents -> the order of coding its places, and the mean and scale expected at each place.
 
 A map is coded from coarse to fine. The first phase is the seed: every eighth place along both sides. Then, three times,
 come the places in the middle of four coded ones (`diagonal`) and the places between those (`cross`). All places of a
@@ -101,7 +101,7 @@ class Surroundings:
             self._referred = np.stack([value, error, _around(error), edge]).reshape(4, -1)
 
     def features(self, channel: int, phase: Phase) -> Integers:
-        """Return the features of the mean, then those of the scale, at the places of a phase: (3 + 7, n)."""
+        """Return the features at the places of a phase, int64 (10, n): 3 for the mean, then 7 for the scale."""
         features = np.zeros((MEAN_TERMS + SCALE_TERMS, len(phase.places)), np.int64)
         mean, scale = features[:MEAN_TERMS], features[MEAN_TERMS:]
         if len(phase.neighbours):

@@ -4,11 +4,11 @@
     x ──┬─ klt: linear, 8x8 blocks -> C ────────────────(+)── mean      z ──┬─ iklt: linear, C -> 8x8 blocks ──(+)── y
         └─ residual: 1/4, then 1/8 of the resolution ────┴─── logvar        └─ residual: 1/8, 1/4, 1/2 ─────────┘
 
-`begin_with` makes the linear pair the Karhunen-Loeve transform of 8x8x3 blocks. The residuals start at zero, so that
-training begins at the best linear codec and can only add to it. There is no normalisation layer and no attention, so
-that each output depends on a bounded neighbourhood and never on the image as a whole.
+`begin_with` sets the linear pair to the Karhunen-Loeve transform of 8x8x3 blocks. The residuals start at zero, so that
+training begins at the best linear codec and adds to it. There is no normalisation layer and no attention: each output
+depends on a bounded neighbourhood, never on the whole image.
 
-Plain torch: it trains and runs without diffusers. `pipeline_vae.py` gives it the interface of a diffusers VAE.
+LatentVAE needs torch only, not diffusers. `pipeline_vae.py` gives it the interface of a diffusers VAE.
 """
 
 from collections import OrderedDict

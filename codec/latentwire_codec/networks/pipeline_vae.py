@@ -64,9 +64,9 @@ class PipelineVAE(ModelMixin, AutoencoderMixin, ConfigMixin):  # type: ignore[mi
 class AutoencoderLatentVAE(PipelineVAE):
     """Images (B,3,H,W), H and W multiples of 8 <-> raw latents (B,C,H/8,W/8); it stands in for a pipeline's `vae`.
 
-    `LatentVAE` explains `latent_channels`, `widths` and the depths, `AutoencoderSpec` the `latent_units`. The sides of
-    the images it was measured on are `sample_size`; any multiple of 8 works. `block_out_channels` is derived from
-    `widths`: pipelines take the downsampling factor from its length, 2 ** (4 - 1) = 8.
+    `LatentVAE` explains `latent_channels`, `widths` and the depths; `AutoencoderSpec` explains `latent_units`. The VAE
+    was measured on images with sides of `sample_size`, and accepts sides of any multiple of 8. `block_out_channels` is
+    derived from `widths`: pipelines compute the downsampling factor from the number of blocks, 2 ** (4 - 1) = 8.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The words of the command line -> the device that a network runs on, and the dtype that it computes in."""
+"""Options of the command line -> the device on which a network runs, and the dtype in which it computes."""
 
 from dataclasses import dataclass
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A float32 network and an input batch -> finite float32 outputs, computed at a device and in a dtype.
+"""A float32 network and an input batch -> finite float32 outputs, computed on a device and in a dtype.
 
 Half precision can overflow (the SDXL VAE does in float16). A batch element whose output is not finite is computed once
 more in float32, and refused if that output is not finite either.

@@ -214,5 +214,5 @@ def _find(root: Path, stem: str, subfolder: str) -> Path | None:
     found = [path for path in found if path.is_file()]
     if len(found) > 1:
         names = " and ".join(path.relative_to(root).as_posix() for path in found)
-        raise DataError(f"{root} has {names}; leave one, since they may differ")
+        raise DataError(f"{root} has {names}, which may differ; remove all but one")
     return found[0] if found else None

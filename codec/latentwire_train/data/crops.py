@@ -98,7 +98,7 @@ class Framing(ABC):
 
 @dataclass(frozen=True)
 class RandomCrop(Framing):
-    """Maps pixels to a random square of them, `size` pixels wide after scaling.
+    """Maps an image's pixels to a random square of the image, `size` pixels wide after scaling.
 
     Attributes:
         scaled_share: share of crops that are cut from a larger square and scaled down (area filter). The other crops
@@ -118,7 +118,7 @@ class RandomCrop(Framing):
 
     def place(self, height: int, width: int, draws: Draws) -> tuple[int, int, int, bool]:
         """Map an image's size in pixels to the square's top, left and side, and whether to mirror it."""
-        # Always five numbers in this order, so that one choice never shifts another.
+        # Draw always five numbers in this order, so that no choice shifts the numbers of another choice.
         scaled, zoom, down, right, mirrored = (draws.uniform() for _ in range(5))
         largest = min(height, width, int(self.size * self.max_scale))
         side = self.size
@@ -145,7 +145,7 @@ class CentreCrop(Framing):
 
 @dataclass(frozen=True)
 class Cover(Framing):
-    """Maps pixels to the whole image, scaled up or down (Lanczos) to cover `size` x `size`, its longer side cropped.
+    """Maps pixels to the image, scaled up or down (Lanczos) to cover `size` x `size`, then cropped on its longer side.
 
     Attributes:
         mirror_share: share of results that are mirrored, left to right; 0 for digits.

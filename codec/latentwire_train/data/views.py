@@ -65,7 +65,11 @@ class Ledger:
         return tuple(self._found.values())
 
     def note(self, failures: Sequence[Failure], replaced: bool = True) -> None:
-        """Take up the failures of a sample, and report new ones.
+        """Record the failures of a sample, and report each image that was not reported before.
+
+        Args:
+            failures: the damaged images that the sample met.
+            replaced: whether another image took their place.
 
         Raises:
             DataError: more than the allowed share of the images is damaged, or no image replaced the damaged ones.
@@ -76,8 +80,8 @@ class Ledger:
                 self._report(problem)
         if len(self._found) > max(1, int(self._max_bad_share * len(self._source))):
             raise DataError(
-                f"{len(self._found)} of {len(self._source)} images cannot be decoded, more than the share of "
-                f"{self._max_bad_share} that is passed over: {describe(self.problems)}; repair or remove them"
+                f"{len(self._found)} of {len(self._source)} images cannot be decoded, more than the allowed "
+                f"share of {self._max_bad_share}: {describe(self.problems)}; repair or remove them"
             )
         if not replaced:
             tried = describe([self._found[index] for index, _ in failures])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network and held-out images -> figures of the reconstructions from the posterior's mode, and some of them."""
+"""A network and held-out images -> figures of reconstructions from the posterior's mode, and some of these images."""
 
 from dataclasses import dataclass
 

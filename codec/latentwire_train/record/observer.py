@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The events of a training run -> whoever shows them."""
+"""The events of a training run -> the observer that shows them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Raw bytes, little-endian and in C order <-> tensors, for the doors whose protocols have both."""
+"""Raw bytes, little-endian and in C order <-> tensors, for the doors whose protocols carry tensors as raw bytes."""
 
 import math
 from collections.abc import Sequence

@@ -29,9 +29,9 @@ class EncodedLatents:
     """Latents (B,C,h,w) as the job asked for them, contiguous.
 
     Attributes:
-        values: the latents, or their mean where moments are asked for.
-        logvar: the log-variance of moments, of the same shape.
-        units: for each image the units of its channels, where its latents were fitted to the image.
+        values: the latents; for moments, the mean.
+        logvar: for moments, the log-variance, of the same shape; else None.
+        units: the units of the channels, for each image; None unless the latents were fitted to the images.
     """
 
     values: Tensor

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A served model and its weights in memory, with those who hold them."""
+"""A served model and its weights in memory, with the number of requests and batches that hold the weights."""
 
 import asyncio
 from collections.abc import Iterator

@@ -74,7 +74,7 @@ class Shares:
 
     @contextmanager
     def claim(self, caller: Caller) -> Iterator["Claim"]:
-        """Give a claim that holds no place yet; what it takes is given back when the context ends."""
+        """Yield a claim that holds no place yet; the end of the context gives back all places that the claim took."""
         claim = Claim(self, caller)
         try:
             yield claim
@@ -98,7 +98,7 @@ class Shares:
     def _fits(self, client: str, number: int) -> bool:
         free = self.places - self.held - number
         mine = self._held[client]
-        # A client that holds no place gets a single one as long as there is any.
+        # A client that holds no place gets one place as long as any place is free.
         return free >= 0 and (mine + number <= SHARE * free or mine + number == 1)
 
     def _is_waiting(self, client: str) -> bool:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two ways through the engine: a message becomes a job and its images become latents, or its latents images.
+"""The two ways through the engine: a message with images -> their latents, a message with latents -> their images.
 
 A request takes three trips to other threads. Only images that have to wait for memory take a fourth one: their job goes
 back to the pool when the memory is there.

@@ -61,7 +61,7 @@ class Metrics:
         self._queue.set_function(held)
 
     def ended(self, method: str, code: str) -> None:
-        """Count an RPC, or an item of a stream, that ended with a status code's name."""
+        """Count an ended RPC, or an ended item of a stream, by its method and the name of its status code."""
         self._requests.labels(method, code).inc()
 
     def job(self, model: str, operation: str) -> AbstractAsyncContextManager[None]:

@@ -77,11 +77,11 @@ class Convolved:
         return ((side + conv.before + conv.after - conv.kernel) // conv.stride + 1) * conv.scale
 
     def rows(self, top: int, bottom: int, out: Tensor | None = None) -> Tensor:
-        """Convolve the rows of the source that these rows depend on."""
+        """Compute the rows by convolving the rows of the source on which they depend."""
         conv = self._convolution
         first, last = top // conv.scale, -(-bottom // conv.scale)
         padded = self._padded(first, last)
-        # Whole tiles and blocks may give more rows and columns than asked for.
+        # The convolution works in whole tiles and blocks: it may give more rows and columns than requested.
         windows = (padded.shape[2] - conv.kernel) // conv.stride + 1
         across = (padded.shape[3] - conv.kernel) // conv.stride + 1
         whole = (1, self.channels, windows * conv.scale, across * conv.scale)

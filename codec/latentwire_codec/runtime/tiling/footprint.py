@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A module and a trial run -> the elements of the widest feature map in it."""
+"""A module and a trial run -> the elements in work at a time, from the size of its largest feature map."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""AutoencoderKL over strips: images -> moments, latents -> images; the same function as the class's own."""
+"""AutoencoderKL over strips: images -> moments, latents -> images; the same function as the class computes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -98,7 +98,7 @@ class _Attended(Pointwise):
         self._normal, self._keys, self._values, self._layer = normal, keys, values, layer
 
     def rows(self, top: int, bottom: int, out: Tensor | None = None) -> Tensor:
-        """Compute the attention of the places of these rows to all places."""
+        """Compute the attention of the places in these rows to all places, and add the source."""
         queries = _heads(self._layer.to_q(_places(self._normal.rows(top, bottom))), self._layer.heads)
         found = functional.scaled_dot_product_attention(queries, self._keys, self._values)
         answer = self._layer.to_out[0](found[0].transpose(0, 1).flatten(1))

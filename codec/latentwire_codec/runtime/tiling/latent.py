@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LatentVAE over strips: images -> moments, latents -> images; the same function as the class's own."""
+"""LatentVAE over strips: images -> moments, latents -> images; the same function as the class computes."""
 
 from collections.abc import Sequence
 from typing import Any

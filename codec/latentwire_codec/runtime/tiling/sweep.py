@@ -23,10 +23,10 @@ class Sweep:
     """Device, dtype and memory for the computation of maps.
 
     Attributes:
-        device: the device that computes them.
+        device: the device that computes the maps.
         dtype: the dtype of the maps.
-        budget_bytes: memory for stored maps; a map that the next one needs is stored even beyond it.
-        pause: called after each strip.
+        budget_bytes: memory for stored maps. A map that the next map needs is stored even beyond this budget.
+        pause: a function that is called after each strip.
     """
 
     device: torch.device
@@ -35,7 +35,7 @@ class Sweep:
     pause: Callable[[], None]
 
     def fits(self, *maps: FeatureMap | int) -> bool:
-        """Tell whether the budget has room for all these maps, once stored, and for numbers of bytes."""
+        """Tell whether the budget has room for all items together: maps, once stored, and numbers of bytes."""
         return sum(item if isinstance(item, int) else self.bytes(item) for item in maps) <= self.budget_bytes
 
     def bytes(self, feature: FeatureMap) -> int:
@@ -47,9 +47,9 @@ class Sweep:
 
         Args:
             source: the map.
-            into: a stored map that is overwritten. The new map may be computed from it, but a row only from rows at
-                most STEP above and below; None: new memory.
-            measured: whether to compute its moments, too.
+            into: a stored map to overwrite; None: new memory. The source may read the overwritten map, but each row
+                only the rows at most STEP above and below.
+            measured: whether to compute the map's moments, too.
         """
         moments = Moments(source.channels, self.device) if measured else None
         values = self._room(source) if into is None else into.values
@@ -61,7 +61,7 @@ class Sweep:
             if moments is not None:
                 moments.add(rows)
             if not direct:
-                # One strip late, when no later strip reads the overwritten rows any more.
+                # Write a strip after the next strip is computed: then no later strip reads the overwritten rows.
                 if behind is not None:
                     behind[0].copy_(behind[1])
                 behind = place, rows
@@ -71,7 +71,7 @@ class Sweep:
         return Stored(values, self.device, moments)
 
     def moments(self, source: FeatureMap) -> Moments:
-        """Return the moments of a map; a map that has not kept them is computed to get them."""
+        """Return the moments of a map; compute the map where its moments are not stored."""
         if isinstance(source, Stored) and source.moments is not None:
             return source.moments
         moments = Moments(source.channels, self.device)
@@ -81,7 +81,7 @@ class Sweep:
         return moments
 
     def _room(self, source: FeatureMap) -> Tensor:
-        """Return memory for a map: on the device, or beside it where the device has no room."""
+        """Return memory for a map: on the device, or on the CPU where the device has no room."""
         shape = (1, source.channels, source.height, source.width)
         home = self.device if self.fits(source.stored_bytes, source) else torch.device("cpu")
         return torch.empty(shape, dtype=self.dtype, device=home, memory_format=torch.channels_last)

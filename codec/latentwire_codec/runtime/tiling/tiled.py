@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A VAE's network at its device: batches of images <-> batches of latents, within the memory for activations.
+"""A VAE's network on its device: batches of images <-> batches of latents, within the memory for activations.
 
 On a CPU, classes that can be computed in strips always are. Strips are faster, too: a strip stays in the cache, and
 convolutions are rewritten with less arithmetic.

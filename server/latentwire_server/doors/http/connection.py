@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Work for a client -> its result, or its end when the client goes or another event comes first."""
+"""Work for a client -> its result; the work is cancelled when the client goes or another event comes first."""
 
 import asyncio
 from collections.abc import Awaitable

@@ -75,7 +75,7 @@ class HttpServer:
         return int(listener.getsockname()[1])
 
     async def stop(self, grace_s: int) -> None:
-        """Take no more connections, and give open ones some seconds to get their answers."""
+        """Refuse new connections, and wait at most `grace_s` seconds for the answers on open connections."""
         if self._uvicorn is None or self._serving is None:
             return
         self._uvicorn.config.timeout_graceful_shutdown = grace_s

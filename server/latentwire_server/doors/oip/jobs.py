@@ -271,7 +271,7 @@ def _choice(given: Mapping[str, Any], name: str, table: Mapping[str, T], default
 
 
 def _size(given: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Map height and width, in pixels, to a size."""
+    """Map the parameters `height` and `width`, in pixels, to a size; return None where both are left out."""
     if "height" not in given and "width" not in given:
         return None
     height, width = given.get("height", 0), given.get("width", 0)

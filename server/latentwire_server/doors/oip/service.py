@@ -98,7 +98,7 @@ class OpenInferenceService:
         name, operation = self._model(request.model_name, request.model_version)
 
         def images() -> int:
-            # A message can announce millions of empty files: no list of them, or of their seeds, is made.
+            # Count before any list of files or seeds is made: a message can announce millions of empty files.
             number = jobs.count_images(request)
             check_batch(number, self._config)
             return number

@@ -154,8 +154,8 @@ class Watched(FakeServer):
 
 @pytest.mark.parametrize(
     ("arguments", "least_s", "most_s"),
-    # From 1000 s on, gRPC rounds a deadline up to tens of seconds.
-    [([], 100, 120), (["--refine", "1"], None, None), (["--refine", "1", "--timeout", "900"], 800, 900)],
+    # gRPC rounds a deadline up: to a second, from 1000 s on to tens of seconds.
+    [([], 100, 121), (["--refine", "1"], None, None), (["--refine", "1", "--timeout", "900"], 800, 901)],
 )
 def test_a_refinement_is_waited_for_as_long_as_it_takes_or_is_said(
     arguments: list[str], least_s: float | None, most_s: float | None, tmp_path: Path

@@ -26,7 +26,7 @@ def test_there_is_a_row_for_every_option_under_the_heading_of_its_panel() -> Non
 
 def test_a_range_and_a_default_stand_in_the_table() -> None:
     text = "Images waiting or at work, of all clients, 1..1048576."
-    assert f"| `--max-queue IMAGES` | `LATENTWIRE_MAX_QUEUE` | 256 | {text} |" in serve_tables().splitlines()
+    assert f"| `--max-queue IMAGES`<br>`LATENTWIRE_MAX_QUEUE` | 256 | {text} |" in serve_tables().splitlines()
 
 
 def test_the_module_prints_the_tables() -> None:

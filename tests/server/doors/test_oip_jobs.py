@@ -7,11 +7,10 @@ import math
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import ml_dtypes
 import numpy as np
@@ -33,6 +32,7 @@ from latentwire_server.doors.oip.models import to_metadata, to_statistics
 from latentwire_server.doors.oip.service import OpenInferenceService
 from latentwire_server.doors.oip.tensors import DTYPES, FLOATS, from_values, to_value
 from latentwire_server.engine.jobs import DecodeResult, EncodeResult, Execution, FileOutput
+from latentwire_server.engine.work import Passage
 from latentwire_server.errors import InvalidRequest
 from latentwire_server.process.lifecycle import Lifecycle
 from latentwire_server.telemetry.metrics import Metrics
@@ -364,8 +364,9 @@ class Anyone:
 def engine_of(spec: AutoencoderSpec) -> Any:
     """An engine that makes jobs and does nothing with them."""
 
-    async def work(name: str, images: int, to_job: Callable[[Any], object], *given: object) -> None:
-        to_job(SimpleNamespace(spec=spec))
+    async def work(name: str, passage: Passage[Any, Any, Any], caller: object) -> None:
+        passage.images()
+        passage.to_job(cast(Any, SimpleNamespace(spec=spec)))
 
     return SimpleNamespace(
         models={"tiny": SimpleNamespace(spec=spec)},

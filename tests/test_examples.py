@@ -92,8 +92,9 @@ def test_lat_files_reach_a_training_loop_through_workers(photos: Path, tmp_path:
     with Client(target) as client:
         for index, path in enumerate(sorted(photos.rglob("*.png"))):
             (tmp_path / f"{index}.lat").write_bytes(client.compress(path))
-    printed = run("lat_dataloader.py", tmp_path)
-    assert printed.startswith("(2, 4, 12, 16)  mean ")
+        (tmp_path / "other.lat").write_bytes(client.compress(Image.new("RGB", (40, 24))))
+    printed = run("lat_dataloader.py", tmp_path).splitlines()
+    assert [line.partition("  mean ")[0] for line in printed] == ["(2, 4, 12, 16)", "(1, 4, 3, 5)"]
 
 
 def test_tritons_client_encodes_and_decodes(tmp_path: Path, target: str) -> None:

@@ -56,7 +56,7 @@ class Connection:
         float | None,
         option(
             text="How long to wait for one answer, seconds, above 0, at most 1000000.",
-            default="120; as long as it takes for what `encode` sends and for `compress --refine`",
+            default="120; no limit for the images of `encode` and for `compress --refine`",
             panel=PANEL,
             metavar="SECONDS",
         ),

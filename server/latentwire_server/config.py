@@ -143,8 +143,8 @@ class ServerConfig:
         "is the default (in the variable: separated by spaces).", repeatable=True, default="f8c4")
     model_memory_mib: int | None = setting(
         None, "--model-memory MIB", MODELS,
-        "MiB of weights in memory, {range}; models beyond it are loaded when they are asked for, and the one used "
-        "longest ago goes.", (1, 2**24), default="no limit")
+        "MiB of weights in memory, {range}; models beyond it are loaded on request, and the least recently used "
+        "one is unloaded.", (1, 2**24), default="no limit")
     activation_memory_mib: int | None = setting(
         None, "--activation-memory MIB", MODELS,
         "MiB of activations that one batch may take, {range}; larger images are computed in strips, with the same "

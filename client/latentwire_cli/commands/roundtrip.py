@@ -69,7 +69,7 @@ def roundtrip(
     *,
     connection: Connection,
 ) -> None:
-    """Encode images and decode them again: what is lost, how many bytes, how many milliseconds.
+    """Encode images, decode them again, and report loss, bytes and milliseconds.
 
     Writes DIR/NAME.roundtrip.png for each: original | reconstruction | difference. The latents travel as float16.
     """

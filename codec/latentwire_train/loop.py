@@ -30,7 +30,9 @@ from latentwire_train.data.views import View
 from latentwire_train.devices import Devices, draw_on, find_devices
 from latentwire_train.loss.adversary import Adversary
 from latentwire_train.loss.objective import Objective, Outcome
-from latentwire_train.networks import build_network
+from latentwire_train.loss.rate import RateObjective, quantization_logvar
+from latentwire_train.loss.variational import VariationalObjective
+from latentwire_train.networks import build_network, pin_logvar
 from latentwire_train.optimizers import build_optimizers
 from latentwire_train.record.evaluation import evaluate
 from latentwire_train.record.observer import Observer, Plan, Result
@@ -88,6 +90,9 @@ class Training:
             torch.manual_seed(schedule.seed)
             self._network = build_network(config.model, config.data.size)
             adversary = Adversary(config.loss, schedule) if config.loss.adversarial else None
+        if config.loss.weights.rate:
+            # The posterior says how wide the noise is that the decoder learns to bear.
+            pin_logvar(self._network, quantization_logvar(config.loss.steps))
         self._shape = self._network.latent_shape(config.data.size)
         state = load_state(folder, device)
         if state is None and not config.model.init:
@@ -97,7 +102,7 @@ class Training:
         self._averaged = copy.deepcopy(self._network)
         self._averaged.module.eval().requires_grad_(False)
         autocast = torch.bfloat16 if config.run.precision is Precision.BFLOAT16 else None
-        self._objective = Objective(self._network, config.loss, config.model.kind, self._shape[0], autocast).to(device)
+        self._objective = self._make_objective(autocast).to(device)
         self._optimizers = build_optimizers(self._network.module, schedule)
         self._adversary = adversary.to(devices) if adversary else None
 
@@ -182,8 +187,7 @@ class Training:
         key = Draws(self._config.schedule.seed, _NOISE, self._step * devices.ranks + devices.rank).words(1)
         noise = draw_on(devices.device, int(key[0]) >> 1)
         self._network.module.train()
-        kl_weight = loss.weights.kl * min(1.0, (self._step + 1) / max(1, loss.kl_warmup_steps))
-        outcome: Outcome = objective(images, noise, kl_weight)
+        outcome: Outcome = objective(images, noise, self._step)
         total, parts = outcome.total, outcome.parts
         adversary = self._adversary if self._step >= loss.adversarial_from else None
         if adversary is not None:
@@ -233,16 +237,8 @@ class Training:
     def _evaluate(self) -> None:
         """Measure and save the averaged weights on rank 0; the other ranks wait."""
         if self._record is not None:
-            config = self._config
-            evaluation = evaluate(
-                self._averaged,
-                self._record.held_out,
-                self._objective.reconstruction,
-                kl_weight=config.loss.weights.kl,
-                moments=self._objective.moments,
-                quantization_step=config.loss.quantization_step,
-                batch_size=config.schedule.batch_size,
-            )
+            batch = self._config.schedule.batch_size
+            evaluation = evaluate(self._averaged, self._record.held_out, self._objective, batch)
             is_best = evaluation.figures["held_out/loss"] < self._best.get("held_out/loss", float("inf"))
             if is_best:
                 self._best = evaluation.figures
@@ -258,7 +254,7 @@ class Training:
                 "best": self._best,
                 "network": self._network.module.state_dict(),
                 "averaged": self._averaged.module.state_dict(),
-                "moments": self._objective.moments.state_dict(),
+                "statistics": self._objective.statistics.state_dict(),
                 "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
                 "adversary": self._adversary.state_dict() if self._adversary else None,
             }
@@ -272,11 +268,17 @@ class Training:
         self._step, self._minutes, self._best = state["step"], state["minutes"], dict(state["best"])
         self._network.module.load_state_dict(state["network"])
         self._averaged.module.load_state_dict(state["averaged"])
-        self._objective.moments.load_state_dict(state["moments"])
+        self._objective.statistics.load_state_dict(state["statistics"])
         for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         if self._adversary is not None:
             self._adversary.load_state_dict(state["adversary"])
+
+    def _make_objective(self, autocast: torch.dtype | None) -> Objective:
+        loss = self._config.loss
+        if loss.weights.rate:
+            return RateObjective(self._network, loss, self._shape, autocast)
+        return VariationalObjective(self._network, loss, self._config.model.kind, self._shape[0], autocast)
 
     def _begin(self) -> None:
         """Fit the closed-form parts of the network to some training images."""

@@ -32,10 +32,11 @@ NEIGHBOURING_LEVELS = 0.2
 """Share of the symbols of the two neighbouring scales that count for a table."""
 
 
-def fit_prior(latents: Sequence[Latents], multiples: Sequence[float]) -> Tables:
-    """Fit the weights of the scale and the tables to raw latents (C,h,w) of many images, of any number of VAEs.
+def fit_prior(samples: Sequence[tuple[Latents, Steps]]) -> Tables:
+    """Fit the weights of the scale and the tables to raw latents (C,h,w), each with the steps that it is coded with.
 
-    All multiples of each channel's standard deviation are used as steps for every image.
+    The latents may be of any number of images and VAEs. An image that is to be coded well with several steps comes
+    with each of them.
     """
     kinds = len(KINDS)
     prior = Tables(
@@ -44,11 +45,6 @@ def fit_prior(latents: Sequence[Latents], multiples: Sequence[float]) -> Tables:
         scale_spread=np.zeros((ROWS, kinds), np.int64),
         frequencies=np.full((TABLES, SYMBOLS), (1 << context.FREQUENCY_BITS) // SYMBOLS),
     )
-    samples = [
-        (each, Steps.nearest(each.std(axis=(1, 2)).astype(np.float64) * multiple))
-        for each in latents
-        for multiple in multiples
-    ]
     _fit_scales(prior, samples)
     # The quantizer chooses by the tables' costs: the first tables are of rounded latents, the second of chosen ones.
     for trade in (0.0, LAMBDA):

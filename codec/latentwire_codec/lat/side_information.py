@@ -22,6 +22,8 @@ Reals = npt.NDArray[np.floating]
 SENT_BITS = 6
 """A sent weight is in 64ths."""
 LARGEST_MEAN = (1 << 15) - 1
+LARGEST_SENT = 127
+"""The largest weight, in 64ths; the smallest is its opposite."""
 CHANNEL_BYTES = 3 + 2 * MEAN_TERMS
 ROUNDS = 3
 """Rounds of reweighting, so that a few large errors do not decide."""
@@ -110,4 +112,4 @@ def _fit_weights(centred: Reals, channels: range, plan: Sequence[Phase]) -> Inte
         weights = np.linalg.solve(gram, features * importance @ target)
         errors: Reals = np.abs(target - weights @ features)
         importance = 1 / (errors + float(np.median(errors)) + 0.3)
-    return np.clip(np.rint(weights * (1 << SENT_BITS)), -127, 127).astype(np.int64)
+    return np.clip(np.rint(weights * (1 << SENT_BITS)), -LARGEST_SENT, LARGEST_SENT).astype(np.int64)

@@ -73,17 +73,18 @@ class Coder:
 def serve(connection: socket.socket) -> None:
     """Answer the requests on a connection until its other end is closed."""
     coder = Coder()
-    _send(connection, {}, b"")  # ready
-    while lengths := _received(connection, LENGTHS.size):
-        head_bytes, body_bytes = LENGTHS.unpack(lengths)
-        head, body = json.loads(_received(connection, head_bytes)), _received(connection, body_bytes)
-        try:
-            answer = coder.answer(head, body)
-        except CodecError as error:
-            answer = _refusal(error), b""
-        del body
-        _send(connection, *answer)
-        del answer
+    with suppress(ConnectionError):  # the server is gone, and with it whoever waited for the answer
+        _send(connection, {}, b"")  # ready
+        while lengths := _received(connection, LENGTHS.size):
+            head_bytes, body_bytes = LENGTHS.unpack(lengths)
+            head, body = json.loads(_received(connection, head_bytes)), _received(connection, body_bytes)
+            try:
+                answer = coder.answer(head, body)
+            except CodecError as error:
+                answer = _refusal(error), b""
+            del body  # it may be as large as the pixels
+            _send(connection, *answer)
+            del answer
 
 
 def end_with_server(lifeline: int) -> None:
@@ -113,9 +114,7 @@ def main(descriptor: int, memory_bytes: int) -> None:
 def _refusal(error: CodecError) -> dict[str, Any]:
     if isinstance(error.__cause__, MemoryError):
         limit = resource.getrlimit(resource.RLIMIT_AS)[0] >> 20
-        error = ImageError(
-            f"coding the image takes more than the {limit} MiB that one image may take; send a smaller one"
-        )
+        error = ImageError(f"the image takes more than the {limit} MiB of memory that one may take; send a smaller one")
     return {"error": type(error).__name__, "text": str(error)}
 
 

@@ -6,6 +6,7 @@ whose file takes long begins anew among the large ones. Each client has its turn
 """
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -30,8 +31,10 @@ SMALL_S = 1.0
 AVIF_WEIGHT = 4
 """Writing AVIF takes about four times as long as the other formats."""
 PROCESS_BYTES = 1 << 30
-BYTES_PER_PIXEL = 128
-"""The address space of a process, with what it takes for each pixel of the largest image."""
+CORE_BYTES = 128 << 20
+PIXEL_BYTES = 128
+"""The address space of a process: for itself, for a thread of an AVIF encoder on each core, and for each pixel of the
+largest image. AVIF takes most, 65 bytes a pixel."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class Coders:
     def __init__(self, workers: int, most_pixels: int) -> None:
         self._small = _Lane(Turns(workers + 1))
         self._large = _Lane(Turns(workers))
-        self._memory_bytes = PROCESS_BYTES + BYTES_PER_PIXEL * most_pixels
+        self._memory_bytes = PROCESS_BYTES + CORE_BYTES * (os.cpu_count() or 1) + PIXEL_BYTES * most_pixels
         self._ending: set[asyncio.Task[int]] = set()
         self._busy: set[CodingProcess] = set()
         self._closed = False

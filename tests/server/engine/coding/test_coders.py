@@ -146,7 +146,7 @@ async def test_a_caller_that_goes_ends_the_process_and_the_next_has_another(
         if ending == "cancelled":
             await until_async(lambda: stuck.pids)
             work.cancel()
-        (error,) = await asyncio.gather(work, return_exceptions=True)
+        error: object = (await asyncio.gather(work, return_exceptions=True))[0]
         assert isinstance(error, DeadlineExceeded if ending == "deadline" else asyncio.CancelledError)
         for pid in stuck.pids:
             await gone(pid)

@@ -105,11 +105,11 @@ class Stage:
     def _memory(self, stack: ExitStack) -> None:
         memory = self.engine.work._memory
         names = [f"{number}" for number in range(memory.places)]
-        assert all(memory._take_now(name, 1) for name in names)
+        assert all(memory._fits(name, 1) and not memory._take(name, 1) for name in names)
 
         async def give_back() -> None:
             for name in names:
-                memory._give_back(name, 1)
+                memory._give_back(name, 1, None)
 
         stack.callback(in_loop, self.server, give_back)
         self._held_by_others = memory.held

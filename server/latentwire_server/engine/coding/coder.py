@@ -103,6 +103,8 @@ def main(descriptor: int, memory_bytes: int) -> None:
         descriptor: the socket's.
         memory_bytes: the most address space that the process may have.
     """
+    for number in (signal.SIGINT, signal.SIGTERM):  # terminals and service managers send them to all at once
+        signal.signal(number, signal.SIG_IGN)
     end_with_server(0)
     os.nice(NICENESS)
     with suppress(ValueError, OSError):  # a lower limit stands already, or the system has no such limit

@@ -372,7 +372,7 @@ def test_a_list_with_more_or_fewer_seeds_than_images_is_refused(photo: bytes) ->
 
 @pytest.mark.parametrize("quality", [None, "best", 0, -1.0, float("nan"), float("inf"), (1,)])
 def test_a_quality_that_is_neither_a_name_nor_a_step_is_refused(photo: bytes, quality: Any) -> None:
-    with pytest.raises(ValueError, match="it must be lossless, cache, high, medium, low, or the quantizer's step"):
+    with pytest.raises(ValueError, match="it must be lossless, cache, high, medium, low, or steps in units"):
         to_compress_request({"quality": quality}, "")
 
 

@@ -20,7 +20,7 @@ from latentwire_cli.report import byte_count, print_line
 from latentwire_client.client import Client
 from latentwire_core.files import write_whole
 from latentwire_core.formats import IMAGE_SUFFIXES
-from latentwire_core.quality import LOSSLESS
+from latentwire_core.quality import LOSSLESS, step_multiple
 from latentwire_core.quality import NAMES as QUALITIES
 
 NAMES = ", ".join(QUALITIES)
@@ -112,10 +112,9 @@ def _quality(text: str) -> str | float:
         return text
     try:
         step = float(text)
+        step_multiple(step)
     except ValueError:
-        step = math.nan
-    if not 0 < step < math.inf:
-        raise typer.BadParameter(f"{text!r} is neither {NAMES} nor a number above 0", param_hint="--quality")
+        raise typer.BadParameter(f"{text!r} is neither {NAMES} nor a number above 0", param_hint="--quality") from None
     return step
 
 

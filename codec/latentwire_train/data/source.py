@@ -8,6 +8,7 @@
 Without a partition file, a hash of each image's name decides which images are held out. Training uses no labels.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def open_data(root: Path, config: DataConfig) -> TrainingData:
             f"{root} has {len(train)} images to train on and {len(held_out)} to measure on; give one of each"
         )
     return TrainingData(
-        name=root.resolve().name,
+        name=os.path.basename(os.path.abspath(root)),
         train=Subset(images, tuple(train)),
         held_out=Subset(images, tuple(held_out[: config.held_out_images])),
         problems=images.problems,

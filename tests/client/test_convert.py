@@ -330,6 +330,16 @@ def test_every_option_is_sent(photo: bytes) -> None:
     assert (sent.target_size.height, sent.target_size.width) == (64, 32)
 
 
+@pytest.mark.parametrize("make", ["torch.tensor", "numpy.array", "builtins.tuple"])
+def test_integers_of_any_library_are_taken(photo: bytes, make: str) -> None:
+    library, _, name = make.partition(".")
+    numbers = getattr(pytest.importorskip(library), name)
+    sent = request(photo, kind="sample", seeds=numbers([3]), size=numbers([64, 32]))
+    assert list(sent.latents.seeds) == [3]
+    assert (sent.target_size.height, sent.target_size.width) == (64, 32)
+    assert to_compress_request({"refinement": numbers([5])[0]}, "").lat.refinement == 5
+
+
 @pytest.mark.parametrize("kind", LatentKind)
 def test_a_kind_is_taken_by_name_or_as_itself(photo: bytes, kind: LatentKind) -> None:
     assert request(photo, kind=kind) == request(photo, kind=kind.value)

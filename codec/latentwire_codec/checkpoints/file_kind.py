@@ -65,8 +65,8 @@ def file_kind(path: Path) -> FileKind:
         if re.match(signature, head):
             raise CheckpointError(f"{path} is {what}; {remedy}")
     raise CheckpointError(
-        f"{path} is of no kind that is known: it begins with {head[:8].hex(' ')}; give safetensors, a pickle of tensors, "
-        "or a folder"
+        f"{path} is of no kind that is known: it begins with {head[:8].hex(' ')}; give safetensors, a pickle of "
+        "tensors, or a folder"
     )
 
 

@@ -27,8 +27,7 @@ SAFETY = (
 
 # torch's messages name the function that a pickle wants to call.
 CODE = re.compile(r"GLOBAL (\S+)")
-# The rest of the message is advice to run the file's code.
-STUMBLED = re.compile(r"(?s)WeightsUnpickler error: *(.*?)(?:\.\s|\n|$)")
+ADVICE = "weights_only"
 # Names that torch.compile and parallel training put before those of a network.
 COMPILED, PARALLEL = "_orig_mod.", "module."
 STATE = "state_dict"
@@ -109,8 +108,9 @@ def _unpickle(path: Path) -> dict[str, Tensor]:
         code = CODE.search(str(error))
         if code:
             raise CheckpointError(f"{path} is no pickle of tensors alone: it needs {code[1]}; {SAFETY}") from error
-        found = STUMBLED.search(str(error))
-        reason = found[1] if found else f"{type(error).__name__} {next(iter(str(error).splitlines()), '')}".strip()
+        first = next(iter(str(error).splitlines()), "")
+        # torch's longer messages advise to run the code of the file.
+        reason = type(error).__name__ if ADVICE in first else f"{type(error).__name__} {first}".strip()
         raise CheckpointError(f"{path} cannot be read as a pickle of tensors: {reason}") from error
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path} holds a {type(content).__name__}; a mapping of names to tensors is needed")

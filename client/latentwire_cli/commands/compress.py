@@ -91,7 +91,7 @@ def compress(
         print_line(f"compressed {len(results)} of {len(jobs)} images to {output} ({total})")
 
     with connection.open(takes_long=refine > 0) as client:
-        batch = run_in_flight(client, "compressing", jobs, work, finish)
+        batch = run_in_flight(client, "compressing", jobs, work, finish, resumable=True)
     batch.report(results, as_json, show)
 
 

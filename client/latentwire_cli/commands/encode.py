@@ -78,7 +78,7 @@ def encode(
     written: dict[int, dict[str, object]] = {}
     with (
         connection.open() as client,
-        Batch("encoding", len(jobs)) as batch,
+        Batch("encoding", len(jobs), resumable=True) as batch,
         closing(client.encode_stream((job.source for job in jobs), **options)) as stream,
         batch.until_broken_off(),
     ):

@@ -29,6 +29,7 @@ class TrainingData:
     train: ImageSource  # the images to train on
     held_out: ImageSource  # the images to measure on, at most `held_out_images`
     problems: tuple[Problem, ...]  # the files that were skipped
+    left_out: str  # numbers and reasons of the other files in the folder; empty: there are none
     digest: str  # digest of the files with usable images (`manifest.py`), 64 hex digits
 
 
@@ -68,6 +69,7 @@ def open_data(root: Path, config: DataConfig) -> TrainingData:
         train=Subset(images, tuple(train)),
         held_out=Subset(images, tuple(held_out[: config.held_out_images])),
         problems=images.problems,
+        left_out=images.left_out if isinstance(images, ImageFolder) else "",
         digest=digest,
     )
 

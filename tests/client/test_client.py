@@ -338,8 +338,8 @@ async def test_a_server_on_this_machine_is_reached_past_a_proxy(monkeypatch: pyt
         for host in ("127.0.0.1", "localhost"):
             with Client(f"{host}:{port}") as client:
                 assert client.info()
-            async with AsyncClient(f"{host}:{port}") as client:
-                assert await client.info()
+            async with AsyncClient(f"{host}:{port}") as other:
+                assert await other.info()
 
 
 PROXIES: list[tuple[str, dict[str, str], str]] = [
@@ -383,9 +383,9 @@ async def test_a_missing_server_shows_nothing_of_grpc_s_own_traceback() -> None:
         with Client("127.0.0.1:1", retry=Retry(attempts=1)) as client, pytest.raises(Unavailable) as caught:
             failed(client)
         assert "grpc._channel" not in "".join(traceback.format_exception(caught.value))
-    async with AsyncClient("127.0.0.1:1", retry=Retry(attempts=1)) as client:
+    async with AsyncClient("127.0.0.1:1", retry=Retry(attempts=1)) as other:
         with pytest.raises(Unavailable) as caught:
-            await client.info()
+            await other.info()
     assert "AioRpcError" not in "".join(traceback.format_exception(caught.value))
 
 

@@ -5,19 +5,16 @@
     scan_celeba ──┼─ source.py ──> ImageSource ──────┤
     scan_idx    ──┘                  └ ImageCache    └─> View (views.py): every image once, in order
 
-Scanning reads headers only and never stops at one bad file: a file that cannot be used becomes a `Problem`, and a set
+Scanning decodes no pixels and never stops at one bad file: a file that cannot be used becomes a `Problem`, and a set
 is refused only if no image is left. `views.py` says what happens where decoding finds damage.
 """
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from PIL import Image, UnidentifiedImageError
-
-from latentwire_codec.images.files import READABLE_FORMATS, ImageLimits, read_image
+from latentwire_codec.images.files import ImageLimits, open_image, read_image
 from latentwire_codec.images.geometry import Pixels
 from latentwire_core.errors import CodecError
 from latentwire_core.folders import find_files
@@ -26,6 +23,7 @@ from latentwire_core.formats import IMAGE_SUFFIXES
 # Wider than a server's limits, since these files are the user's own, but below 89 million pixels, where Pillow warns.
 DATA_LIMITS = ImageLimits(max_side=32_768, max_pixels=80_000_000)
 """The largest image that is decoded for training."""
+_ANY_SIZE = ImageLimits(max_side=2**31, max_pixels=2**62)
 
 
 class DataError(CodecError):
@@ -149,20 +147,14 @@ def scan_folder(root: Path, *, min_side: int = 1, limits: ImageLimits = DATA_LIM
     problems += [Problem(path.as_posix(), f"cannot be listed: {why}") for path, why in there.unlistable.items()]
     for path in sorted(path.as_posix() for path in there.files):
         try:
-            with warnings.catch_warnings():
-                # Pillow warns about large images, which `_refusal` judges, and about formats that did not match.
-                warnings.simplefilter("ignore")
-                with Image.open(root / path, formats=READABLE_FORMATS) as image:
-                    width, height = image.size
-            reason = _refusal(width, height, min_side, limits)
-        except UnidentifiedImageError:
-            reason = f"is not an image in one of {', '.join(READABLE_FORMATS)}, or is damaged"
-        except Exception as error:  # a plugin raises nearly anything on a damaged header
+            size = open_image((root / path).read_bytes(), _ANY_SIZE).size
+            reason = _refusal(*size, min_side, limits)
+        except (CodecError, OSError) as error:
             reason = f"cannot be read: {explain(error)}"
         if reason:
             problems.append(Problem(path, reason))
         else:
-            items.append(ImageItem(path, width, height))
+            items.append(ImageItem(path, *size))
     if not items:
         found = f"{len(problems)} problems: {describe(problems)}" if problems else "it holds no image file"
         raise DataError(f"{root} has no usable image ({found}); give a folder with images of at least {min_side} px")

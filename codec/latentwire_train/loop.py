@@ -126,6 +126,7 @@ class Training:
                 device=str(devices.device) if devices.ranks == 1 else f"{devices.ranks} x {devices.device.type}",
                 first_step=self._step,
                 best=self._best,
+                left_out=self._data.left_out,
             )
             self._observer.started(plan)
         batch = schedule.batch_size // devices.ranks
@@ -152,7 +153,7 @@ class Training:
         sums: dict[str, Tensor] = {}
         since, counted = time.monotonic(), 0
         with _signals() as stopped:
-            while (progress := self._progress()) < 1 and not (stopped.is_set() and devices.ranks == 1):
+            while (progress := self._progress()) < 1 and not (stopped and devices.ranks == 1):
                 started = time.monotonic()
                 rate = schedule.learning_rate_at(self._step, progress)
                 for name, part in self._take_step(shared, next(batches).images(devices.device), rate).items():
@@ -174,7 +175,7 @@ class Training:
         if ended and self._step % config.run.evaluate_every:
             self._evaluate()
         self._save()
-        result = Result(self._folder, self._step, self._minutes, dict(self._best), not ended)
+        result = Result(self._folder, self._step, self._minutes, dict(self._best), 0 if ended else stopped[0])
         if self._record is not None:
             self._record.close()
             self._observer.ended(result)
@@ -297,15 +298,15 @@ class Training:
 
 
 @contextmanager
-def _signals() -> Iterator[threading.Event]:
-    """Yield an event that SIGINT and SIGTERM set, where this is the main thread; the second SIGINT ends the process."""
-    stopped = threading.Event()
+def _signals() -> Iterator[list[int]]:
+    """Yield a list that SIGINT and SIGTERM join, where this is the main thread; the second SIGINT ends the process."""
+    stopped: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield stopped
         return
 
     def stop(number: int, frame: FrameType | None) -> None:
-        stopped.set()
+        stopped.append(number)
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

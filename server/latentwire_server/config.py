@@ -71,13 +71,14 @@ class ModelSource:
     def parse(cls, text: str) -> "ModelSource":
         """Map `[NAME=]SOURCE` to a model; the name's default is the source's last path component without its suffix.
 
-        A name holds no `/`: `/runs/lr=1e-4/vae` is a source alone.
+        A name holds no `/`: `/runs/lr=1e-4/vae` is a source alone, and so is the name of a file or folder that exists,
+        such as `epoch=3-step=1000.ckpt`.
 
         Raises:
             ServerError: the text is not of that form.
         """
         name, separator, source = text.partition("=")
-        if not separator or "/" in name:
+        if not separator or "/" in name or Path(text).exists():
             name, source = model_name(text), text
         if not name or not source:
             raise ServerError(f"--model {text!r} is not of the form [NAME=]SOURCE")

@@ -41,6 +41,13 @@ def test_a_model_without_a_name_or_a_source_is_refused(text: str) -> None:
         ModelSource.parse(text)
 
 
+def test_a_text_that_is_an_existing_file_is_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("epoch=3-step=1000.ckpt").touch()
+    assert ModelSource.parse("epoch=3-step=1000.ckpt") == ModelSource("epoch=3-step=1000", "epoch=3-step=1000.ckpt")
+    assert ModelSource.parse("vae=epoch=3-step=1000.ckpt") == ModelSource("vae", "epoch=3-step=1000.ckpt")
+
+
 MODELS = (ModelSource("sd", "/sd"), ModelSource("flux", "/flux"))
 
 

@@ -90,8 +90,8 @@ def compress_latents(
         if multiple is None:
             coded, offset = coder.encode(nearest, model), 0
         else:
-            traversed, offset = quantize(latents, steps, model)
-            coded = coder.write(traversed, model)
+            chosen, offset = quantize(latents, steps, model)
+            coded = chosen.coded
         sections = Sections(side_information.to_bytes(), coded.symbols, coded.escapes, coded.low_bits, remainders)
         payloads.append(container.pack(replace(header, reconstruction_offset=offset), sections))
     return min(payloads, key=len)

@@ -19,7 +19,7 @@ from latentwire_codec.lat.traversal import shape_of
 from latentwire_core import container
 from latentwire_core.container import MAX_VALUES, Header, PayloadKind, Sections
 from latentwire_core.errors import Malformed, NonFiniteError, TensorError, UnsupportedVersion
-from latentwire_core.quality import step_multiple
+from latentwire_core.quality import LOSSLESS, step_multiple
 
 Latents = npt.NDArray[np.floating[Any]]
 
@@ -128,6 +128,12 @@ def decompress_latents(
     if sections.remainders:
         raise Malformed("quantized latents have remainders")
     return dequantize(integers, means, steps, header.reconstruction_offset), header
+
+
+def warm_up() -> None:
+    """Compile what the first payloads of a process would wait for: seconds, unless an earlier process kept it."""
+    for quality in ("cache", LOSSLESS):
+        decompress_latents(compress_latents(np.zeros((1, 1, 1), np.float16), quality))
 
 
 def units_for(latents: Latents, units: tuple[float, ...] | None) -> tuple[float, ...]:

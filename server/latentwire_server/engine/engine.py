@@ -19,6 +19,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from latentwire_codec.lat import payload
 from latentwire_codec.load import load_autoencoder
 from latentwire_codec.runtime.autoencoder import Autoencoder
 from latentwire_codec.runtime.placement import Placement
@@ -99,7 +100,9 @@ class Engine:
         """
         self._device.start()
         self._loop_task = asyncio.create_task(self._batcher.serve())
+        coder = asyncio.get_running_loop().run_in_executor(self._pool, payload.warm_up)
         await self.models.open(self._config.models)
+        await coder
 
     async def close(self, wait: bool = True) -> None:
         """Stop the batcher and the threads; jobs still queued never end, so drain first.

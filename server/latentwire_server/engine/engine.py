@@ -19,6 +19,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from latentwire_codec.lat import payload
 from latentwire_codec.load import load_autoencoder
 from latentwire_codec.runtime.autoencoder import Autoencoder
 from latentwire_codec.runtime.placement import Placement
@@ -102,13 +103,16 @@ class Engine:
         """
         self._device.start()
         self._loop_task = asyncio.create_task(self._batcher.serve())
-        # The models take longer: the first image file waits for no process.
+        # The models take longer: the first image file waits for no process, the first payload for no compilation.
         reading = asyncio.create_task(self._coders.start())
+        compiling = asyncio.create_task(asyncio.to_thread(payload.warm_up))
         try:
             await self.models.open(self._config.models)
             await reading
+            await compiling
         finally:
             reading.cancel()
+            compiling.cancel()
 
     async def close(self, wait: bool = True) -> None:
         """Stop the batcher, the threads and the processes; jobs still queued never end, so drain first.

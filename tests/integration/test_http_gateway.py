@@ -297,7 +297,7 @@ BAD: dict[str, tuple[str, str, dict[str, Any], dict[str, str], bytes, int, list[
     "axes": ("POST", "/decode", {**LATENTS, "shape": [4, 4]}, BINARY, BODY, 400, ["(4, 4)"]),
     "many rows": ("POST", "/decode", {**LATENTS, "shape": [512, 1]}, BINARY, BODY * 32, 400, ["(512, 1)", "4, h, w"]),
     "many axes": (
-        "POST", "/decode", {**LATENTS, "shape": [1] * 65, "dtype": "float16"}, BINARY, BODY[:2], 400, ["4, h, w"],
+        "POST", "/decode", {**LATENTS, "shape": [1] * 65, "dtype": "float16"}, BINARY, BODY[:2], 400, ["65 sides"],
     ),
     "NaN": ("POST", "/decode", LATENTS, BINARY, NAN, 400, ["nan", "scaling_factor", ".cpu().contiguous()"]),
     "absurd": ("POST", "/decode", LATENTS, BINARY, HUGE, 400, ["1e+30", "scaling_factor", ".cpu().contiguous()"]),

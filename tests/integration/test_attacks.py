@@ -114,16 +114,17 @@ def test_more_calls_on_one_connection_than_a_hundred_are_turned_away(
         assert attacked.answers_another()
 
 
-@pytest.mark.parametrize("count", [1000, pytest.param(20_000, marks=pytest.mark.slow)])
-def test_calls_that_are_cancelled_at_once_leave_nothing(attacked: Attacked, count: int) -> None:
-    before = attacked.memory_mib
-    with RawConnection(attacked.target) as connection:
-        for number in range(count):
-            connection.cancel(connection.call(headers=BEARER))
-            if number % 50 == 0:
-                connection.read(0)
-        assert attacked.answers_another()
-    assert attacked.memory_mib - before < 50
+def test_a_thousand_calls_that_are_cancelled_at_once_leave_nothing(attacked: Attacked) -> None:
+    memory = []
+    for _ in range(2):
+        with RawConnection(attacked.target) as connection:
+            for number in range(1000):
+                connection.cancel(connection.call(headers=BEARER))
+                if number % 50 == 0:
+                    connection.read(0)
+            assert attacked.answers_another()
+        memory.append(attacked.memory_mib)
+    assert memory[1] - memory[0] < 50  # the first round takes what the process keeps
 
 
 @pytest.mark.parametrize("mib", [6, pytest.param(60, marks=pytest.mark.slow)])

@@ -275,7 +275,7 @@ def test_the_ready_line_names_models_address_and_metrics(
     monkeypatch.setattr("latentwire_server.app.run", run)
     flags = ["--model", "f8c4", "--model", "b=/x", "--host", "::1", "--port", "0", "--metrics-port", "0"]
     assert main(["serve", *flags]) == 0
-    assert capsys.readouterr().out == "serving f8c4,b on [::1]:4321, metrics on [::1]:8765\n"
+    assert capsys.readouterr().out == "serving f8c4,b on [::1]:4321, metrics on 127.0.0.1:8765\n"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from skimage import data
 from torch import Tensor
 
-from latentwire_codec.lat import coder
 from latentwire_codec.lat.quantizer import Steps, dequantize, quantize, round_to
 from latentwire_codec.lat.side_information import SideInformation
 from latentwire_codec.lat.tables import common_tables
@@ -38,11 +37,9 @@ def really_coded(one: npt.NDArray[np.float32], step: float) -> tuple[int, npt.ND
     steps = Steps.nearest(np.full(len(one), step))
     tables = common_tables()
     model = tables.context_model(SideInformation.fit(round_to(one, steps)))
-    traversed, offset = quantize(one, steps, model)
-    coded = coder.write(traversed, model)
-    return 8 * sum(len(part) for part in vars(coded).values()), dequantize(
-        traversed.integers, traversed.means, steps, offset
-    )
+    chosen, offset = quantize(one, steps, model)
+    bits = 8 * sum(len(part) for part in vars(chosen.coded).values())
+    return bits, dequantize(chosen.integers, chosen.means, steps, offset)
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -55,7 +55,8 @@ def test_the_loss_reaches_every_weight_that_codes_and_none_of_the_log_variance(t
     outcome = objective(images(4), torch.Generator().manual_seed(0), 0)
     outcome.total.backward()
     assert {"mse", "bpp", "psnr"} <= outcome.parts.keys()
-    last = objective.encoder.residual.conv_out.weight.grad
+    last = objective.encoder.get_parameter("residual.conv_out.weight").grad
+    assert last is not None
     assert last[:4].any()
     assert not last[4:].any()
     for name, parameter in objective.named_parameters():

@@ -306,4 +306,5 @@ def _before(plane: Tensor) -> Tensor:
 
 def _at(plane: Tensor, neighbours: Tensor) -> tuple[Tensor, ...]:
     """Map (B,C,N) to the values at the four neighbours of each place, (B,C,n) each."""
-    return plane.index_select(2, neighbours).unflatten(2, (NEIGHBOURS, -1)).unbind(2)
+    around: tuple[Tensor, ...] = plane.index_select(2, neighbours).unflatten(2, (NEIGHBOURS, -1)).unbind(2)
+    return around

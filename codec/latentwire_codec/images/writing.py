@@ -2,21 +2,25 @@
 """Pixels -> the bytes of an image file."""
 
 import io
+import struct
 
+import numpy as np
+from isal import isal_zlib
 from PIL import Image
 
 from latentwire_codec.images.geometry import Pixels, check_pixels
 from latentwire_core.errors import ImageError
 from latentwire_core.formats import ImageFormat
 
-# Measured on a 512x512 photograph: level 1 takes 25 ms. Pillow's default of 6 takes 82 ms and level 9 takes 111 ms, for
-# files 10% smaller. A server writes a file once, and it is read once.
-_PNG_COMPRESS_LEVEL = 1
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_RGB8 = (8, 2, 0, 0, 0)
+_PNG_SUB = 1
+"""Each byte less the same byte of the pixel to its left."""
+_PNG_LEVEL = 2
 JPEG_QUALITY = 90
 WEBP_QUALITY = 90
 AVIF_QUALITY = 80
 _OPTIONS: dict[ImageFormat, dict[str, object]] = {
-    ImageFormat.PNG: {"compress_level": _PNG_COMPRESS_LEVEL},
     # Full colour resolution: 1.2 to 2 dB more in RGB, for a quarter more bytes.
     ImageFormat.JPEG: {"quality": JPEG_QUALITY, "subsampling": "4:4:4"},
     ImageFormat.WEBP: {"quality": WEBP_QUALITY},
@@ -45,7 +49,7 @@ def write_image(pixels: Pixels, image_format: ImageFormat = ImageFormat.PNG, qua
             fails.
     """
     check_pixels(pixels)
-    options = dict(_OPTIONS[image_format])
+    options = dict(_OPTIONS.get(image_format, {}))
     if quality is not None:
         if image_format is ImageFormat.PNG:
             raise ImageError(f"quality is {quality}, but PNG is lossless; leave it out, or take JPEG, WEBP or AVIF")
@@ -58,6 +62,8 @@ def write_image(pixels: Pixels, image_format: ImageFormat = ImageFormat.PNG, qua
         raise ImageError(f"image is {width}x{height}; {image_format.pillow_name} holds sides <= {max_side} (take PNG)")
     file = io.BytesIO()
     try:
+        if image_format is ImageFormat.PNG:
+            return _png(pixels)
         Image.fromarray(pixels).save(file, image_format.pillow_name, **options)
     except Exception as error:  # each encoder has exceptions of its own
         raise ImageError(
@@ -65,3 +71,29 @@ def write_image(pixels: Pixels, image_format: ImageFormat = ImageFormat.PNG, qua
             f"{str(error) or type(error).__name__} (take PNG)"
         ) from error
     return file.getvalue()
+
+
+def _png(pixels: Pixels) -> bytes:
+    """Map pixels to a PNG file.
+
+    ISA-L takes 3 ms for a 512x512 photograph; zlib at its fastest takes 20 ms, for a file 9 % smaller. A server writes a
+    file once, and it is read once.
+    """
+    height, width, channels = pixels.shape
+    rows = pixels.reshape(height, width * channels)
+    filtered = np.empty((height, 1 + width * channels), np.uint8)
+    filtered[:, 0] = _PNG_SUB
+    filtered[:, 1 : 1 + channels] = rows[:, :channels]
+    np.subtract(rows[:, channels:], rows[:, :-channels], out=filtered[:, 1 + channels :])
+    return b"".join(
+        (
+            _PNG_SIGNATURE,
+            _png_chunk(b"IHDR", struct.pack(">II5B", width, height, *_PNG_RGB8)),
+            _png_chunk(b"IDAT", isal_zlib.compress(filtered, _PNG_LEVEL)),
+            _png_chunk(b"IEND", b""),
+        )
+    )
+
+
+def _png_chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", isal_zlib.crc32(data, isal_zlib.crc32(name)))

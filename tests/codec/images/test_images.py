@@ -16,6 +16,7 @@ import pytest
 import skimage.data
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageCms
 
 from latentwire_codec.images.files import READABLE_FORMATS, ImageLimits, read_image
@@ -838,13 +839,25 @@ def test_a_side_that_the_format_cannot_hold_is_refused(image_format: ImageFormat
     assert write_image(np.zeros((limit, 1, 3), np.uint8), image_format)
 
 
-def test_a_failing_encoder_raises_image_error(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("image_format", [ImageFormat.PNG, ImageFormat.JPEG])
+def test_a_failing_encoder_raises_image_error(image_format: ImageFormat, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: object, **options: object) -> None:
         raise MemoryError
 
     monkeypatch.setattr(Image.Image, "save", fail)
-    with pytest.raises(ImageError, match=r"2x1 cannot be written as PNG: MemoryError"):
-        write_image(np.zeros((1, 2, 3), np.uint8))
+    monkeypatch.setattr("latentwire_codec.images.writing.isal_zlib.compress", fail)
+    with pytest.raises(ImageError, match=rf"2x1 cannot be written as {image_format.pillow_name}: MemoryError"):
+        write_image(np.zeros((1, 2, 3), np.uint8), image_format)
+
+
+@given(pixels=arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40), st.just(3))))
+def test_a_png_holds_the_very_pixels_for_every_reader(pixels: Pixels) -> None:
+    file = write_image(pixels)
+    with Image.open(io.BytesIO(file)) as image:
+        image.verify()  # the checksums
+    with Image.open(io.BytesIO(file)) as image:
+        assert (image.format, image.mode) == ("PNG", "RGB")
+        assert np.array_equal(np.asarray(image), pixels)
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (4, 4, 4), (0, 4, 3), (1, 4, 4, 3)])

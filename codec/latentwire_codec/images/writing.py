@@ -76,8 +76,8 @@ def write_image(pixels: Pixels, image_format: ImageFormat = ImageFormat.PNG, qua
 def _png(pixels: Pixels) -> bytes:
     """Map pixels to a PNG file.
 
-    ISA-L takes 3 ms for a 512x512 photograph; zlib at its fastest takes 20 ms, for a file 9 % smaller. A server writes a
-    file once, and it is read once.
+    ISA-L takes 3 ms for a 512x512 photograph; zlib at its fastest takes 20 ms, for a file 9 % smaller. A server writes
+    a file once, and it is read once.
     """
     height, width, channels = pixels.shape
     rows = pixels.reshape(height, width * channels)

@@ -9,8 +9,9 @@ import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
+import grpc
 import psutil
 
 from tests.fuzz.runner import Failure
@@ -56,8 +57,8 @@ class LiveServer:
         assert self.process.stdout is not None
         ready = self.process.stdout.readline()
         assert ready.startswith("serving "), self.log
-        grpc, http, *_ = (part.split()[-1] for part in ready.split(", "))
-        self.target, self.http = grpc, (http.rpartition(":")[0], int(http.rpartition(":")[2]))
+        self.target, http, *_ = (part.split()[-1] for part in ready.split(", "))
+        self.http = (http.rpartition(":")[0], int(http.rpartition(":")[2]))
         self._ps = psutil.Process(self.process.pid)
         self.ready = self.held()
 
@@ -66,6 +67,12 @@ class LiveServer:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def channel(self) -> Any:
+        """Return a connection of its own, over which bytes are sent."""
+        return grpc.insecure_channel(
+            self.target, [("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
+        )
 
     @property
     def log(self) -> str:

@@ -12,7 +12,7 @@ fault, must not hold much more memory, and must answer a good request as it did 
 import base64
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
 from typing import Any, Self
@@ -35,8 +35,10 @@ HEALTH, REFLECTION = "/grpc.health.v1.Health/", "/grpc.reflection.v1alpha.Server
 ANSWER_S = 60
 """Time in which a call must have a status."""
 SHORT_S = (0.0001, 0.003, 0.02, 0.3)
-LASTING_S = 0.1
+LASTING_S = 0.03
 RAW_SHARE = 0.05
+UNANSWERED = "Deadline Exceeded"
+"""gRPC's text where a client's deadline passes; a message with a timeout of its own has the server's text."""
 FAULTS = {grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL}
 METADATA: tuple[list[tuple[str, str]], ...] = (
     [],
@@ -83,7 +85,7 @@ def requests(payload: bytes) -> dict[str, list[bytes]]:
         pb.DecodeRequest(lat=pb.LatPayloads(payloads=[payload, payload])),
         pb.DecodeRequest(lat=pb.LatPayloads(payloads=[payload]), image_files=pb.ImageFileOutput()),
     ]
-    found = {
+    found: dict[str, Sequence[Any]] = {
         f"{CODEC}GetServerInfo": [pb.GetServerInfoRequest()],
         f"{CODEC}Encode": encodes,
         f"{CODEC}Decode": decodes,
@@ -91,7 +93,10 @@ def requests(payload: bytes) -> dict[str, list[bytes]]:
             pb.EncodeStreamRequest(id=id_, request=each, timeout_ns=id_ % 3 * 10**9) for id_, each in enumerate(encodes)
         ],
         f"{CODEC}DecodeStream": [pb.DecodeStreamRequest(id=id_, request=each) for id_, each in enumerate(decodes)],
-        f"{HEALTH}Check": [health_pb2.HealthCheckRequest(), health_pb2.HealthCheckRequest(service="x")],
+        f"{HEALTH}Check": [
+            health_pb2.HealthCheckRequest(),
+            health_pb2.HealthCheckRequest(service="latentwire.v1.LatentCodecService"),
+        ],
         f"{HEALTH}Watch": [health_pb2.HealthCheckRequest()],
         REFLECTION: [
             reflection_pb2.ServerReflectionRequest(list_services=""),
@@ -146,10 +151,9 @@ class Rpcs:
 
     def __enter__(self) -> Self:
         self._server = LiveServer("--model", "f8c4", *LIMITS)
-        self._channel = grpc.insecure_channel(self._server.target, [("grpc.max_receive_message_length", -1)])
-        self._pool = ThreadPoolExecutor(16)
-        (good,) = requests(b"")[f"{CODEC}Encode"][5:6]
-        self._ask = lambda: _latents(self._channel.unary_unary(f"{CODEC}Encode")(good, timeout=ANSWER_S))
+        self._channel = self._server.channel()
+        self._pool = ThreadPoolExecutor(32)
+        self._good = requests(b"")[f"{CODEC}Encode"][5]
         self._first = self._ask()
         lat = pb.EncodeRequest(image_file=corpus()["PNG"][0], lat=pb.LatOutput())
         answer = self._channel.unary_unary(f"{CODEC}Encode")(lat.SerializeToString())
@@ -169,7 +173,7 @@ class Rpcs:
             data = http2.connection(random, path, self._messages(path)[:3])
             script: Any = {"raw": _text(data), "closes": random.random() < 0.5}
         else:
-            script = [self._call() for _ in range(random.choice((1, 16, 16, 16)))]
+            script = [self._call() for _ in range(random.choice((1, 32, 32, 32)))]
         return json.dumps(script).encode()
 
     def _call(self) -> dict[str, Any]:
@@ -218,6 +222,10 @@ class Rpcs:
             raise Failure(f"the good request failed: {error}") from error
         return Attempt(tuple(outcomes), held.cpu_s - before.cpu_s, held.mib - self._server.ready.mib)
 
+    def _ask(self) -> bytes:
+        answer = self._channel.unary_unary(f"{CODEC}Encode")(self._good, timeout=ANSWER_S)
+        return pb.EncodeResponse.FromString(answer).latents.SerializeToString()
+
     def _play(self, call: dict[str, Any]) -> str:
         """Make one call and return the name of its status."""
         ended = threading.Event()
@@ -242,7 +250,7 @@ class Rpcs:
         finally:
             ended.set()
         code: grpc.StatusCode = answers.code()
-        if code in FAULTS or (code is grpc.StatusCode.DEADLINE_EXCEEDED and call["timeout"] is None):
+        if code in FAULTS or (answers.details() == UNANSWERED and call["timeout"] is None):
             raise Failure(f"{call['path']} ended as {code.name}: {answers.details()}")
         return code.name
 
@@ -260,10 +268,6 @@ def _check(path: str, answer: bytes) -> None:
         error = _ANSWERS[path](answer).error
         if error.code in {code.value[0] for code in FAULTS}:
             raise Failure(f"an item of {path} has the error {error.code}: {error.message}")
-
-
-def _latents(answer: bytes) -> bytes:
-    return pb.EncodeResponse.FromString(answer).latents.SerializeToString()
 
 
 def _text(data: bytes) -> str:

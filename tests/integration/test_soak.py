@@ -30,7 +30,7 @@ OVER_HTTP = (
 def payload(server: LiveServer) -> bytes:
     """Ask the server for a `.lat`."""
     request = pb.EncodeRequest(image_file=corpus()["PNG"][0], lat=pb.LatOutput())
-    with grpc.insecure_channel(server.target) as channel:
+    with server.channel() as channel:
         answer = channel.unary_unary(f"{CODEC}Encode")(request.SerializeToString())
     return pb.EncodeResponse.FromString(answer).lat.payloads[0]
 
@@ -38,7 +38,7 @@ def payload(server: LiveServer) -> bytes:
 def ask_once_each(server: LiveServer, good: dict[str, list[bytes]], turn: int) -> int:
     """Make each call well, badly, late and for nobody, and some over HTTP; return their number."""
     asked = 0
-    with grpc.insecure_channel(server.target, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+    with server.channel() as channel:
         for path, messages in good.items():
             if path in {f"{HEALTH}Watch", REFLECTION}:
                 lasting = channel.stream_stream(path)(iter(messages[:1]))

@@ -188,7 +188,12 @@ def test_the_stages_of_a_profile_s_float_pipeline_are_never_computed(monkeypatch
     # A pipeline of 20,000 stages takes 10 s for one pixel.
     seen: list[bytes] = []
     make = ImageCms.ImageCmsProfile
-    monkeypatch.setattr(ImageCms, "ImageCmsProfile", lambda file: seen.append(file.getvalue()) or make(file))
+
+    def look(file: io.BytesIO) -> ImageCms.ImageCmsProfile:
+        seen.append(file.getvalue())
+        return make(file)
+
+    monkeypatch.setattr(ImageCms, "ImageCmsProfile", look)
     profile = adobe_rgb().replace(b"wtpt", b"D2B0")
     read_image(plain("PNG", icc_profile=profile))
     assert seen == [profile.replace(b"D2B0", b"---0")]

@@ -100,7 +100,7 @@ def test_reading_latents_from_a_bitstream_loads_no_torch(module: str) -> None:
     packages = imported_by("-c", f"import {module}")
     assert "latentwire_core" in packages
     assert not packages & {"torch", "diffusers"}
-    assert ("constriction" in packages) is (module == "latentwire_codec.lat.payload")
+    assert ("numba" in packages) is (module == "latentwire_codec.lat.payload")
 
 
 @pytest.mark.parametrize("folder", PACKAGE_ROOTS)

@@ -15,7 +15,7 @@ import latentwire_codec
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = (
-    "latentwire", "bjontegaard", "constriction", "diffusers", "grpcio", "numpy", "pillow", "pillow-jxl-plugin",
+    "latentwire", "bjontegaard", "diffusers", "grpcio", "numba", "numpy", "pillow", "pillow-jxl-plugin",
     "ssimulacra2", "torch", "zstandard",
 )  # fmt: skip
 LIBRARIES = {"JPEG": "libjpeg_turbo", "WebP": "webp", "AVIF": "avif", "JPEG 2000": "jpg_2000"}

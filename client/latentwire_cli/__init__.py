@@ -28,7 +28,8 @@ from latentwire_proto import __version__
 
 EPILOG = (
     "Exit status: 0 all is done; 1 something failed, each failure is a line on standard error; "
-    "2 it could not begin (wrong usage or configuration, no server, a missing extra); 130 interrupted."
+    "2 it could not begin (wrong usage or configuration, no server, a missing extra); "
+    "130 interrupted by Ctrl-C, 143 by SIGTERM."
 )
 
 app = typer.Typer(name="latentwire", add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)

@@ -84,6 +84,8 @@ class TrainingDisplay:
         if self._skipped > NAMED_PROBLEMS:
             more = self._skipped - NAMED_PROBLEMS
             self._say(f"skipped {more:,} more; {plan.folder / 'skipped.txt'} names all", "yellow")
+        if plan.left_out:
+            self._say(f"left out of {self._data}: {plan.left_out}")
         self._say(f"{_title(plan)}: {plan.budget}, {plan.images:,} images, {plan.held_out:,} more held out")
         if plan.first_step:
             done = 0 < steps <= plan.first_step

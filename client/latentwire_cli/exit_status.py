@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The exception that ends a command -> the exit status, and at most one line on standard error."""
 
+import errno
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 import typer
 
@@ -13,9 +18,27 @@ from latentwire_server.errors import ServerError
 
 FAILED = 1
 NOT_BEGUN = 2
+SIGNALLED = 128
+"""The status of a command that a signal ended, less the signal's number: 130 for Ctrl-C, 143 for SIGTERM."""
 
 # After one of these errors, every other item of the run would fail in the same way.
 HOPELESS = (Unavailable, Unauthenticated, UnknownModel)
+# The same for an OSError: no other file of the run can be written either.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+class Interrupted(BaseException):
+    """A signal ended the command, wherever it was.
+
+    Attributes:
+        number: the signal.
+        progress: how far the command came, and how to go on; empty: there is nothing to tell.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+        self.progress = ""
 
 
 class Refusal(Exception):
@@ -25,8 +48,13 @@ class Refusal(Exception):
 def end(command: Callable[[], object]) -> int:
     """Run a command to its end; return the exit status."""
     try:
-        status = command()
+        with _interruptible():
+            status = command()
         sys.stdout.flush()
+    except Interrupted as interrupted:
+        progress = f": {one_line(interrupted.progress)}" if interrupted.progress else ""
+        print(f"interrupted{progress}", file=sys.stderr)
+        return SIGNALLED + interrupted.number
     except BrokenPipeError:
         # Nobody reads standard output any more; it must not fail again when the interpreter flushes it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -40,6 +68,31 @@ def end(command: Callable[[], object]) -> int:
     return status if isinstance(status, int) else 0
 
 
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM raise Interrupted, where this is the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    # A signal that is ignored stays so: a shell ignores Ctrl-C for what runs in the background.
+    watched = [each for each in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) != signal.SIG_IGN]
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(number)
+
+    before = {each: signal.signal(each, interrupt) for each in watched}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def is_hopeless(error: Exception) -> bool:
+    """Tell whether every other item of a run would fail in the same way."""
+    return isinstance(error, HOPELESS) or (isinstance(error, OSError) and error.errno in FULL)
+
+
 def print_error(text: str) -> None:
     """Print an error as one line on standard error, safe for a terminal."""
     print(f"error: {one_line(text)}", file=sys.stderr)
@@ -48,6 +101,9 @@ def print_error(text: str) -> None:
 def reason(error: Exception) -> str:
     """Map the failure of one item to the reason, without the item's path."""
     if isinstance(error, OSError) and error.strerror:
+        name = error.filename
+        if isinstance(error, FileNotFoundError) and name is not None and os.path.islink(name):
+            return f"it is a link to {os.fsdecode(os.readlink(name))}, which is not there"
         return error.strerror
     if isinstance(error, ServerFault) and error.request_id:
         return f"{error} (request id {error.request_id})"

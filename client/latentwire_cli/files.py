@@ -12,6 +12,7 @@ import typer
 from latentwire_cli.exit_status import Refusal
 from latentwire_cli.options import option, switch
 from latentwire_cli.report import print_note
+from latentwire_core.folders import find_files
 
 REMEDY = "--overwrite replaces it, or write to another folder with -o"
 
@@ -56,21 +57,22 @@ def plan(
 ) -> list[Job]:
     """Map inputs to jobs: a file to FOLDER/NAME+ending, a file of an input folder to its place below FOLDER.
 
-    The folder to write to is made, and is not looked through where it is inside an input. Hidden files are left out.
+    The folder to write to is not looked through where it is inside an input. What of a folder is left out is printed on
+    standard error with its number and reason.
     `difference` maps a file of an earlier run to its difference from the options of this run. Files without one are
     left out, and their number is printed on standard error.
 
     Raises:
         Refusal: two inputs would be written to one file; a file to write exists, differs or is a folder; an input
-            folder holds no such file; the folder to write to is a file.
-        OSError: the folder cannot be made, or a file of an earlier run cannot be read.
+            folder holds no such file; the folder to write to is a file, or cannot be written to.
+        OSError: a file of an earlier run cannot be read.
     """
     jobs: dict[Path, Job] = {}
     for path in inputs:
         for source, place in _found(path, suffixes, folder):
             job = Job(source, folder / place.with_name(place.stem + ending))
             other = jobs.setdefault(job.target, job)
-            if other.source.resolve() != job.source.resolve():
+            if os.path.realpath(other.source) != os.path.realpath(job.source):
                 raise Refusal(
                     f"{other.source} and {job.source} would both be written to {job.target}; "
                     "rename one, or give them to two runs with folders of their own"
@@ -92,15 +94,22 @@ def plan(
     if taken:
         more = f" (and {len(taken) - 1} more)" if len(taken) > 1 else ""
         raise Refusal(f"{taken[0]}{more} exists; {REMEDY}")
-    if folder.exists() and not folder.is_dir():
-        raise Refusal(f"{folder} is a file; -o names the folder to write to")
-    folder.mkdir(parents=True, exist_ok=True)
+    _check_writable(folder)
     return list(jobs.values())
+
+
+def _check_writable(folder: Path) -> None:
+    """Raise Refusal where a folder can be neither written to nor made; a command that fails later leaves no trace."""
+    nearest = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not os.path.isdir(nearest):
+        raise Refusal(f"{nearest} is a file; -o names the folder to write to")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise Refusal(f"{nearest} cannot be written to; give another folder with -o")
 
 
 def found(inputs: Iterable[Path], suffixes: Collection[str]) -> list[Path]:
     """Map files and folders to files, each once, without hidden ones; raise Refusal where a folder holds no file."""
-    files = {source.resolve(): source for path in inputs for source, _ in _found(path, suffixes, None)}
+    files = {os.path.realpath(source): source for path in inputs for source, _ in _found(path, suffixes, None)}
     return list(files.values())
 
 
@@ -117,18 +126,14 @@ def check_new(path: Path, suffix: str, overwrite: bool) -> Path:
 
 def _found(path: Path, suffixes: Collection[str], output: Path | None) -> Iterator[tuple[Path, Path]]:
     """Yield each file of an input, and its place below the output; a missing file fails when it is read."""
-    if not path.is_dir():
+    if not os.path.isdir(path):
         yield path, Path(path.name)
         return
-    avoided = None if output is None else output.resolve()
-    empty = True
-    for here, folders, names in os.walk(path):
-        folders[:] = sorted(
-            name for name in folders if not name.startswith(".") and Path(here, name).resolve() != avoided
-        )
-        for name in sorted(names):
-            if Path(name).suffix.lower() in suffixes and not name.startswith("."):
-                empty = False
-                yield Path(here, name), Path(here, name).relative_to(path)
-    if empty:
+    there = find_files(path, suffixes, output)
+    said = [there.left_out, *(f"{path / folder}: {why}" for folder, why in there.unlistable.items())]
+    if any(said):
+        print_note(f"left out of {path}: {', '.join(filter(None, said))}")
+    if not there.files:
         raise Refusal(f"{path} holds no file of the kinds looked for ({' '.join(sorted(suffixes))})")
+    for file in there.files:
+        yield path / file, file

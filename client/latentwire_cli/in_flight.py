@@ -22,6 +22,7 @@ def run_in_flight(
     jobs: Sequence[Job],
     work: Callable[[Client, Job], T],
     finish: Callable[[Job, T], None],
+    resumable: bool = False,
 ) -> Batch:
     """Do the work of each job, a few at a time; finish the jobs in order; return their batch, for its report.
 
@@ -31,10 +32,11 @@ def run_in_flight(
         jobs: an error of `work` or `finish` is listed as the failure of its job.
         work: called in threads.
         finish: called with a job and what `work` returned for it.
+        resumable: whether the command has `--skip-existing`.
     """
     waiting: deque[tuple[Job, Future[T]]] = deque()
     pool = ThreadPoolExecutor(IN_FLIGHT)
-    with Batch(what, len(jobs)) as batch, batch.until_broken_off():
+    with Batch(what, len(jobs), resumable) as batch, batch.until_broken_off():
 
         def finish_oldest() -> None:
             job, answer = waiting.popleft()

@@ -13,7 +13,7 @@ from latentwire_cli.exit_status import Refusal
 from latentwire_core.extras import install_hint
 from latentwire_server.config import MOST_ITERATIONS, ModelSource, ServerConfig
 
-CODEC = ("torch", "diffusers", "constriction")
+CODEC = ("torch", "diffusers", "numba")
 # extra -> the packages that it installs and the code behind it imports
 EXTRAS = {
     "codec": CODEC,

@@ -9,6 +9,8 @@ from typing import Any, TypeVar, get_type_hints
 
 import typer
 
+from latentwire_core.noise import check_seed
+
 R = TypeVar("R")
 
 NO_VALUE = ""
@@ -32,6 +34,14 @@ def option(*names: str, text: str, default: str = "", panel: str | None = None, 
 def switch(name: str, text: str, **settings: Any) -> Any:
     """Make an option without a value; see `option`."""
     return option(name, text=text, metavar=NO_VALUE, **settings)
+
+
+def check_seed_option(seed: int) -> None:
+    """Raise BadParameter where `--seed` is no seed of noise."""
+    try:
+        check_seed(seed)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--seed") from None
 
 
 def parameter(name: str, annotation: Any, default: Any = None) -> inspect.Parameter:

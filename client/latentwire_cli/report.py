@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from latentwire_cli.exit_status import FAILED, HOPELESS, one_line, print_error, reason
+from latentwire_cli.exit_status import FAILED, Interrupted, is_hopeless, one_line, print_error, reason
 from latentwire_client.errors import LatentwireError
 
 
@@ -26,10 +26,12 @@ class Batch:
     Args:
         what: the name of the work, such as `encoding`.
         total: the number of items.
+        resumable: whether the command has `--skip-existing`.
     """
 
-    def __init__(self, what: str, total: int) -> None:
+    def __init__(self, what: str, total: int, resumable: bool = False) -> None:
         self.total = total
+        self._resumable = resumable
         self.failures: list[dict[str, str]] = []
         self._done = 0
         console = Console(stderr=True)
@@ -56,11 +58,17 @@ class Batch:
         """Hold the loop over the items; an error that breaks it off is listed as the reason why the rest was not done.
 
         Raises:
-            LatentwireError: the error, where no item was done; the failures before it are listed.
+            LatentwireError, OSError: the error, where no item was done; the failures before it are listed.
+            Interrupted: a signal came; the failures before it are listed, and it tells how many items are done.
         """
         try:
             yield
-        except LatentwireError as error:
+        except Interrupted as interrupted:
+            self._list_failures()
+            goes_on = "; the same command with --skip-existing goes on" if self._resumable else ""
+            interrupted.progress = f"{self._done} of {self.total} are done{goes_on}"
+            raise
+        except (LatentwireError, OSError) as error:
             if not self._done:
                 self._list_failures()
                 raise
@@ -79,7 +87,7 @@ class Batch:
 
     def failed(self, source: Path, error: Exception) -> None:
         """Remember that an item failed; raise the error instead where every other item would fail alike."""
-        if isinstance(error, HOPELESS):
+        if is_hopeless(error):
             raise error
         self.failures.append({"path": str(source), "error": one_line(reason(error))})
         self._progress.advance(self._task)

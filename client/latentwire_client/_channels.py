@@ -49,17 +49,17 @@ class Connection:
         try:
             yield
         except grpc.RpcError as error:
-            raise self.failure(error) from error
-        except ValueError as error:  # gRPC's answer to a call on a closed channel
+            raise self.failure(error) from None
+        except ValueError:  # gRPC's answer to a call on a closed channel
             if not self._closed.is_set():
                 raise
-            raise closed_error(self.settings) from error
+            raise closed_error(self.settings) from None
 
     def failure(self, error: grpc.RpcError) -> LatentwireError:
         """Map what gRPC raised during a call to what the client raises."""
         if error.code() is grpc.StatusCode.CANCELLED and self._closed.is_set():
             return closed_error(self.settings)
-        return from_rpc_error(error, self.settings.address.target)
+        return from_rpc_error(error, self.settings.address.target, self.settings.address.proxy)
 
 
 class Connections:
@@ -123,7 +123,7 @@ class AsyncConnection:
         try:
             yield
         except grpc.RpcError as error:
-            raise from_rpc_error(error, self.settings.address.target) from error
+            raise from_rpc_error(error, self.settings.address.target, self.settings.address.proxy) from None
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():

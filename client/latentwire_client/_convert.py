@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images and latents <-> protobuf messages; shared by the sync and the asyncio client."""
 
-import math
 import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
-from numbers import Integral, Real
-from typing import TypeGuard, cast
+from operator import index
+from typing import SupportsIndex, TypeGuard, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +16,7 @@ from latentwire_client.config import CompressOptions, EncodeOptions
 from latentwire_core.kinds import LatentKind
 from latentwire_core.latents import Array, Latents
 from latentwire_core.noise import check_seed
+from latentwire_core.quality import step_multiple
 from latentwire_proto import names
 from latentwire_proto.v1 import latent_codec_pb2 as pb
 
@@ -33,9 +33,7 @@ def to_encode_request(options: EncodeOptions, default_model: str) -> pb.EncodeRe
     dtype = options.get("dtype", "float16")
     if dtype not in names.FLOATS:
         raise ValueError(f"dtype is {dtype!r}; it must be one of {', '.join(names.FLOATS)}")
-    seeds = tuple(options.get("seeds", ()))
-    for seed in seeds:
-        check_seed(seed)
+    seeds = [check_seed(seed) for seed in options.get("seeds", ())]
     request = pb.EncodeRequest(
         model=options.get("model") or default_model,
         latents=pb.LatentOutput(
@@ -66,14 +64,21 @@ def _refuse_unknown(options: Mapping[str, object], known: Collection[str]) -> No
 
 def _to_lat_output(quality: str | float, refinement: int) -> pb.LatOutput:
     """Map a quality (a name, or the quantizer's step) and iterations to the form of payloads; else raise ValueError."""
-    if not isinstance(refinement, Integral) or not 0 <= refinement <= MAX_UINT32:
+    iterations = _integer(refinement)
+    if iterations is None or not 0 <= iterations <= MAX_UINT32:
         raise ValueError(f"refinement is {refinement!r}; it must be a number of iterations in 0..2^32-1")
-    if isinstance(quality, str) and quality in names.QUALITIES:
-        return pb.LatOutput(quality=names.QUALITIES[quality], refinement=refinement)
-    if not (isinstance(quality, Real) and 0 < quality < math.inf):
-        known = ", ".join(names.QUALITIES)
-        raise ValueError(f"quality is {quality!r}; it must be {known}, or the quantizer's step, a number above 0")
-    return pb.LatOutput(step=quality, refinement=refinement)
+    step_multiple(quality)
+    if isinstance(quality, str):
+        return pb.LatOutput(quality=names.QUALITIES[quality], refinement=iterations)
+    return pb.LatOutput(step=quality, refinement=iterations)
+
+
+def _integer(value: object) -> int | None:
+    """Map an integer of any library to an int; None for anything else."""
+    try:
+        return index(cast(SupportsIndex, value))
+    except TypeError:
+        return None
 
 
 def _with_size(request: pb.EncodeRequest, size: tuple[int, int] | None) -> pb.EncodeRequest:
@@ -212,8 +217,8 @@ def to_image_tensor(array: npt.NDArray[np.generic]) -> pb.ImageTensor:
 
 
 def _to_size(size: tuple[int, int]) -> pb.ImageSize:
-    sides = tuple(size) if isinstance(size, Iterable) else ()
-    if len(sides) != 2 or not all(isinstance(side, Integral) and 1 <= side <= MAX_UINT32 for side in sides):
+    sides = [_integer(side) or 0 for side in size] if isinstance(size, Iterable) else []
+    if len(sides) != 2 or not all(1 <= side <= MAX_UINT32 for side in sides):
         raise ValueError(f"size is {size!r}; it must be (height, width), each in 1..2^32-1")
     return pb.ImageSize(height=sides[0], width=sides[1])
 

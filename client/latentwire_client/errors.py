@@ -146,12 +146,13 @@ def from_status(status: status_pb2.Status) -> LatentwireError:
     return error
 
 
-def from_rpc_error(error: Any, target: str) -> LatentwireError:
+def from_rpc_error(error: Any, target: str, proxy: str = "") -> LatentwireError:
     """Map a grpc.RpcError (of the sync or the asyncio API) on an open channel to an exception.
 
     Args:
         error: the error of the call.
         target: the address of the server, for the message.
+        proxy: the variable of the environment that sends the calls through a proxy; empty: there is no proxy.
     """
     code: grpc.StatusCode = error.code()
     message: str = error.details() or ""
@@ -167,6 +168,8 @@ def from_rpc_error(error: Any, target: str) -> LatentwireError:
             f"no server answers at {target} ({message}); start one with `latentwire serve`, or check the address and "
             "whether it speaks TLS"
         )
+        if proxy:
+            message += f"; the way goes through the proxy of ${proxy}: name the host in no_proxy to go past it"
     elif code is grpc.StatusCode.CANCELLED:  # gRPC's answer to calls that meet a server's last moment
         code, message = grpc.StatusCode.UNAVAILABLE, f"the server at {target} stopped during the call ({message})"
     elif code is grpc.StatusCode.RESOURCE_EXHAUSTED:

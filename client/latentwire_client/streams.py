@@ -92,7 +92,8 @@ def _call(connection: Connection, method: str, outbox: Outbox[T]) -> Iterator[St
                 response = next(call, None)
             except grpc.RpcError as error:
                 # The error is the call itself: with a traceback it would refer, in a circle, to this frame.
-                raise connection.failure(error) from error.with_traceback(None)
+                error.with_traceback(None)
+                raise connection.failure(error) from None
             if response is None:
                 # The server ended the call in good order with items unanswered: as good as gone.
                 raise Unavailable(grpc.StatusCode.UNAVAILABLE, f"{address.target} ended the stream early")
@@ -206,7 +207,7 @@ async def _async_call(
                 # answer are sent again; if the status was another than UNAVAILABLE, the next call will say so.
                 if error.details != HIDDEN_STATUS:
                     raise
-                raise Unavailable(grpc.StatusCode.UNAVAILABLE, f"{address.target} ended the stream") from error
+                raise Unavailable(grpc.StatusCode.UNAVAILABLE, f"{address.target} ended the stream") from None
             if response is grpc.aio.EOF:
                 raise Unavailable(grpc.StatusCode.UNAVAILABLE, f"{address.target} ended the stream early")
             yield outbox.answer(response)

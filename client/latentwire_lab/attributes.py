@@ -10,9 +10,8 @@ from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import save
 
-from latentwire_core.files import read_tensors, write_whole
+from latentwire_core.files import read_tensors, to_safetensors, write_whole
 from latentwire_core.kinds import LatentKind
 from latentwire_core.latents import Latents
 from latentwire_lab.accuracy import HeldOut
@@ -136,7 +135,7 @@ class Attributes:
             "directions": np.stack([vector.direction for vector in vectors]),
             "offsets": np.array([vector.offset for vector in vectors]),
         }
-        write_whole(path, save(tensors, metadata))
+        write_whole(path, to_safetensors(tensors, metadata))
         return path
 
     @classmethod

@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bytes -> a file written whole or not at all, whatever ends the process; a safetensors file -> its arrays."""
+"""Bytes -> a file written whole or not at all, whatever ends the process; arrays <-> the bytes of safetensors."""
 
 import hashlib
+import json
 import os
+import struct
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 try:
     import fcntl
@@ -86,6 +90,20 @@ def _left_behind(partial: Path) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def to_safetensors(tensors: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str]) -> bytes:
+    """Map arrays and metadata to a safetensors file: the same bytes for the same content.
+
+    The library writes metadata in an order that changes from call to call; here they are in the order of their names.
+    """
+    data = save({name: np.ascontiguousarray(array) for name, array in tensors.items()}, dict(metadata))
+    (length,) = struct.unpack_from("<Q", data)
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(metadata.items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the numbers begin at a multiple of 8
+    return struct.pack("<Q", len(text)) + text + data[8 + length :]
 
 
 def read_tensors(path: Path, what: str, file_format: str) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The files that latentwire reads and writes: image formats, the suffixes of file names, the name of a model."""
 
+import os
 from enum import StrEnum
 from pathlib import Path
 
@@ -39,6 +40,9 @@ WEIGHT_SUFFIXES = (*SAFETENSORS_SUFFIXES, *PICKLE_SUFFIXES, ".bin")
 
 
 def model_name(source: str) -> str:
-    """Map the source of a model, see `load_autoencoder`, to its last path component without a suffix of weights."""
-    path = Path(source).resolve()
+    """Map the source of a model, see `load_autoencoder`, to its last path component without a suffix of weights.
+
+    A link keeps its own name: in a Hugging Face cache it leads to a file whose name is a digest.
+    """
+    path = Path(os.path.abspath(Path(source).expanduser()))
     return path.stem if path.suffix.lower() in WEIGHT_SUFFIXES else path.name

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import save
 
-from latentwire_core.files import read_tensors, write_whole
+from latentwire_core.files import read_tensors, to_safetensors, write_whole
 from latentwire_core.kinds import LatentKind
 from latentwire_core.noise import seeded_noise
 
@@ -130,7 +129,7 @@ class Latents:
         if self.image_size is not None:
             metadata |= {"image_height": str(self.image_size[0]), "image_width": str(self.image_size[1])}
         # Not save_file, which makes files that only their owner may read.
-        write_whole(path, save({name: np.ascontiguousarray(array) for name, array in tensors.items()}, metadata))
+        write_whole(path, to_safetensors(tensors, metadata))
         return path
 
     @classmethod

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The quality of a `.lat` payload, by name or number -> the size of its rounding steps."""
 
+from numbers import Real
+
 from latentwire_core.errors import TensorError
 
 LOSSLESS = "lossless"
@@ -18,6 +20,6 @@ def step_multiple(quality: str | float) -> float | None:
     if quality == LOSSLESS:
         return None
     multiple = STEPS.get(quality) if isinstance(quality, str) else quality
-    if multiple is None or not 0 < multiple < float("inf"):
+    if not (isinstance(multiple, Real) and 0 < multiple < float("inf")):
         raise TensorError(f"quality is {quality!r}; it must be {', '.join(NAMES)}, or steps in units, a number above 0")
     return multiple

@@ -50,7 +50,7 @@ def _gradient(objective: Objective, images: Tensor) -> Tensor:
     """Map images to the gradient of the loss, one vector; the objective stays as it is."""
     objective.eval()  # the moments stay as they are
     parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
-    outcome = objective(images, draw_on(images.device, 0), 1.0)
+    outcome = objective(images, draw_on(images.device, 0), 0)
     gradients = torch.autograd.grad(outcome.total, parameters, allow_unused=True)
     objective.train()
     return torch.cat([g.float().flatten() for g in gradients if g is not None])

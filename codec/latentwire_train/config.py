@@ -121,6 +121,8 @@ class LossWeights:
     wavelet: Weight = 0.0
     lpips: Weight = 0.0  # `Lpips`, which needs weights on disk
     kl: Weight = 0.0  # the KL divergence in nats per value of the image (3HW values)
+    # The bits of the `.lat` coder per value of the image, in squared steps: lambda. At high rates it is ln 2 / 6.
+    rate: Weight = 0.0
     # The terms of the discriminator, from `adversarial_from` on.
     adversarial: Weight = 0.0
     feature_matching: Weight = 0.0
@@ -134,14 +136,32 @@ class LossConfig:
     kl_warmup_steps: Count = 0  # number of steps over which the KL's factor rises from 0
     # Width of the uniform noise that is added to whitened latents, standard deviations; 0: no noise.
     quantization_step: Annotated[float, Field(ge=0, le=100)] = 0.0
+    # The finest and the coarsest step of the coder, raw latents: with a factor for the rate, each sample has its own.
+    steps: tuple[float, float] = (0.13, 2.0)
     lpips: str = ""  # folder with LPIPS's weights; needed where its factor is not 0
     adversarial_from: Count = 0  # the step at which the discriminator begins
     discriminator_width: Annotated[int, Field(ge=1, le=4096)] = 64  # channels of the discriminator's first layer
 
     def __post_init__(self) -> None:
-        """Check that LPIPS has its weights."""
+        """Check the values that depend on each other."""
         if self.weights.lpips and not self.lpips:
             raise ConfigError("loss.weights.lpips is not 0; say where its weights lie with loss.lpips = 'FOLDER'")
+        if not 0 < self.steps[0] <= self.steps[1] < math.inf:
+            raise ConfigError(f"loss.steps are {self.steps}; the finest, above 0, comes first, then the coarsest")
+        if self.weights.rate:
+            if not self.weights.mse:
+                raise ConfigError("loss.weights.rate is not 0, and loss.weights.mse is; bits are weighed against it")
+            for name in ("l1", "charbonnier", "laplacian", "wavelet", "lpips", "kl"):
+                if getattr(self.weights, name):
+                    raise ConfigError(
+                        f"loss.weights.{name} is {getattr(self.weights, name):g}; beside the rate there are mse, "
+                        "ms_ssim and the adversarial terms: set it to 0"
+                    )
+            if self.quantization_step:
+                raise ConfigError(
+                    f"loss.quantization_step is {self.quantization_step:g}; the rate brings the coder's own integers: "
+                    "set it to 0"
+                )
 
     @property
     def adversarial(self) -> bool:
@@ -208,6 +228,16 @@ class TrainingConfig:
     loss: LossConfig = LossConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     run: RunConfig = RunConfig()
+
+    def __post_init__(self) -> None:
+        """Check the values of tables that depend on each other."""
+        if self.loss.weights.rate and (
+            self.model.kind is not AutoencoderKind.AE or self.model.family is Architecture.VECTOR
+        ):
+            raise ConfigError(
+                f"loss.weights.rate is for spatial latents that are rounded, not sampled; model.kind is "
+                f"{self.model.kind} and model.family {self.model.family}: take kind = 'ae' and a spatial family"
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """Return tables of plain values, which JSON and TOML can hold."""

@@ -18,6 +18,8 @@ import torch
 from latentwire_codec.images import pixels
 from latentwire_codec.images.files import read_image
 from latentwire_codec.images.geometry import pad_to_multiple
+from latentwire_codec.lat.payload import units_for
+from latentwire_codec.lat.quantizer import Steps
 from latentwire_codec.lat.tables import Tables
 from latentwire_codec.load import load_autoencoder
 from latentwire_codec.runtime.autoencoder import Autoencoder
@@ -26,16 +28,21 @@ from latentwire_core.files import write_whole
 from latentwire_train.data.folder import scan_folder
 from latentwire_train.prior_fitting import fit_prior
 
-MULTIPLES = (0.1, 0.2, 0.35, 0.6, 1.0, 2.0)
-"""The steps for fitting the tables, in standard deviations."""
+MULTIPLES = (0.1, 0.2, 0.35, 0.6, 1.0, 1.8, 3.2, 5.0)
+"""The steps for fitting the tables, in units of the model."""
 NOISE = 0.25
 """Width of the uniform noise for measuring units, in standard deviations."""
 
 
 def prior_for(models: Sequence[Autoencoder], paths: Sequence[Path]) -> Tables:
-    """Fit a prior to the latents of all models of all images; unreadable images are left out."""
-    latents = [model.encode(image).mode()[0].numpy() for model in models for image in _images(paths, model)]
-    return fit_prior(latents, MULTIPLES)
+    """Fit a prior to the latents of all models of all images, in the models' units; unreadable images are left out."""
+    samples = []
+    for model in models:
+        for image in _images(paths, model):
+            latents = model.encode(image).mode()[0].numpy()
+            units = np.array(units_for(latents, model.spec.latent_units))
+            samples += [(latents, Steps.nearest(units * multiple)) for multiple in MULTIPLES]
+    return fit_prior(samples)
 
 
 def units_of(model: Autoencoder, paths: Sequence[Path]) -> tuple[float, ...]:

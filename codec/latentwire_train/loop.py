@@ -30,7 +30,9 @@ from latentwire_train.data.views import View
 from latentwire_train.devices import Devices, draw_on, find_devices
 from latentwire_train.loss.adversary import Adversary
 from latentwire_train.loss.objective import Objective, Outcome
-from latentwire_train.networks import build_network
+from latentwire_train.loss.rate import RateObjective, quantization_logvar
+from latentwire_train.loss.variational import VariationalObjective
+from latentwire_train.networks import build_network, pin_logvar
 from latentwire_train.optimizers import build_optimizers
 from latentwire_train.record.evaluation import evaluate
 from latentwire_train.record.observer import Observer, Plan, Result
@@ -88,6 +90,9 @@ class Training:
             torch.manual_seed(schedule.seed)
             self._network = build_network(config.model, config.data.size)
             adversary = Adversary(config.loss, schedule) if config.loss.adversarial else None
+        if config.loss.weights.rate:
+            # The posterior says how wide the noise is that the decoder learns to bear.
+            pin_logvar(self._network, quantization_logvar(config.loss.steps))
         self._shape = self._network.latent_shape(config.data.size)
         state = load_state(folder, device)
         if state is None and not config.model.init:
@@ -97,7 +102,7 @@ class Training:
         self._averaged = copy.deepcopy(self._network)
         self._averaged.module.eval().requires_grad_(False)
         autocast = torch.bfloat16 if config.run.precision is Precision.BFLOAT16 else None
-        self._objective = Objective(self._network, config.loss, config.model.kind, self._shape[0], autocast).to(device)
+        self._objective = self._make_objective(autocast).to(device)
         self._optimizers = build_optimizers(self._network.module, schedule)
         self._adversary = adversary.to(devices) if adversary else None
 
@@ -121,6 +126,7 @@ class Training:
                 device=str(devices.device) if devices.ranks == 1 else f"{devices.ranks} x {devices.device.type}",
                 first_step=self._step,
                 best=self._best,
+                left_out=self._data.left_out,
             )
             self._observer.started(plan)
         batch = schedule.batch_size // devices.ranks
@@ -147,7 +153,7 @@ class Training:
         sums: dict[str, Tensor] = {}
         since, counted = time.monotonic(), 0
         with _signals() as stopped:
-            while (progress := self._progress()) < 1 and not (stopped.is_set() and devices.ranks == 1):
+            while (progress := self._progress()) < 1 and not (stopped and devices.ranks == 1):
                 started = time.monotonic()
                 rate = schedule.learning_rate_at(self._step, progress)
                 for name, part in self._take_step(shared, next(batches).images(devices.device), rate).items():
@@ -169,7 +175,7 @@ class Training:
         if ended and self._step % config.run.evaluate_every:
             self._evaluate()
         self._save()
-        result = Result(self._folder, self._step, self._minutes, dict(self._best), not ended)
+        result = Result(self._folder, self._step, self._minutes, dict(self._best), 0 if ended else stopped[0])
         if self._record is not None:
             self._record.close()
             self._observer.ended(result)
@@ -182,8 +188,7 @@ class Training:
         key = Draws(self._config.schedule.seed, _NOISE, self._step * devices.ranks + devices.rank).words(1)
         noise = draw_on(devices.device, int(key[0]) >> 1)
         self._network.module.train()
-        kl_weight = loss.weights.kl * min(1.0, (self._step + 1) / max(1, loss.kl_warmup_steps))
-        outcome: Outcome = objective(images, noise, kl_weight)
+        outcome: Outcome = objective(images, noise, self._step)
         total, parts = outcome.total, outcome.parts
         adversary = self._adversary if self._step >= loss.adversarial_from else None
         if adversary is not None:
@@ -233,16 +238,8 @@ class Training:
     def _evaluate(self) -> None:
         """Measure and save the averaged weights on rank 0; the other ranks wait."""
         if self._record is not None:
-            config = self._config
-            evaluation = evaluate(
-                self._averaged,
-                self._record.held_out,
-                self._objective.reconstruction,
-                kl_weight=config.loss.weights.kl,
-                moments=self._objective.moments,
-                quantization_step=config.loss.quantization_step,
-                batch_size=config.schedule.batch_size,
-            )
+            batch = self._config.schedule.batch_size
+            evaluation = evaluate(self._averaged, self._record.held_out, self._objective, batch)
             is_best = evaluation.figures["held_out/loss"] < self._best.get("held_out/loss", float("inf"))
             if is_best:
                 self._best = evaluation.figures
@@ -258,7 +255,7 @@ class Training:
                 "best": self._best,
                 "network": self._network.module.state_dict(),
                 "averaged": self._averaged.module.state_dict(),
-                "moments": self._objective.moments.state_dict(),
+                "statistics": self._objective.statistics.state_dict(),
                 "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
                 "adversary": self._adversary.state_dict() if self._adversary else None,
             }
@@ -272,11 +269,17 @@ class Training:
         self._step, self._minutes, self._best = state["step"], state["minutes"], dict(state["best"])
         self._network.module.load_state_dict(state["network"])
         self._averaged.module.load_state_dict(state["averaged"])
-        self._objective.moments.load_state_dict(state["moments"])
+        self._objective.statistics.load_state_dict(state["statistics"])
         for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         if self._adversary is not None:
             self._adversary.load_state_dict(state["adversary"])
+
+    def _make_objective(self, autocast: torch.dtype | None) -> Objective:
+        loss = self._config.loss
+        if loss.weights.rate:
+            return RateObjective(self._network, loss, self._shape, autocast)
+        return VariationalObjective(self._network, loss, self._config.model.kind, self._shape[0], autocast)
 
     def _begin(self) -> None:
         """Fit the closed-form parts of the network to some training images."""
@@ -295,15 +298,15 @@ class Training:
 
 
 @contextmanager
-def _signals() -> Iterator[threading.Event]:
-    """Yield an event that SIGINT and SIGTERM set, where this is the main thread; the second SIGINT ends the process."""
-    stopped = threading.Event()
+def _signals() -> Iterator[list[int]]:
+    """Yield a list that SIGINT and SIGTERM join, where this is the main thread; the second SIGINT ends the process."""
+    stopped: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield stopped
         return
 
     def stop(number: int, frame: FrameType | None) -> None:
-        stopped.set()
+        stopped.append(number)
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -91,8 +91,24 @@ def build_network(config: ModelConfig, size: int) -> Network:
         except RuntimeError as error:
             raise ConfigError(f"model.init {config.init} does not fit its own configuration: {error}") from error
     if config.kind is AutoencoderKind.AE:
-        _pin_logvar(network)
+        pin_logvar(network)
     return network
+
+
+@torch.no_grad()
+def pin_logvar(network: Network, logvar: float = POINT_LOGVAR) -> None:
+    """Make every log-variance of the posterior the same, whatever the image, or as close to it as the class allows.
+
+    The default makes a point of the posterior: the latents of a plain autoencoder.
+    """
+    pin = getattr(network.encoder, "pin_logvar", None)
+    if pin is not None:
+        pin(logvar)
+        return
+    *_, last = (layer for layer in network.encoder.modules() if isinstance(layer, nn.Conv2d))
+    weight, bias = last.weight, cast(Tensor, last.bias)
+    weight[len(weight) // 2 :] = 0
+    bias[len(bias) // 2 :] = logvar
 
 
 def _options_of(stored: Mapping[str, Any], config: ModelConfig) -> dict[str, Any]:
@@ -157,16 +173,3 @@ _CLASSES = {
 def _present(module: nn.Module, *names: str) -> list[nn.Module]:
     """Return the children of these names; an AutoencoderKL may lack the 1x1 convolutions around its latents."""
     return [child for name in names if (child := getattr(module, name, None)) is not None]
-
-
-@torch.no_grad()
-def _pin_logvar(network: Network) -> None:
-    """Make the posterior as narrow as the class allows: the latents of a plain autoencoder."""
-    pin = getattr(network.encoder, "pin_logvar", None)
-    if pin is not None:
-        pin()
-        return
-    *_, last = (layer for layer in network.encoder.modules() if isinstance(layer, nn.Conv2d))
-    weight, bias = last.weight, cast(Tensor, last.bias)
-    weight[len(weight) // 2 :] = 0
-    bias[len(bias) // 2 :] = POINT_LOGVAR

@@ -8,6 +8,7 @@ walks over everything count the symbols of each table.
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,8 @@ from latentwire_codec.lat.context import LEVELS, MEAN_BITS, SCALE_BITS, SYMBOLS,
 from latentwire_codec.lat.quantizer import LAMBDA, Steps, quantize, round_to
 from latentwire_codec.lat.side_information import DEVIATIONS, SideInformation
 from latentwire_codec.lat.tables import ROWS, Tables
-from latentwire_codec.lat.traversal import KINDS, Phase, Surroundings, phases, shape_of, symbols, traverse
+from latentwire_codec.lat.trace import trace
+from latentwire_codec.lat.traversal import KINDS, plan_of, shape_of
 
 Latents = npt.NDArray[np.float32]
 Reals = npt.NDArray[np.float64]
@@ -32,10 +34,11 @@ NEIGHBOURING_LEVELS = 0.2
 """Share of the symbols of the two neighbouring scales that count for a table."""
 
 
-def fit_prior(latents: Sequence[Latents], multiples: Sequence[float]) -> Tables:
-    """Fit the weights of the scale and the tables to raw latents (C,h,w) of many images, of any number of VAEs.
+def fit_prior(samples: Sequence[tuple[Latents, Steps]]) -> Tables:
+    """Fit the weights of the scale and the tables to raw latents (C,h,w), each with the steps that it is coded with.
 
-    All multiples of each channel's standard deviation are used as steps for every image.
+    The latents may be of any number of images and VAEs. An image that is to be coded well with several steps comes
+    with each of them.
     """
     kinds = len(KINDS)
     prior = Tables(
@@ -44,11 +47,6 @@ def fit_prior(latents: Sequence[Latents], multiples: Sequence[float]) -> Tables:
         scale_spread=np.zeros((ROWS, kinds), np.int64),
         frequencies=np.full((TABLES, SYMBOLS), (1 << context.FREQUENCY_BITS) // SYMBOLS),
     )
-    samples = [
-        (each, Steps.nearest(each.std(axis=(1, 2)).astype(np.float64) * multiple))
-        for each in latents
-        for multiple in multiples
-    ]
     _fit_scales(prior, samples)
     # The quantizer chooses by the tables' costs: the first tables are of rounded latents, the second of chosen ones.
     for trade in (0.0, LAMBDA):
@@ -85,19 +83,17 @@ def _errors(
     """Yield for each channel and phase: (row, kind), features of the scale (n, 9), absolute errors in steps (n,)."""
     integers = round_to(latents, steps)
     prediction = SideInformation.fit(integers)
-    flat = integers.reshape(len(integers), -1)
-    found = Surroundings(shape_of(integers), prior.context_model(prediction))
-    for channel in range(len(flat)):
-        found.begin(channel)
+    _, height, width = shape_of(integers)
+    plan = plan_of(height, width)
+    for channel, traced in enumerate(trace(integers, prior.context_model(prediction))):
+        feature = traced.features / (1 << MEAN_BITS)
         deviation = DEVIATIONS[prediction.quarters[channel]] / (1 << SCALE_BITS)
-        for phase in phases(*found.size):
-            feature = found.features(channel, phase)[context.MEAN_TERMS :].T / (1 << MEAN_BITS)
-            mean, _ = found.expect(channel, phase)
-            found.put(channel, phase.places, flat[channel, phase.places], mean)
-            constants = np.broadcast_to([1.0, deviation], (len(feature), 2))
-            error = np.abs(flat[channel, phase.places] - mean / (1 << MEAN_BITS))
-            row = (min(channel, ROWS - 1), phase.kind)
-            yield row, np.column_stack([feature, constants]).astype(np.float32), error.astype(np.float32)
+        constants = np.broadcast_to([1.0, deviation], (len(feature), 2))
+        error = np.abs(integers[channel].ravel()[plan.places] - traced.means / (1 << MEAN_BITS))
+        features, errors = np.column_stack([feature, constants]).astype(np.float32), error.astype(np.float32)
+        for kind, (begin, end) in enumerate(pairwise(plan.begins)):
+            if begin < end:
+                yield (min(channel, ROWS - 1), kind), features[begin:end], errors[begin:end]
 
 
 def _non_negative(features: npt.NDArray[np.floating], targets: npt.NDArray[np.floating]) -> Reals:
@@ -117,15 +113,8 @@ def _non_negative(features: npt.NDArray[np.floating], targets: npt.NDArray[np.fl
 def _count(counts: Reals, latents: Latents, steps: Steps, prior: Tables, trade: float) -> None:
     """Add the symbols of one image at each table."""
     image = prior.context_model(SideInformation.fit(round_to(latents, steps)))
-    integers = quantize(latents, steps, image, trade)[0].integers.reshape(len(latents), -1)
-
-    def choose(channel: int, phase: Phase, mean: Integers, scale: Integers) -> Integers:
-        chosen: Integers = integers[channel, phase.places]
-        found = context.contexts(mean, scale)
-        np.add.at(counts, (found.table, symbols(chosen, found)[0]), 1)
-        return chosen
-
-    traverse(shape_of(latents), image, choose)
+    for traced in trace(quantize(latents, steps, image, trade)[0].integers, image):
+        np.add.at(counts, (traced.tables, traced.symbols), 1)
 
 
 def _frequencies(counts: Reals) -> Integers:

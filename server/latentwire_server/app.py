@@ -2,7 +2,6 @@
 """A configuration -> a running server, in an event loop, a thread or a process of its own."""
 
 import asyncio
-import ipaddress
 import logging
 import os
 import ssl
@@ -10,7 +9,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from wsgiref.simple_server import WSGIServer
 
 import grpc
 import grpc.aio
@@ -22,19 +20,22 @@ from latentwire_proto.v1.latent_codec_pb2_grpc import add_LatentCodecServiceServ
 from latentwire_server.config import ServerConfig
 from latentwire_server.doors.grpc.interceptors import SERVICE, RequestInterceptor
 from latentwire_server.doors.grpc.service import LatentCodecService
+from latentwire_server.doors.grpc.transport import channel_options
 from latentwire_server.doors.http.hf_remote import RemoteVaeGateway
-from latentwire_server.doors.http.server import HttpServer
+from latentwire_server.doors.http.metrics_page import metrics_page
+from latentwire_server.doors.http.server import HttpServer, Place
 from latentwire_server.doors.oip import service as oip
 from latentwire_server.engine.engine import Engine
 from latentwire_server.errors import ServerError
-from latentwire_server.process.lifecycle import Lifecycle, ask_by_signal
-from latentwire_server.process.ports import Ports, check_free, join
+from latentwire_server.process.lifecycle import Lifecycle, ask_by_signal, leave
+from latentwire_server.process.ports import Ports, check_free, is_loopback, join
 from latentwire_server.telemetry.metrics import Metrics
 
 log = logging.getLogger("latentwire")
 
 # After the last answer is written, how long the transport may take to deliver it.
 CLOSE_S = 5
+PAGE_S = 1  # for a page of metrics
 
 
 class Server:
@@ -55,25 +56,22 @@ class Server:
         self._lifecycle = Lifecycle()
         self._engine = Engine(config, self.metrics)
         self._health = health.HealthServicer()
-        self._metrics_server: WSGIServer | None = None
         self._http: HttpServer | None = None
         if config.http_port is not None:
             gateway = RemoteVaeGateway(self._engine, config, self._lifecycle, self.metrics)
-            self._http = HttpServer(gateway.application(), config, shares_port=shares_port)
+            place = Place(config.host, config.http_port, "--http-port", "HTTP")
+            self._http = HttpServer(gateway.application(), config, place, shares_port=shares_port)
+        self._metrics_page: HttpServer | None = None
+        if config.metrics_port is not None:
+            page = metrics_page(self.metrics.registry, config.token)
+            place = Place(config.metrics_host, config.metrics_port, "--metrics-port", "metrics")
+            self._metrics_page = HttpServer(page, config, place)
         self._interceptor = RequestInterceptor(
-            self._lifecycle, self.metrics, config.token, services=(SERVICE, oip.SERVICE), probes=oip.PROBES
-        )
+            self._lifecycle, self.metrics, config.token, services=(SERVICE, oip.SERVICE), probes=oip.PROBES,
+            receive_timeout_s=config.receive_timeout_s,
+        )  # fmt: skip
         self._grpc = grpc.aio.server(
-            interceptors=[self._interceptor],
-            options=[
-                ("grpc.max_receive_message_length", config.max_message_bytes),
-                ("grpc.max_send_message_length", config.max_message_bytes),
-                # Two servers must not share a port by accident.
-                ("grpc.so_reuseport", int(shares_port)),
-                # Clients may ping an idle connection every 10 s; the default of 5 min would cut them off.
-                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-                ("grpc.keepalive_permit_without_calls", 1),
-            ],
+            interceptors=[self._interceptor], options=channel_options(config, shares_port=shares_port)
         )
 
     async def start(self) -> None:
@@ -132,9 +130,8 @@ class Server:
         await self._interceptor.close(grace_s)
         await self._grpc.stop(grace_s)
         await self._engine.close(wait=drained)
-        if self._metrics_server is not None:
-            await asyncio.to_thread(self._metrics_server.shutdown)
-            self._metrics_server.server_close()
+        if self._metrics_page is not None:
+            await self._metrics_page.stop(PAGE_S)
         return drained
 
     async def _set_health(self, status: int) -> None:
@@ -144,7 +141,8 @@ class Server:
     async def _open(self) -> None:
         """Listen on every port."""
         self.port = self._listen()
-        self._serve_metrics()
+        if self._metrics_page is not None:
+            self.metrics_port = await self._metrics_page.start()
         await self._grpc.start()
         if self._http is not None:
             self.http_port = await self._http.start()
@@ -172,32 +170,22 @@ class Server:
         except OSError as error:
             raise ServerError(f"cannot read the certificate or its key: {error}") from error
 
-    def _serve_metrics(self) -> None:
-        if self.config.metrics_port is None:
-            return
-        try:
-            self._metrics_server = self.metrics.serve(self.config.host, self.config.metrics_port)
-        except OSError as error:
-            raise ServerError(
-                f"cannot serve metrics on port {self.config.metrics_port}: {error.strerror}; "
-                "choose another with --metrics-port"
-            ) from error
-        self.metrics_port = self._metrics_server.server_port
-
     def _warn_if_open(self) -> None:
-        with suppress(ValueError):
-            if ipaddress.ip_address(self.config.host).is_loopback:
-                return
-        if self.config.host == "localhost":
-            return
-        if self.config.tls_cert is None:
-            log.warning("listening on %s without TLS; consider --tls-cert and --tls-key", self.config.host)
-        if self.config.token is None:
-            log.warning("listening on %s without a token; consider --token", self.config.host)
+        served = {self.config.host: "requests"}
+        if self.config.metrics_port is not None:
+            same = self.config.metrics_host in served
+            served[self.config.metrics_host] = "requests and metrics" if same else "metrics"
+        for host, what in served.items():
+            if is_loopback(host):
+                continue
+            if self.config.tls_cert is None:
+                log.warning("listening for %s on %s without TLS; consider --tls-cert and --tls-key", what, host)
+            if self.config.token is None:
+                log.warning("listening for %s on %s without a token; consider --token", what, host)
 
 
 def run(config: ServerConfig, on_ready: Callable[[Ports], None], *, lifeline: int | None = None) -> None:
-    """Serve until SIGTERM or SIGINT, then drain; a second signal, or a drain that takes too long, ends the process.
+    """Serve until SIGTERM or SIGINT, then drain and end the process; a second signal ends it at once.
 
     Args:
         config: the configuration of the server.
@@ -208,6 +196,7 @@ def run(config: ServerConfig, on_ready: Callable[[Ports], None], *, lifeline: in
         ServerError, ModelError: the server cannot start.
     """
     asyncio.run(_run(config, on_ready, lifeline))
+    leave(0)
 
 
 async def _run(config: ServerConfig, on_ready: Callable[[Ports], None], lifeline: int | None = None) -> None:
@@ -234,11 +223,15 @@ async def _run(config: ServerConfig, on_ready: Callable[[Ports], None], lifeline
         return
     await starting
     if not asked.done():
-        on_ready(server.ports)
+        try:
+            on_ready(server.ports)
+        except BaseException:
+            await server.stop()  # its threads would keep the process alive
+            raise
         await asked
     log.info("draining")
     if not await server.stop():
-        os._exit(1)  # the batch on the device may run until its next pause, and its thread keeps the process alive
+        leave(1)  # the batch on the device may run until its next pause
     log.info("stopped")
 
 

@@ -71,13 +71,14 @@ class ModelSource:
     def parse(cls, text: str) -> "ModelSource":
         """Map `[NAME=]SOURCE` to a model; the name's default is the source's last path component without its suffix.
 
-        A name holds no `/`: `/runs/lr=1e-4/vae` is a source alone.
+        A name holds no `/`: `/runs/lr=1e-4/vae` is a source alone, and so is the name of a file or folder that exists,
+        such as `epoch=3-step=1000.ckpt`.
 
         Raises:
             ServerError: the text is not of that form.
         """
         name, separator, source = text.partition("=")
-        if not separator or "/" in name:
+        if not separator or "/" in name or Path(text).exists():
             name, source = model_name(text), text
         if not name or not source:
             raise ServerError(f"--model {text!r} is not of the form [NAME=]SOURCE")
@@ -181,6 +182,9 @@ class ServerConfig:
         None, "--metrics-port PORT", NETWORK,
         "Prometheus metrics over HTTP, {range}; 0 takes a free one. Each further worker has the next port.",
         (0, LAST_PORT), default="off")
+    metrics_host: str = setting(
+        "127.0.0.1", "--metrics-host ADDRESS", NETWORK,
+        "Address of the metrics; they ask for the token, and speak TLS where there is a certificate.")
     max_delay_ms: float | None = setting(
         None, "--max-delay-ms MS", BATCHES, "How long a batch waits for more images, {range} ms.", (0, 10_000),
         default="5 on a GPU, 0 on a CPU")
@@ -197,6 +201,16 @@ class ServerConfig:
         (1, 2047))  # protobuf's own limit is 2 GiB
     max_side: int = setting(
         8192, "--max-side PIXELS", LIMITS, "Pixels along each side of an image, {range}.", (8, 2**20 - 1))
+    max_connections: int = setting(
+        400, "--max-connections N", LIMITS,
+        "Connections that one port takes, {range}; further ones are closed. A connection takes a file descriptor.",
+        (1, 2**20))  # the connections of two ports fit into the usual 1024 descriptors
+    max_calls: int = setting(
+        100, "--max-calls N", LIMITS,
+        "Calls and streams at once on one gRPC connection, {range}; further ones wait in the client.", (1, 2**20))
+    receive_timeout_s: float = setting(
+        120.0, "--receive-timeout-s SECONDS", LIMITS,
+        "How long the message of a call, or the body of an HTTP request, may take to arrive, {range} s.", (1, 86_400))
     stream_window: int = setting(
         16, "--stream-window ITEMS", LIMITS, "Items of one stream in flight, {range}.", (1, 4096))
     max_refinement: int = setting(

@@ -61,6 +61,10 @@ class DeadlineExceeded(RequestError):
     """The deadline passed before the request reached the model."""
 
 
+class SlowSender(RequestError):
+    """The request was not there in time."""
+
+
 class Unauthenticated(RequestError):
     """The token is missing or wrong."""
 
@@ -79,6 +83,7 @@ STATUS_TABLE: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (RequestTooLarge, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (QueueFull, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (DeadlineExceeded, grpc.StatusCode.DEADLINE_EXCEEDED),
+    (SlowSender, grpc.StatusCode.DEADLINE_EXCEEDED),
     (Unauthenticated, grpc.StatusCode.UNAUTHENTICATED),
     (NotServing, grpc.StatusCode.UNAVAILABLE),
     (ModelUnavailable, grpc.StatusCode.UNAVAILABLE),
@@ -98,7 +103,7 @@ STATUS_TABLE: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (codec.CheckpointError, grpc.StatusCode.INTERNAL),
 )
 
-# For doors that speak HTTP. A full queue is worth another try, which 429 says; other RESOURCE_EXHAUSTED are not.
+# For doors that speak HTTP.
 HTTP_STATUSES: dict[grpc.StatusCode, int] = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
     grpc.StatusCode.FAILED_PRECONDITION: 400,
@@ -112,7 +117,8 @@ HTTP_STATUSES: dict[grpc.StatusCode, int] = {
     grpc.StatusCode.UNAVAILABLE: 503,
     grpc.StatusCode.DEADLINE_EXCEEDED: 504,
 }
-QUEUE_FULL_HTTP_STATUS = 429
+# Errors whose HTTP status says more: a full queue is worth another try, other RESOURCE_EXHAUSTED are not.
+FINER_HTTP_STATUSES: dict[type[Exception], int] = {QueueFull: 429, SlowSender: 408}
 
 # For exceptions that do not name the field themselves.
 FIELDS: tuple[tuple[type[Exception], str], ...] = (
@@ -130,7 +136,7 @@ def status_code(error: Exception) -> grpc.StatusCode:
 
 def http_status(error: Exception) -> int:
     """Map an exception to its HTTP status; 500 for any that is not in the table."""
-    return QUEUE_FULL_HTTP_STATUS if isinstance(error, QueueFull) else HTTP_STATUSES[status_code(error)]
+    return FINER_HTTP_STATUSES.get(type(error)) or HTTP_STATUSES[status_code(error)]
 
 
 def to_status(error: Exception, request_id: str) -> status_pb2.Status:

@@ -275,7 +275,7 @@ def test_the_ready_line_names_models_address_and_metrics(
     monkeypatch.setattr("latentwire_server.app.run", run)
     flags = ["--model", "f8c4", "--model", "b=/x", "--host", "::1", "--port", "0", "--metrics-port", "0"]
     assert main(["serve", *flags]) == 0
-    assert capsys.readouterr().out == "serving f8c4,b on [::1]:4321, metrics on [::1]:8765\n"
+    assert capsys.readouterr().out == "serving f8c4,b on [::1]:4321, metrics on 127.0.0.1:8765\n"
 
 
 @pytest.mark.parametrize(
@@ -385,9 +385,10 @@ def test_what_was_written_before_is_left_out_and_how_much_that_is_is_said(
         jobs = plan([photos], IMAGE_SUFFIXES, out, ".safetensors", overwrite=False, difference=lambda path: "")
         return len(jobs), capsys.readouterr().err
 
-    assert left() == (3, "")
-    assert left("a") == (2, f"note: 1 of 3 files were written to {out} before; they are left out\n")
-    assert left("b", "sub/a") == (0, f"note: 3 of 3 files were written to {out} before; they are left out\n")
+    others = f"note: left out of {photos}: 2 hidden, 1 of other kinds (.txt)\n"
+    assert left() == (3, others)
+    assert left("a") == (2, f"{others}note: 1 of 3 files were written to {out} before; they are left out\n")
+    assert left("b", "sub/a") == (0, f"{others}note: 3 of 3 files were written to {out} before; they are left out\n")
 
 
 def test_a_folder_without_images_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -436,7 +437,7 @@ def interrupted(process: subprocess.Popen[str]) -> tuple[str, str]:
     return process.communicate()
 
 
-def test_an_interrupted_command_ends_quietly_with_130(tmp_path: Path) -> None:
+def test_an_interrupted_command_ends_with_one_line_and_130(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         env = os.environ | {"PYTHONFAULTHANDLER": "1"}
@@ -449,7 +450,7 @@ def test_an_interrupted_command_ends_quietly_with_130(tmp_path: Path) -> None:
             while (frame := sent.read(9))[3] != 1:  # HEADERS
                 sent.read(int.from_bytes(frame[:3], "big"))
             out, err = interrupted(process)
-    assert (process.returncode, out, err) == (130, "", "")
+    assert (process.returncode, out, err) == (130, "", "interrupted\n")
 
 
 def test_a_closed_pipe_leaves_no_trace() -> None:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import threading
 import time
+import traceback
 from collections.abc import AsyncIterator, Iterator
 from itertools import islice
 from pathlib import Path
@@ -296,6 +297,96 @@ def test_an_url_is_refused_with_the_address_to_give(kind: Any, target: str, reme
     with pytest.raises(ValueError, match="gRPC takes HOST:PORT") as caught:
         kind(target)
     assert str(caught.value).endswith(remedy)
+
+
+@pytest.mark.parametrize(
+    ("target", "whole"),
+    [
+        ("localhost", "localhost:50051"),
+        ("vae.example", "vae.example:50051"),
+        ("vae.example:7", "vae.example:7"),
+        ("[::1]", "[::1]:50051"),
+        ("::1", "[::1]:50051"),
+        ("[::1]:7", "[::1]:7"),
+        ("dns:///vae.example", "dns:///vae.example:50051"),
+        ("unix:/run/latentwire.sock", "unix:/run/latentwire.sock"),
+        ("ipv4:127.0.0.1:7", "ipv4:127.0.0.1:7"),
+    ],
+)
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_a_server_without_a_port_gets_the_default_one(kind: Any, target: str, whole: str) -> None:
+    assert kind(target).target == whole
+
+
+@pytest.mark.parametrize(
+    "target", ["localhost:99999", "localhost:0", "localhost:", "localhost:x", "dns:///a:-1", "[::1]:٣"]
+)
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_a_port_that_is_no_port_is_refused(kind: Any, target: str) -> None:
+    with pytest.raises(ValueError, match=r"its port is '.*', and must be a number in 1\.\.65535"):
+        kind(target)
+
+
+DEAD_PROXY = "http://127.0.0.1:9"
+
+
+@pytest.mark.parametrize("variable", ["grpc_proxy", "https_proxy", "http_proxy"])
+async def test_a_server_on_this_machine_is_reached_past_a_proxy(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, DEAD_PROXY)
+    with Watched() as server:
+        port = server.target.rpartition(":")[2]
+        for host in ("127.0.0.1", "localhost"):
+            with Client(f"{host}:{port}") as client:
+                assert client.info()
+            async with AsyncClient(f"{host}:{port}") as other:
+                assert await other.info()
+
+
+PROXIES: list[tuple[str, dict[str, str], str]] = [
+    ("vae.example", {"http_proxy": DEAD_PROXY}, "http_proxy"),
+    ("vae.example", {"http_proxy": DEAD_PROXY, "grpc_proxy": DEAD_PROXY}, "grpc_proxy"),
+    ("vae.example", {"http_proxy": DEAD_PROXY, "no_proxy": "other, .example"}, ""),
+    ("vae.example", {"http_proxy": DEAD_PROXY, "no_proxy": "vae.example", "no_grpc_proxy": "other"}, "http_proxy"),
+    ("10.1.2.3", {"http_proxy": DEAD_PROXY, "no_proxy": "10.0.0.0/8"}, ""),
+    ("11.1.2.3", {"http_proxy": DEAD_PROXY, "no_proxy": "10.0.0.0/8"}, "http_proxy"),
+    ("[::1]", {"http_proxy": DEAD_PROXY}, ""),
+    ("unix:/run/latentwire.sock", {"http_proxy": DEAD_PROXY}, ""),
+    ("vae.example", {}, ""),
+]
+
+
+@pytest.mark.parametrize(("target", "environment", "variable"), PROXIES)
+def test_the_proxy_in_force_is_known(
+    monkeypatch: pytest.MonkeyPatch, target: str, environment: dict[str, str], variable: str
+) -> None:
+    for name in ("grpc_proxy", "https_proxy", "http_proxy", "no_grpc_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert Address(target, None, False).proxy == variable
+
+
+async def test_where_a_proxy_stands_in_the_way_the_message_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("http_proxy", "http://user:secret@127.0.0.1:9")
+    with Client("192.0.2.1", retry=Retry(attempts=1)) as client, pytest.raises(Unavailable) as caught:
+        client.info()
+    assert "through the proxy of $http_proxy: name the host in no_proxy" in str(caught.value)
+    assert "secret" not in str(caught.value)
+    async with AsyncClient("192.0.2.1", retry=Retry(attempts=1)) as other:
+        with pytest.raises(Unavailable, match=r"through the proxy of \$http_proxy"):
+            await other.info()
+
+
+async def test_a_missing_server_shows_nothing_of_grpc_s_own_traceback() -> None:
+    for failed in (lambda client: client.info(), lambda client: list(client.encode_stream([image()]))):
+        with Client("127.0.0.1:1", retry=Retry(attempts=1)) as client, pytest.raises(Unavailable) as caught:
+            failed(client)
+        assert "grpc._channel" not in "".join(traceback.format_exception(caught.value))
+    async with AsyncClient("127.0.0.1:1", retry=Retry(attempts=1)) as other:
+        with pytest.raises(Unavailable) as caught:
+            await other.info()
+    assert "AioRpcError" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_waits_grow_up_to_their_limit() -> None:

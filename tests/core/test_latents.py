@@ -343,3 +343,16 @@ def test_what_a_later_version_adds_to_a_file_is_no_hindrance(tmp_path: Path) -> 
     path = tmp_path / "a.safetensors"
     save_file({"latents": zeros(), "more": zeros(1)}, path, GOOD | {"more": "text"})
     assert Latents.load(path).image_size == (15, 24)
+
+
+def test_the_same_latents_are_the_same_bytes_in_every_file(tmp_path: Path) -> None:
+    latents = Latents(
+        np.ones((1, 4, 2, 3), np.float32), np.zeros((1, 4, 2, 3), np.float32), kind=LatentKind.MOMENTS,
+        image_size=(16, 24), model="mödel", latent_space="space", weights_digest="0a" * 32,
+    )  # fmt: skip
+    written = {latents.save(tmp_path / f"{number}.safetensors").read_bytes() for number in range(20)}
+    assert len(written) == 1
+    (data,) = written
+    assert int.from_bytes(data[:8], "little") % 8 == 0
+    assert np.array_equal(Latents.load(tmp_path / "0.safetensors").values, latents.values)
+    assert Latents.load(tmp_path / "0.safetensors").model == "mödel"

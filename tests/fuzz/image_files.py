@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms
 
-from latentwire_codec.images import cicp
+from latentwire_core.colour import code_points
 
 WIDTH, HEIGHT = 48, 36
 
@@ -68,7 +68,7 @@ def metadata(order: str = "II") -> bytes:
 
 def jpegs() -> tuple[bytes, ...]:
     """Baseline, progressive, grey, CMYK, restarts, Exif, XMP, a profile in several segments, MPO, many scans."""
-    rgb, profile = picture(), cicp.matrix_profile(cicp.PRIMARIES[12], bytes(100_000))
+    rgb, profile = picture(), code_points.matrix_profile(code_points.PRIMARIES[12], bytes(100_000))
     return (
         encode(rgb, "JPEG"),
         encode(rgb, "JPEG", quality=100, subsampling="4:4:4", restart_marker_blocks=2, comment=b"comment"),
@@ -98,7 +98,7 @@ def pngs() -> tuple[bytes, ...]:
     """Every colour type, depth and filter, interlaced and not, with what stands beside the pixels; APNG."""
     rgb, palette = picture(), picture().convert("P")
     return (
-        encode(rgb, "PNG", icc_profile=cicp.adobe_rgb(), exif=metadata()),
+        encode(rgb, "PNG", icc_profile=code_points.adobe_rgb(), exif=metadata()),
         encode(picture("RGBA"), "PNG"),
         encode(picture("LA"), "PNG"),
         encode(picture("1"), "PNG"),
@@ -158,7 +158,7 @@ def webps() -> tuple[bytes, ...]:
         encode(rgba, "WEBP", lossless=True),
         encode(rgba, "WEBP", quality=40, alpha_quality=50),
         encode(rgba, "WEBP", save_all=True, append_images=[rgba.rotate(180)], minimize_size=True),
-        encode(picture(), "WEBP", icc_profile=cicp.adobe_rgb(), exif=metadata(), xmp=b"<x/>"),
+        encode(picture(), "WEBP", icc_profile=code_points.adobe_rgb(), exif=metadata(), xmp=b"<x/>"),
     )
 
 
@@ -168,7 +168,7 @@ def bmps() -> tuple[bytes, ...]:
     masks = struct.pack("<LllHHLLllLL", 40, 8, 8, 1, 16, 3, 128, 2835, 2835, 0, 0)
     masks += struct.pack("<3L", 0xF800, 0x7E0, 0x1F)
     os2 = struct.pack("<LHHHH", 12, 8, 8, 1, 24)
-    profile = cicp.adobe_rgb()
+    profile = code_points.adobe_rgb()
     v5 = struct.pack("<LllHHLLllLL", 124, 8, 8, 1, 24, 0, 192, 2835, 2835, 0, 0) + bytes(16) + b"DEBM" + bytes(52)
     v5 = (v5 + struct.pack("<LLL", 124 + 192, len(profile), 0)).ljust(124, b"\0")
     made = [(masks, pixels[:128]), (os2, pixels), (v5, pixels + profile)]
@@ -183,7 +183,7 @@ def tiffs() -> tuple[bytes, ...]:
     return (
         *(encode(rgb, "TIFF", compression=name, strip_size=WIDTH * 3 * 16) for name in packed),
         *(encode(picture("1"), "TIFF", compression=name) for name in ("group3", "group4", "tiff_ccitt")),
-        encode(rgb, "TIFF", compression="tiff_lzw", tiffinfo={317: 2}, icc_profile=cicp.adobe_rgb()),
+        encode(rgb, "TIFF", compression="tiff_lzw", tiffinfo={317: 2}, icc_profile=code_points.adobe_rgb()),
         encode(picture("CMYK"), "TIFF"),
         encode(picture("LAB"), "TIFF"),
         encode(picture("YCbCr"), "TIFF", compression="jpeg"),
@@ -224,7 +224,7 @@ def avifs() -> tuple[bytes, ...]:
     still = encode(rgb, "AVIF", speed=10)
     return (
         _data_first(still),
-        _data_first(encode(rgba, "AVIF", speed=10, exif=metadata(), icc_profile=cicp.adobe_rgb())),
+        _data_first(encode(rgba, "AVIF", speed=10, exif=metadata(), icc_profile=code_points.adobe_rgb())),
         encode(rgb, "AVIF", speed=10, save_all=True, append_images=[rgba.rotate(180).convert("RGB")]),
         avif_grid(encode(picture("RGB", 64, 64), "AVIF", speed=10)),
     )
@@ -293,7 +293,7 @@ def profiles() -> tuple[bytes, ...]:
     pipeline = b"mpet" + bytes(4) + struct.pack(">HHI", 3, 3, 2) + struct.pack(">II", 32, len(matrix)) * 2 + matrix
     grey = b"curv" + bytes(4) + struct.pack(">I", 256) + struct.pack(">256H", *(level * 200 for level in range(256)))
     return (
-        cicp.matrix_profile(cicp.PRIMARIES[9], cicp.gamma_curve(2.4)),
+        code_points.matrix_profile(code_points.PRIMARIES[9], code_points.gamma_curve(2.4)),
         ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(),
         profile({b"A2B0": table}),
         profile({b"D2B0": pipeline, b"A2B0": table}),

@@ -16,6 +16,7 @@ from typing import Literal, Self
 import numpy as np
 
 import latentwire_codec
+import latentwire_core
 from latentwire_codec.images.files import open_image
 from latentwire_core.errors import ImageError
 from tests.fuzz.apart import Apart
@@ -213,11 +214,11 @@ def _check(error: ImageError) -> None:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     source = Path(trace.tb_frame.f_code.co_filename) if trace is not None else Path()
-    if isinstance(cause, MemoryError | SystemError) or source.is_relative_to(_PACKAGE):
+    if isinstance(cause, MemoryError | SystemError) or any(map(source.is_relative_to, _PACKAGES)):
         raise cause
 
 
-_PACKAGE = Path(latentwire_codec.__path__[0])
+_PACKAGES = tuple(Path(package.__path__[0]) for package in (latentwire_codec, latentwire_core))
 
 
 def _inside(layout: Layout) -> Layout:

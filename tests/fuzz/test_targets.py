@@ -64,7 +64,7 @@ def test_a_fault_of_the_reader_is_told_from_a_damaged_file(monkeypatch: pytest.M
     def stumble(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("latentwire_codec.images.files.to_opaque_srgb", stumble)
+    monkeypatch.setattr("latentwire_core.colour.srgb._split_alpha", stumble)
     with pytest.raises(MemoryError):
         images.read(corpus()["PNG"][1])
     assert images.read(corpus()["PNG"][1][:-60]) == ("pixels refused", picture().width * picture().height / 1e6)

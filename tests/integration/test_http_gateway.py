@@ -37,7 +37,7 @@ from latentwire_core.formats import ImageFormat
 from latentwire_server.app import Server, background
 from latentwire_server.config import ModelSource, ServerConfig
 from latentwire_server.doors.http.hf_remote import RemoteVaeGateway
-from latentwire_server.doors.http.server import HttpServer
+from latentwire_server.doors.http.server import HttpServer, Place
 from latentwire_server.errors import ServerError
 from tests.waiting import until_async
 
@@ -297,7 +297,7 @@ BAD: dict[str, tuple[str, str, dict[str, Any], dict[str, str], bytes, int, list[
     "axes": ("POST", "/decode", {**LATENTS, "shape": [4, 4]}, BINARY, BODY, 400, ["(4, 4)"]),
     "many rows": ("POST", "/decode", {**LATENTS, "shape": [512, 1]}, BINARY, BODY * 32, 400, ["(512, 1)", "4, h, w"]),
     "many axes": (
-        "POST", "/decode", {**LATENTS, "shape": [1] * 65, "dtype": "float16"}, BINARY, BODY[:2], 400, ["4, h, w"],
+        "POST", "/decode", {**LATENTS, "shape": [1] * 65, "dtype": "float16"}, BINARY, BODY[:2], 400, ["65 sides"],
     ),
     "NaN": ("POST", "/decode", LATENTS, BINARY, NAN, 400, ["nan", "scaling_factor", ".cpu().contiguous()"]),
     "absurd": ("POST", "/decode", LATENTS, BINARY, HUGE, 400, ["1e+30", "scaling_factor", ".cpu().contiguous()"]),
@@ -545,7 +545,7 @@ def test_a_model_whose_path_means_something_else_is_refused(names: tuple[str, ..
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="there is no IPv6 here")
 async def test_every_address_of_ipv6_is_every_address_of_ipv4_too() -> None:
-    server = HttpServer(Starlette(), ServerConfig(host="::", http_port=0))
+    server = HttpServer(Starlette(), ServerConfig(), Place("::", 0, "--http-port", "HTTP"))
     port = await server.start()
     try:
         answer = await asyncio.to_thread(requests.get, f"http://127.0.0.1:{port}/")

@@ -445,7 +445,8 @@ def test_probes_need_no_token_and_statistics_count_what_every_client_asked(
             ("1", str(images))
         ]
         assert int(stat["last_inference"]) > 1_700_000_000_000  # milliseconds since 1970
-    with urllib.request.urlopen(f"http://127.0.0.1:{fresh.metrics_port}/metrics") as page:
+    page_url = f"http://127.0.0.1:{fresh.metrics_port}/metrics"
+    with urllib.request.urlopen(urllib.request.Request(page_url, headers=headers)) as page:
         lines = page.read().decode().splitlines()
     values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
     assert float(values['latentwire_requests_total{code="OK",method="ModelInfer"}']) == 2

@@ -171,7 +171,7 @@ def test_local_needs_no_server_and_gives_the_same_payload(
 def test_compressing_through_a_server_needs_neither_torch_nor_coder(photos: Path) -> None:
     script = """
 import sys
-for name in ("torch", "constriction", "diffusers"):
+for name in ("torch", "numba", "diffusers"):
     sys.modules[name] = None
 from latentwire_cli import main
 for wanted in (["--quality", "low"], ["--bpp", "1"], ["--psnr", "5"]):
@@ -296,7 +296,7 @@ def test_inspect_leaves_out_the_channels_where_the_coder_is_not_installed(
 ) -> None:
     Path("bare.lat").write_bytes(compress_latents(np.zeros((2, 3, 4), np.float32)))
     assert "of channels" in run("inspect", "bare.lat")[1]
-    monkeypatch.setitem(sys.modules, "constriction", None)
+    monkeypatch.setitem(sys.modules, "numba", None)
     status, out, _ = run("inspect", "bare.lat")
     assert status == 0
     assert "of channels" not in out

@@ -41,6 +41,13 @@ def test_a_model_without_a_name_or_a_source_is_refused(text: str) -> None:
         ModelSource.parse(text)
 
 
+def test_a_text_that_is_an_existing_file_is_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("epoch=3-step=1000.ckpt").touch()
+    assert ModelSource.parse("epoch=3-step=1000.ckpt") == ModelSource("epoch=3-step=1000", "epoch=3-step=1000.ckpt")
+    assert ModelSource.parse("vae=epoch=3-step=1000.ckpt") == ModelSource("vae", "epoch=3-step=1000.ckpt")
+
+
 MODELS = (ModelSource("sd", "/sd"), ModelSource("flux", "/flux"))
 
 
@@ -99,6 +106,9 @@ RANGES = {
     "max_queue": (1, 2**20),
     "max_message_mib": (1, 2047),
     "max_side": (8, 2**20 - 1),
+    "max_connections": (1, 2**20),
+    "max_calls": (1, 2**20),
+    "receive_timeout_s": (1, 86_400),
     "stream_window": (1, 4096),
     "max_refinement": (0, 1_000_000),
     "drain_timeout_s": (0, 86_400),

@@ -83,7 +83,7 @@ def test_the_card_says_how_the_weights_came_to_be() -> None:
     assert rows["loss"] == (
         "1 l1 + 5 mse + 0.024 kl; kl in nats per value of the image, its weight rising over 200 steps"
     )
-    assert rows["quantization noise"] == "0.25 standard deviations wide"
+    assert rows["quantization"] == "0.25 standard deviations wide"
     assert rows["seed"] == "42"
     assert rows["versions"] == "torch 2.13.0, latentwire 0.1.0"
     assert "learning rate 0.0006" in rows["optimizer"]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from latentwire_train.compiling import compile_checked
 from latentwire_train.config import TrainingConfig
 from latentwire_train.loss.objective import Objective
+from latentwire_train.loss.variational import VariationalObjective
 from latentwire_train.networks import build_network
 
 SHAPE = torch.Size((2, 3, 32, 32))
@@ -33,7 +34,7 @@ class Doubled(nn.Module):
 def objective(tiny: Callable[..., TrainingConfig]) -> Objective:
     config = tiny(loss={"weights": {"l1": 1.0, "kl": 1e-3}, "quantization_step": 0.25})
     network = build_network(config.model, 32)
-    return Objective(network, config.loss, config.model.kind, 4)
+    return VariationalObjective(network, config.loss, config.model.kind, 4)
 
 
 def fail(module: nn.Module) -> Any:

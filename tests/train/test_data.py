@@ -62,8 +62,9 @@ def test_bad_files_are_named_with_their_reason_and_the_rest_is_used(tmp_path: Pa
         "wide.png": "is 101x10; each side must be at most 100 px",
         "big.png": "is 90x90, 8100 pixels; at most 8000 are decoded",
         "gone.png": "cannot be read: No such file or directory",
-        "empty.jpg": reasons["text.png"],
-        "text.png": "is not an image in one of PNG, JPEG, WEBP, AVIF, TIFF, GIF, BMP, PPM, or is damaged",
+        "empty.jpg": "cannot be read: the image is empty (0 bytes); send the whole file",
+        "text.png": "cannot be read: the 22 bytes starting with 3c 68 74 6d 6c 3e 6e 6f are not an image that can be "
+        "read; send one of PNG, JPEG, WEBP, AVIF, TIFF, GIF, BMP, PPM",
     }
 
 
@@ -120,3 +121,17 @@ def test_many_problems_are_described_in_a_few_words() -> None:
     assert describe(problems, 2) == "0.png: is bad; 1.png: is bad; and 2 more"
     assert describe(problems[:1], 2) == "0.png: is bad"
     assert describe([]) == ""
+
+
+def test_good_pixels_beside_damaged_texts_are_used_and_other_files_counted(tmp_path: Path) -> None:
+    save(tmp_path / "good.png", 20, 20)
+    data = (tmp_path / "good.png").read_bytes()
+    wrong = b"\0\0\0\3tEXtx\0y\0\0\0\0"  # its checksum is not 0
+    (tmp_path / "texts.png").write_bytes(data[:33] + wrong + data[33:])
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / ".hidden.png").touch()
+    found = scan_folder(tmp_path)
+    assert paths(found) == ["good.png", "texts.png"]
+    assert (found.read(0) == found.read(1)).all()
+    assert found.problems == ()
+    assert found.left_out == "1 hidden, 1 of other kinds (.txt)"

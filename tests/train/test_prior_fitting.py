@@ -26,9 +26,18 @@ def smooth(seed: int, shape: tuple[int, int, int] = (3, 24, 24)) -> Latents:
     return latents
 
 
+def in_deviations(latents: Latents, multiple: float) -> Steps:
+    """Steps in standard deviations of each channel."""
+    return Steps.nearest(latents.std(axis=(1, 2)).astype(np.float64) * multiple)
+
+
+def samples(every: list[Latents], *multiples: float) -> list[tuple[Latents, Steps]]:
+    return [(latents, in_deviations(latents, multiple)) for latents in every for multiple in multiples]
+
+
 def size_of(latents: Latents, fitted: Tables, multiple: float) -> int:
     """Bytes of the integers with a step."""
-    integers = round_to(latents, Steps.nearest(latents.std(axis=(1, 2)).astype(np.float64) * multiple))
+    integers = round_to(latents, in_deviations(latents, multiple))
     prior = fitted.context_model(SideInformation.fit(integers))
     coded = coder.encode(integers, prior)
     assert np.array_equal(coder.decode(coded, traversal.shape_of(integers), prior)[0], integers)
@@ -37,13 +46,13 @@ def size_of(latents: Latents, fitted: Tables, multiple: float) -> int:
 
 @pytest.fixture(scope="module")
 def fitted() -> Tables:
-    return fit_prior([smooth(seed) for seed in range(4)], (0.3, 1.0))
+    return fit_prior(samples([smooth(seed) for seed in range(4)], 0.3, 1.0))
 
 
 def test_other_latents_of_the_kind_take_fewer_bytes_than_with_tables_of_another_kind(fitted: Tables) -> None:
     random = np.random.default_rng(9)
     noise = [random.choice([-1.0, 1.0], (3, 24, 24)).astype(np.float32) for _ in range(4)]
-    other = fit_prior(noise, (0.3, 1.0))
+    other = fit_prior(samples(noise, 0.3, 1.0))
     for multiple in (0.3, 1.0):
         assert size_of(smooth(99), fitted, multiple) < 0.95 * size_of(smooth(99), other, multiple)
 
@@ -55,11 +64,11 @@ def test_tables_that_no_symbol_reached_still_have_all_symbols(fitted: Tables) ->
 
 
 def test_the_fit_is_the_same_every_time(fitted: Tables) -> None:
-    again = fit_prior([smooth(seed) for seed in range(4)], (0.3, 1.0))
+    again = fit_prior(samples([smooth(seed) for seed in range(4)], 0.3, 1.0))
     assert again.table_id == fitted.table_id
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 5), (2, 1, 2), (1, 2, 9)])
 def test_maps_without_some_of_the_phases_can_be_fitted_to(shape: tuple[int, int, int]) -> None:
     latents = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    assert size_of(latents, fit_prior([latents], (0.5,)), 0.5) > 0
+    assert size_of(latents, fit_prior(samples([latents], 0.5)), 0.5) > 0

@@ -11,12 +11,12 @@ from latentwire_train.recipes import config_from, load_config, recipe_names
 
 
 def test_every_bundled_recipe_describes_a_network_that_takes_its_images() -> None:
-    assert {"autoencoder-kl", "f8c4", "latent-vae", "vector"} <= set(recipe_names())
+    assert {"autoencoder-kl", "f8c32", "f8c4", "latent-vae", "vector"} <= set(recipe_names())
     for name in recipe_names():
         config = load_config(name)
         network = build_network(config.model, config.data.size)
         channels, height, width = network.latent_shape(config.data.size)
-        assert channels == (128 if config.model.family is Architecture.VECTOR else 4)
+        assert channels == {"vector": 128, "f8c32": 32}.get(name, 4)
         assert height == width == (1 if config.model.family is Architecture.VECTOR else config.data.size // 8)
 
 

@@ -20,7 +20,7 @@ from latentwire_cli.report import byte_count, print_line
 from latentwire_client.client import Client
 from latentwire_core.files import write_whole
 from latentwire_core.formats import IMAGE_SUFFIXES
-from latentwire_core.quality import LOSSLESS
+from latentwire_core.quality import LOSSLESS, step_multiple
 from latentwire_core.quality import NAMES as QUALITIES
 
 NAMES = ", ".join(QUALITIES)
@@ -91,7 +91,7 @@ def compress(
         print_line(f"compressed {len(results)} of {len(jobs)} images to {output} ({total})")
 
     with connection.open(takes_long=refine > 0) as client:
-        batch = run_in_flight(client, "compressing", jobs, work, finish)
+        batch = run_in_flight(client, "compressing", jobs, work, finish, resumable=True)
     batch.report(results, as_json, show)
 
 
@@ -112,10 +112,9 @@ def _quality(text: str) -> str | float:
         return text
     try:
         step = float(text)
+        step_multiple(step)
     except ValueError:
-        step = math.nan
-    if not 0 < step < math.inf:
-        raise typer.BadParameter(f"{text!r} is neither {NAMES} nor a number above 0", param_hint="--quality")
+        raise typer.BadParameter(f"{text!r} is neither {NAMES} nor a number above 0", param_hint="--quality") from None
     return step
 
 

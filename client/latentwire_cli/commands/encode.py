@@ -11,12 +11,11 @@ import typer
 from latentwire_cli.connection import Connection, connected
 from latentwire_cli.existing_files import latents_difference
 from latentwire_cli.files import Images, Job, Json, Output, Overwrite, SkipExisting, plan
-from latentwire_cli.options import option, switch
+from latentwire_cli.options import check_seed_option, option, switch
 from latentwire_cli.report import Batch, byte_count, print_line
 from latentwire_client.config import EncodeOptions
 from latentwire_core.formats import IMAGE_SUFFIXES
 from latentwire_core.latents import Latents
-from latentwire_core.noise import check_seed
 
 MAX_SIDE = 2**20 - 1
 """The largest `serve --max-side`, pixels."""
@@ -61,10 +60,7 @@ def encode(
     """
     if seed is not None and kind != "sample":
         raise typer.BadParameter(f"only a sample has a seed; the kind is {kind}", param_hint="--seed")
-    try:
-        check_seed(seed or 0)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--seed") from error
+    check_seed_option(seed or 0)
     if scaled and kind == "moments":
         raise typer.BadParameter("moments are always raw; take --kind mode or sample", param_hint="--scaled")
     options: EncodeOptions = {"kind": kind, "scaled": scaled, "dtype": dtype, "size": _height_width(size)}
@@ -82,7 +78,7 @@ def encode(
     written: dict[int, dict[str, object]] = {}
     with (
         connection.open() as client,
-        Batch("encoding", len(jobs)) as batch,
+        Batch("encoding", len(jobs), resumable=True) as batch,
         closing(client.encode_stream((job.source for job in jobs), **options)) as stream,
         batch.until_broken_off(),
     ):

@@ -85,9 +85,9 @@ def _sections(sections: dict[str, bytes], count: int) -> dict[str, Any]:
 
 def _channel_bits(payload: bytes) -> list[float] | None:
     """Return the bits of each channel; None where the coder is not installed."""
-    if not find_spec("constriction"):
+    if not find_spec("numba"):
         return None
-    from latentwire_codec.lat.channel_bits import channel_bits
+    from latentwire_codec.lat.trace import channel_bits
 
     bits: list[float] = channel_bits(payload).tolist()
     return bits

@@ -5,6 +5,7 @@ The options are the table of the server's `ServerConfig`, which has the defaults
 are given here are passed on.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from inspect import Parameter
@@ -82,5 +83,8 @@ def _say_ready(config: ServerConfig, ports: "Ports") -> None:
     if ports.http:
         line += f", HTTP on {join(config.host, ports.http)}"
     if ports.metrics:
-        line += f", metrics on {', '.join(join(config.host, port) for port in ports.metrics)}"
-    print_line(line)
+        line += f", metrics on {', '.join(join(config.metrics_host, port) for port in ports.metrics)}"
+    try:
+        print_line(line)
+    except OSError:  # nobody reads it; requests come by the ports
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

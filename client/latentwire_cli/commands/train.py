@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from latentwire_cli.display import TrainingDisplay
-from latentwire_cli.exit_status import Refusal
+from latentwire_cli.exit_status import SIGNALLED, Refusal
 from latentwire_cli.local import require
 from latentwire_cli.options import NO_VALUE, option, parameter, with_parameters
 from latentwire_cli.report import print_line
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from latentwire_train.record.observer import Result
 
 DEFAULT_RECIPE = "latent-vae"
-INTERRUPTED = 130
 RECIPE, BUDGET, MACHINE = "The network", "The budget", "The machine"
 
 # fmt: off
@@ -129,7 +128,7 @@ def train(
     if display.result is not None:
         _sum_up(display.result)
     if result.stopped:
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(SIGNALLED + result.stopped)
 
 
 def _sum_up(result: "Result") -> None:

@@ -6,19 +6,16 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
-import typer
-
 from latentwire_cli.connection import Connection, connected
 from latentwire_cli.conversion import encoded
 from latentwire_cli.files import Images, Json, Overwrite, Picture, check_new, found
 from latentwire_cli.lab.plots import nats, report_page
 from latentwire_cli.local import require
-from latentwire_cli.options import option
+from latentwire_cli.options import check_seed_option, option
 from latentwire_cli.report import Batch, print_json, print_line
 from latentwire_client.info import ModelInfo
 from latentwire_core.files import write_whole
 from latentwire_core.formats import IMAGE_SUFFIXES
-from latentwire_core.noise import MAX_SEED
 from latentwire_lab.statistics import ACTIVE_VARIANCE, LatentStatistics, posterior_statistics
 
 PAGE_LETTERS = 180
@@ -42,8 +39,7 @@ def latents_report(
     An image that cannot be encoded is reported, and the others are used.
     """
     require("lab")
-    if not 0 <= seed <= MAX_SEED:
-        raise typer.BadParameter(f"{seed} is not in 0..2^64-1", param_hint="--seed")
+    check_seed_option(seed)
     check_new(output, ".png", overwrite)
     paths = found(images, IMAGE_SUFFIXES)
     with connection.open() as client, Batch("encoding", len(paths)) as batch:

@@ -9,12 +9,11 @@ import typer
 from latentwire_cli.connection import Connection, connected
 from latentwire_cli.conversion import decoded
 from latentwire_cli.files import Json, Overwrite, Picture, check_new
-from latentwire_cli.options import option
+from latentwire_cli.options import check_seed_option, option
 from latentwire_cli.picture import enlarged, sheet, to_png
 from latentwire_cli.report import print_json, print_line
 from latentwire_client.info import ModelInfo, ServerLimits
 from latentwire_core.files import write_whole
-from latentwire_core.noise import MAX_SEED
 from latentwire_lab.paths import prior_samples
 
 MAX_COUNT = 1024
@@ -48,8 +47,8 @@ def sample(
     """
     check_new(output, ".png", overwrite)
     seeds = range(seed, seed + count)
-    if not 0 <= seed <= seeds[-1] <= MAX_SEED:
-        raise typer.BadParameter(f"{seed} to {seeds[-1]} is not in 0..2^64-1", param_hint="--seed")
+    check_seed_option(seed)
+    check_seed_option(seeds[-1])
     with connection.open() as client:
         source = connection.chosen_model(client)
         samples = prior_samples(source, seeds, _size(source, client.info().limits, height, width))

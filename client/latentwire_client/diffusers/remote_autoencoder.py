@@ -215,7 +215,7 @@ class RemoteAutoencoderKL(AutoencoderKL):  # type: ignore[misc]
             LatentwireError: the server cannot be asked.
         """
         path = Path(pretrained_model_name_or_path) / subfolder / cast(str, cls.config_name)
-        text = path.read_text()
+        text = path.read_text("utf-8-sig")
         try:
             remote = json.loads(text)[REMOTE]
             target, tls, model, latent_space, weights_digest = (remote[key] for key in REMOTE_KEYS)

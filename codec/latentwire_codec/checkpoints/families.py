@@ -156,7 +156,7 @@ def registered_family(*digests: str) -> str:
 
 def _registry(path: Path) -> dict[str, str]:
     try:
-        registry = json.loads(path.read_text())
+        registry = json.loads(path.read_text("utf-8-sig"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"the registry of digests {path} cannot be read: {error}") from error
     if not isinstance(registry, dict):

@@ -72,7 +72,7 @@ def stored_in_folder(folder: Path, allow_pickle: bool = False) -> StoredVAE:
 def read_config(path: Path) -> dict[str, Any]:
     """Map a JSON file to its object; raises CheckpointError where the file cannot be read, or holds no object."""
     try:
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_text("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
     if not isinstance(config, dict):
@@ -119,7 +119,7 @@ def _read_weights(folder: Path, allow_pickle: bool) -> tuple[dict[str, Tensor], 
 
 def _shards(index: Path) -> tuple[Path, ...]:
     try:
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        names = sorted(set(json.loads(index.read_text("utf-8-sig"))["weight_map"].values()))
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{index} is not an index of shards: {error!r}") from error
     if not all(isinstance(name, str) and Path(name).name == name for name in names):

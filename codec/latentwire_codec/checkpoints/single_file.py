@@ -20,6 +20,8 @@ from latentwire_core.errors import CheckpointError
 
 # Where a full checkpoint keeps its VAE.
 PREFIXES = ("first_stage_model.", "vae.")
+# The name that an AutoencoderKL has in every layout, below whatever a training framework puts before it.
+SIGN = "encoder.conv_in.weight"
 WAN_SIGN = "decoder.middle.0.residual.0.gamma"
 DC_SIGN = "decoder.stages.1.op_list.0.main.conv.conv.weight"
 
@@ -38,7 +40,7 @@ def stored_in_file(path: Path, allow_pickle: bool = False) -> StoredVAE:
 
 
 def _stored(opened: WeightsFile, declared: Mapping[str, Any], allow_pickle: bool) -> StoredVAE:
-    prefix = next((start for start in PREFIXES if any(name.startswith(start) for name in opened.shapes)), "")
+    prefix = _prefix(opened)
     # Short name to full name; only the short names are used below.
     names = {full.removeprefix(prefix): full for full in opened.shapes if full.startswith(prefix)}
     names = {name: full for name, full in names.items() if not IGNORED.match(name)}
@@ -58,6 +60,19 @@ def _stored(opened: WeightsFile, declared: Mapping[str, Any], allow_pickle: bool
     levels = len(config.get("block_out_channels", ()))
     family = companion_family(opened.shapes, config.get("latent_channels", 0), levels) if prefix else ""
     return StoredVAE(opened.path, class_name, config, declared, tensors, (opened.path,), family)
+
+
+def _prefix(opened: WeightsFile) -> str:
+    """Return what stands before the names of the VAE; raise CheckpointError where several VAEs are there."""
+    for start in PREFIXES:
+        if any(name.startswith(start) for name in opened.shapes):
+            return start
+    found = sorted({name.removesuffix(SIGN) for name in opened.shapes if name.endswith(SIGN)})
+    if len(found) > 1 and "" not in found:
+        raise CheckpointError(
+            f"{opened.path} holds a VAE below each of {', '.join(found)}; save the tensors of the one that is wanted"
+        )
+    return found[0] if found else ""
 
 
 def _describe(path: Path, shapes: ldm.Shapes, declared: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -4,7 +4,7 @@
 import struct
 from collections.abc import Iterator
 
-from latentwire_codec.images.cicp import CodePoints
+from latentwire_core.colour.code_points import CodePoints
 from latentwire_core.errors import ImageError
 
 MAX_BOXES = 4096

@@ -2,7 +2,7 @@
 """The bytes of an image file -> uint8 RGB pixels `(H, W, 3)`.
 
     bytes -> format by signature -> size and structure (structure.py) -> decode
-          -> opaque sRGB (colour.py) -> EXIF orientation -> pixels
+          -> what it shows: opaque sRGB, upright (core's srgb.py) -> pixels
 
 Files come from anyone. Only the decoders named in `READABLE_FORMATS` are ever reached, nothing is decoded before its
 size is known, and every exception of Pillow becomes an `ImageError`.
@@ -19,7 +19,6 @@ import numpy as np
 from PIL import (
     AvifImagePlugin,
     BmpImagePlugin,
-    ExifTags,
     GifImagePlugin,
     Image,
     ImageFile,
@@ -30,9 +29,9 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from latentwire_codec.images import cicp, structure
-from latentwire_codec.images.colour import to_opaque_srgb
+from latentwire_codec.images import structure
 from latentwire_codec.images.geometry import Pixels
+from latentwire_core.colour.srgb import check_samples, exif_profile, shown
 from latentwire_core.errors import ImageError, ImageTooLarge
 
 # The signature and the Pillow plugin of each format. The plugins are called directly, because Image.open applies a
@@ -52,15 +51,6 @@ READABLE_FORMATS = tuple(_FORMATS)
 """Formats that `read_image` accepts, by Pillow's names."""
 
 _TIFF_TILE_WIDTH, _TIFF_TILE_LENGTH = 322, 323
-_TRANSPOSITIONS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,  # counter-clockwise in Pillow: a quarter turn to the right
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 @dataclass(frozen=True)
@@ -147,18 +137,7 @@ class OpenedImage:
     def read(self) -> Pixels:
         """Decode the pixels, as `read_image` does."""
         with self._errors():
-            image = self._image
-            covered = image.tile[0][1] if image.format == "GIF" and image.tile else None
-            image.load()
-            if image.format == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
-                image.putalpha(255)  # alpha that is 0 everywhere is a byte that nobody filled in
-            rgb = to_opaque_srgb(image, png_depth=self._png_depth)
-            if covered is not None and covered != (0, 0, *rgb.size):
-                # No frame describes the rest of the image, which Pillow fills with a colour of the palette.
-                frame, rgb = rgb.crop(covered), Image.new("RGB", rgb.size, "white")
-                rgb.paste(frame, covered)
-            transposition = _TRANSPOSITIONS.get(_orientation(image))
-            return np.array(rgb if transposition is None else rgb.transpose(transposition))
+            return np.array(shown(self._image, self._png_depth))
 
 
 def open_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> OpenedImage:
@@ -222,11 +201,7 @@ def _open(name: str, data: bytes, limits: ImageLimits) -> ImageFile.ImageFile:
             f"the {name} file is of a kind that decodes too slowly to be served (run-length BMP, PPM as text or with a "
             "maximum other than 255); save it as PNG"
         )
-    if image.mode == "F":
-        raise ImageError(
-            f"the {name} file has floating point samples, whose white is not defined; scale them to 8 bits, or send a "
-            "raw tensor"
-        )
+    check_samples(image)
     return image
 
 
@@ -249,18 +224,7 @@ def _profile(name: str, image: Image.Image, checked: structure.Checked) -> bytes
     # PNG's third edition: cICP stands over iCCP; in AVIF a profile stands over code points.
     if checked.colours is not None and (name == "PNG" or own is None):
         return checked.colours.profile()
-    if own is None and _is_adobe_rgb(image):
-        return cicp.adobe_rgb()
-    return checked.icc
-
-
-def _is_adobe_rgb(image: Image.Image) -> bool:
-    """Tell whether Exif names the DCF option file (R03), as cameras set to Adobe RGB write it without a profile."""
-    try:
-        index = image.getexif().get_ifd(ExifTags.IFD.Interop).get(1)
-    except Exception:  # broken metadata is no reason to refuse good pixels
-        return False
-    return index in ("R03", b"R03")
+    return exif_profile(image) if own is None else checked.icc
 
 
 def _png_size(data: bytes) -> tuple[int, int] | None:
@@ -282,11 +246,3 @@ def _webp_size(data: bytes) -> tuple[int, int] | None:
         bits = int.from_bytes(data[26:30], "little")
         return bits & 0x3FFF, bits >> 16 & 0x3FFF
     return None
-
-
-def _orientation(image: Image.Image) -> int:
-    """Map a decoded image to its EXIF orientation; 1 (upright) where none can be read."""
-    try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # broken metadata is no reason to refuse good pixels
-        return 1

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from latentwire_codec.images import boxes
-from latentwire_codec.images.cicp import CodePoints
+from latentwire_core.colour.code_points import CodePoints
 from latentwire_core.errors import ImageError
 
 JPEG_SCANS, JPEG_SEGMENTS, JPEG_STRAY_BYTES = 100, 4096, 65_536

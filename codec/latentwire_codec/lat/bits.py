@@ -1,45 +1,62 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Numbers of a few bits each <-> bytes, the first bit highest; without a loop over the numbers."""
+"""Numbers of a few bits each <-> bytes, the first bit highest."""
 
 import numpy as np
 import numpy.typing as npt
 
+from latentwire_codec.compiled import inlined
 from latentwire_core.errors import Malformed
 
 Integers = npt.NDArray[np.int64]
+Octets = npt.NDArray[np.uint8]
 
 MOST = 24
 """Bits of the longest number."""
+TOO_FEW = "there are fewer low bits than are needed"
 
 
-def write_bits(numbers: Integers, counts: Integers) -> bytes:
-    """Map the low `counts` bits of each number (n,) to bytes; counts are 0..24, unused bits of the last byte are 0."""
-    place = np.repeat(np.cumsum(counts), counts) - np.arange(int(counts.sum())) - 1
-    return np.packbits((np.repeat(numbers, counts) >> place & 1).astype(np.uint8)).tobytes()
+def octets_of(data: bytes) -> Octets:
+    """Return bytes as an array of the type that the compiled functions take: one that can be written to."""
+    return np.frombuffer(bytearray(data), np.uint8)
 
 
-class BitReader:
-    """Returns the numbers that `write_bits` wrote, in pieces."""
+@inlined
+def put_bits(octets: Octets, position: int, number: int, count: int) -> int:
+    """Put the low `count` bits of a number, 0..24, behind the bits before `position`; return the position after them.
 
-    def __init__(self, data: bytes) -> None:
-        self._length = len(data)
-        # The 32 bits from each byte on; a view of the bytes, which takes no memory.
-        self._windows = np.ndarray(len(data) + 1, ">u4", data + bytes(4), strides=1)
-        self._position = 0
+    The octets are zeros from `position` on.
+    """
+    while count > 0:
+        free = 8 - (position & 7)
+        taken = min(free, count)
+        count -= taken
+        octets[position >> 3] |= (number >> count & (1 << taken) - 1) << free - taken
+        position += taken
+    return position
 
-    def read(self, counts: Integers) -> Integers:
-        """Return the next numbers, of `counts` (n,) bits each; raises Malformed where fewer bits are left."""
-        ends = self._position + counts.cumsum()
-        if counts.size and ends[-1] > 8 * self._length:
-            raise Malformed("there are fewer low bits than are needed")
-        starts = ends - counts
-        self._position = int(ends[-1]) if counts.size else self._position
-        # The window of the byte in which a number begins holds all of it: up to 7 bits before it, and up to 24 of it.
-        numbers: Integers = self._windows[starts >> 3] >> (32 - (starts & 7) - counts) & ((1 << counts) - 1)
-        return numbers
 
-    def finish(self) -> None:
-        """Refuse bits that were not read; raises Malformed where a whole byte is left, or a bit that is 1."""
-        unused = 8 * self._length - self._position
-        if unused >= 8 or (unused and self._windows[-2] >> 24 & ((1 << unused) - 1)):
-            raise Malformed("there are more low bits than are needed")
+@inlined
+def take_bits(octets: Octets, position: int, count: int) -> int:
+    """Return the number of `count` bits at a position; -1 where fewer bits are left."""
+    if position + count > 8 * len(octets):
+        return -1
+    number = 0
+    while count > 0:
+        left = 8 - (position & 7)
+        taken = min(left, count)
+        number = number << taken | (octets[position >> 3] >> left - taken & (1 << taken) - 1)
+        count -= taken
+        position += taken
+    return number
+
+
+def length_of(bits: int) -> int:
+    """Map a number of bits to the bytes that hold them."""
+    return -(-bits // 8)
+
+
+def check_rest(octets: Octets, position: int) -> None:
+    """Refuse bits that were not taken; raises Malformed where a whole byte is left, or a bit that is 1."""
+    unused = 8 * len(octets) - position
+    if unused >= 8 or (unused and int(octets[-1]) & (1 << unused) - 1):
+        raise Malformed("there are more low bits than are needed")

@@ -6,13 +6,12 @@ the weights of both. The scale and the fraction of the mean choose one of `TABLE
 integers, so that every machine chooses the same table for the same integer: docs/bitstream.md has the formulas.
 """
 
-from dataclasses import dataclass
-from functools import cached_property
 from math import isqrt
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from latentwire_codec.compiled import inlined, whole
 from latentwire_codec.lat.bits import Integers
 
 FREQUENCY_BITS = 16
@@ -50,63 +49,47 @@ MEAN_TERMS, SCALE_TERMS = 3, 7
 """Features of the mean and of the scale; see `ContextModel`."""
 
 
-@dataclass(frozen=True)
-class Contexts:
-    """How n integers are coded, each (n,).
+# The level of each scale that is not wide, and the thresholds of those that are.
+_LEVELS = THRESHOLDS.searchsorted(np.arange(THRESHOLDS[LEVELS - 1]), side="right").astype(np.uint8)
+_WIDE = THRESHOLDS[LEVELS:]
 
-    An integer q is coded as the symbol (q - base) * sign + LARGEST of its table. Where the scale is large, integer >>
-    shift takes the place of q, and the low bits are coded as they are.
 
-    Attributes:
-        table: index of the table of frequencies.
-        base: the expected q.
-        sign: 1 or -1.
-        wide: (m,), indices of the integers whose scale is large.
-        shift: (m,), the number of their low bits.
+@inlined
+def context(mean: int, scale: int) -> tuple[int, int, int, int]:
+    """Map a mean (sixteenths of a step) and a scale (1024ths of a step) to the context of an integer q.
+
+    Returns:
+        the index of the table of frequencies; the expected integer; 1 or -1; the number of low bits, `shift`. With
+        `base` and `sign`, q is coded as the symbol ((q >> shift) - base) * sign + LARGEST of its table, and `shift` low
+        bits are coded as they are.
     """
-
-    table: Integers
-    base: Integers
-    sign: Integers
-    wide: Integers
-    shift: Integers
-
-
-_PARTS = range(1 << MEAN_BITS)
-_FRACTION = np.array([min(part, (1 << MEAN_BITS) - part) for part in _PARTS])
-_SIGN = np.array([1 if part < 1 << MEAN_BITS - 1 else -1 for part in _PARTS])
-
-
-def contexts(mean: Integers, scale: Integers) -> Contexts:
-    """Map means (sixteenths of a step) and scales (1024ths of a step), each (n,), to contexts."""
-    level = THRESHOLDS.searchsorted(scale, side="right")
-    wide = (level >= LEVELS).nonzero()[0]
-    shift = (level[wide] >> OCTAVE_BITS) - (LEVELS >> OCTAVE_BITS) + 1
-    if wide.size:
-        level[wide] -= shift << OCTAVE_BITS
+    if scale < len(_LEVELS):
+        level, shift = whole(_LEVELS[scale]), 0
+    else:
+        level = whole(np.searchsorted(_WIDE, scale, side="right"))
+        shift = (level >> OCTAVE_BITS) + 1
+        level += LEVELS - (shift << OCTAVE_BITS)
         # The mean in cells of 2^shift integers, whose centre is (2^shift - 1) / 2 above their first.
-        mean = mean.copy()
-        mean[wide] = (2 * mean[wide] - ((1 << shift + MEAN_BITS) - (1 << MEAN_BITS))) >> (shift + 1)
-    part = mean & ((1 << MEAN_BITS) - 1)
-    level *= FRACTIONS
-    level += _FRACTION.take(part)
-    return Contexts(level, (mean + (1 << MEAN_BITS - 1)) >> MEAN_BITS, _SIGN.take(part), wide, shift)
+        mean = (2 * mean - ((1 << shift + MEAN_BITS) - (1 << MEAN_BITS))) >> (shift + 1)
+    part = mean & (1 << MEAN_BITS) - 1
+    base = (mean + (1 << MEAN_BITS - 1)) >> MEAN_BITS
+    if part < 1 << MEAN_BITS - 1:
+        return FRACTIONS * level + part, base, 1, shift
+    return FRACTIONS * level + (1 << MEAN_BITS) - part, base, -1, shift
 
 
-@dataclass(frozen=True)
-class ContextModel:
-    """Weights and tables for latents of C channels; each channel may refer to an earlier one.
+class ContextModel(NamedTuple):
+    """Weights and tables for latents of C channels; each channel refers to the channel before.
 
     The features of the mean, in steps: the sum of the first pair of neighbours, the sum of the second pair, and the
-    value of the channel referred to.
+    value of the channel before.
 
     The features of the scale, in sixteenths of a step: the absolute differences within both pairs, summed; the absolute
     difference between the sums of the pairs; the errors of the first pair, summed; the errors of the second pair,
-    summed; then, of the channel referred to, its error, the sum of the four errors around, and the absolute value of
+    summed; then, of the channel before, its error, the sum of the four errors around, and the absolute value of
     four times its value less the four values around.
 
     Attributes:
-        references: (C,), an earlier channel, or -1.
         mean_weights: (C, kinds, 3), in 2^-12 sixteenths of a step for each step.
         mean_bias: (C, kinds), in 2^-12 sixteenths of a step.
         scale_weights: (C, kinds, 7), in 2^-12 1024ths of a step for each sixteenth; at least 0.
@@ -114,14 +97,8 @@ class ContextModel:
         frequencies: (TABLES, SYMBOLS), each at least 1, in sums of 2^16.
     """
 
-    references: Integers
     mean_weights: Integers
     mean_bias: Integers
     scale_weights: Integers
     scale_floor: Integers
     frequencies: Integers
-
-    @cached_property
-    def probabilities(self) -> npt.NDArray[np.float64]:
-        """(TABLES, SYMBOLS): frequencies / 2^16, exact."""
-        return self.frequencies / float(1 << FREQUENCY_BITS)

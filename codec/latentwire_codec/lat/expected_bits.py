@@ -35,7 +35,6 @@ class ExpectedBits:
         self._plan = [(each.kind, indices(each.places), indices(each.neighbours)) for each in phases(*self._size)]
         # From coding order to raster order.
         self._order = torch.cat([places for _, places, _ in self._plan]).argsort()
-        self._references = indices(model.references)
         # In steps: (C, kinds, terms, 1), and (C, kinds, 1).
         self._mean_weights = placed(model.mean_weights, 1 << MEAN_BITS + WEIGHT_BITS)
         self._mean_bias = placed(model.mean_bias, 1 << MEAN_BITS + WEIGHT_BITS)
@@ -68,8 +67,8 @@ class ExpectedBits:
         return torch.cat(scales, dim=1)[:, self._order]
 
     def _referred(self, plane: Tensor) -> Tensor:
-        """Map (C,N) to the channel that each channel refers to, or zeros."""
-        return plane[self._references.clamp(min=0)] * (self._references >= 0)[:, None]
+        """Map (C,N) to the channel before each channel; zeros before the first."""
+        return functional.pad(plane[:-1], (0, 0, 1, 0))
 
     def _beside(self, plane: Tensor) -> Tensor:
         """Map (C,N) to the sum of the four neighbours of each place; a neighbour outside counts as the place itself."""

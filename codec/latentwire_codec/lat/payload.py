@@ -19,7 +19,7 @@ from latentwire_codec.lat.traversal import shape_of
 from latentwire_core import container
 from latentwire_core.container import MAX_VALUES, Header, PayloadKind, Sections
 from latentwire_core.errors import Malformed, NonFiniteError, TensorError, UnsupportedVersion
-from latentwire_core.quality import step_multiple
+from latentwire_core.quality import LOSSLESS, step_multiple
 
 Latents = npt.NDArray[np.floating[Any]]
 
@@ -90,8 +90,8 @@ def compress_latents(
         if multiple is None:
             coded, offset = coder.encode(nearest, model), 0
         else:
-            traversed, offset = quantize(latents, steps, model)
-            coded = coder.write(traversed, model)
+            chosen, offset = quantize(latents, steps, model)
+            coded = chosen.coded
         sections = Sections(side_information.to_bytes(), coded.symbols, coded.escapes, coded.low_bits, remainders)
         payloads.append(container.pack(replace(header, reconstruction_offset=offset), sections))
     return min(payloads, key=len)
@@ -128,6 +128,12 @@ def decompress_latents(
     if sections.remainders:
         raise Malformed("quantized latents have remainders")
     return dequantize(integers, means, steps, header.reconstruction_offset), header
+
+
+def warm_up() -> None:
+    """Compile what the first payloads of a process would wait for: seconds, unless an earlier process kept it."""
+    for quality in ("cache", LOSSLESS):
+        decompress_latents(compress_latents(np.zeros((1, 1, 1), np.float16), quality))
 
 
 def units_for(latents: Latents, units: tuple[float, ...] | None) -> tuple[float, ...]:

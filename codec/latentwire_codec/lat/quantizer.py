@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from latentwire_codec.compiled import compiled
 from latentwire_codec.lat.bits import Integers
-from latentwire_codec.lat.context import ESCAPE, FREQUENCY_BITS, LIMIT, MEAN_BITS, ContextModel, contexts
-from latentwire_codec.lat.traversal import Phase, Traversed, shape_of, symbols, traverse
+from latentwire_codec.lat.coder import Chosen, choose
+from latentwire_codec.lat.context import LIMIT, MEAN_BITS, ContextModel
 from latentwire_core.errors import TensorError
 
 Latents = npt.NDArray[np.floating[Any]]
+Reals = npt.NDArray[np.float64]
 
 LAMBDA = 0.1
 """Squared error, in squared steps, that one bit is worth. At high rates d(distortion)/d(rate) = ln 2 / 6 = 0.116."""
@@ -52,46 +54,26 @@ def round_to(latents: Latents, steps: Steps) -> Integers:
     return np.rint(_in_steps(latents, steps)).astype(np.int64)
 
 
-def quantize(latents: Latents, steps: Steps, model: ContextModel, lambda_: float = LAMBDA) -> tuple[Traversed, int]:
+def quantize(latents: Latents, steps: Steps, model: ContextModel, lambda_: float = LAMBDA) -> tuple[Chosen, int]:
     """Map latents to integers that weigh error against bits, and to the reconstruction offset that fits them.
-
-    For each latent the two nearest integers are compared. The one with the smaller squared error + `lambda_` * bits is
-    taken. Each integer is decided once, in coding order.
 
     Args:
         latents: float (C,h,w), finite.
         steps: the steps of C channels.
-        model: the context model that will code the integers.
-        lambda_: squared steps that a bit is worth; 0 rounds to the nearest integer.
+        model: the context model that codes the integers.
+        lambda_: squared steps that a bit is worth; 0 rounds to the nearest integer; see `coder.choose`.
 
     Returns:
-        integers (C,h,w), traversed as `coder.write` takes them; and the reconstruction offset for `dequantize`, 0..255.
+        the integers, coded; and the reconstruction offset for `dequantize`, 0..255.
 
     Raises:
         TensorError: a latent is not finite, or too large for its step.
     """
-    real = _in_steps(latents, steps)
-    flat = real.reshape(len(real), -1)
-    bits = FREQUENCY_BITS - np.log2(model.frequencies)
-
-    def choose(channel: int, phase: Phase, mean: Integers, scale: Integers) -> Integers:
-        wanted = flat[channel].take(phase.places)
-        nearest = np.rint(wanted).astype(np.int64)
-        context = contexts(mean, scale)
-        other = nearest + np.where(wanted < nearest, -1, 1)
-        nearest_symbols, other_symbols = (symbols(each, context)[0] for each in (nearest, other))
-        saved = bits[context.table, nearest_symbols] - bits[context.table, other_symbols]
-        lost = (wanted - other) ** 2 - (wanted - nearest) ** 2
-        # A latent near an escape keeps the nearest integer: the tables do not state how many bits an escape takes.
-        better = (lambda_ * saved > lost) & (nearest_symbols != ESCAPE) & (other_symbols != ESCAPE)
-        chosen: Integers = np.where(better, other, nearest)
-        return chosen
-
-    traversed = traverse(shape_of(latents), model, choose)
-    away = _distance(traversed.integers, traversed.means) / (1 << MEAN_BITS)
-    energy = float((away**2).sum())
-    offset = float((away * (traversed.integers - real)).sum()) / energy if energy else 0.0
-    return traversed, int(np.clip(round(offset * (1 << OFFSET_BITS)), 0, LARGEST_OFFSET))
+    reals = _in_steps(latents, steps)
+    chosen = choose(reals, model, lambda_)
+    product, energy = _offset_sums(reals.ravel(), chosen.integers.ravel(), chosen.means.ravel())
+    offset = product / energy if energy else 0.0
+    return chosen, int(np.clip(round(offset * (1 << OFFSET_BITS)), 0, LARGEST_OFFSET))
 
 
 def dequantize(integers: Integers, means: Integers, steps: Steps, reconstruction_offset: int) -> Latents:
@@ -101,12 +83,14 @@ def dequantize(integers: Integers, means: Integers, steps: Steps, reconstruction
     mean by offset / 256 of the distance, which counts as one step at most. The result is exact in float64 and then
     rounded to float32, so that it is the same on every machine.
     """
-    moved = (integers << OFFSET_BITS + MEAN_BITS) - reconstruction_offset * _distance(integers, means)
     sizes = steps.sizes * 2.0 ** -(OFFSET_BITS + MEAN_BITS)
-    return (moved * sizes[:, None, None]).astype(np.float32)
+    latents = np.empty(integers.shape, np.float32)
+    rows = (len(sizes), -1)
+    _move(integers.reshape(rows), means.reshape(rows), latents.reshape(rows), sizes, reconstruction_offset)
+    return latents
 
 
-def _in_steps(latents: Latents, steps: Steps) -> npt.NDArray[np.float64]:
+def _in_steps(latents: Latents, steps: Steps) -> Reals:
     real = latents.astype(np.float64) / steps.sizes[:, None, None]
     largest = float(np.abs(real).max(initial=0))
     if not largest < LIMIT - 1:
@@ -116,7 +100,31 @@ def _in_steps(latents: Latents, steps: Steps) -> npt.NDArray[np.float64]:
     return real
 
 
-def _distance(integers: Integers, means: Integers) -> Integers:
-    """Return how far integers are from their means, in sixteenths of a step, -16..16."""
-    distance: Integers = np.clip((integers << MEAN_BITS) - means, -(1 << MEAN_BITS), 1 << MEAN_BITS)
-    return distance
+@compiled
+def _distance(integer: int, mean: int) -> int:
+    """Return how far an integer is from its mean, in sixteenths of a step, -16..16."""
+    return min(max((integer << MEAN_BITS) - mean, -(1 << MEAN_BITS)), 1 << MEAN_BITS)
+
+
+@compiled
+def _offset_sums(reals: Reals, integers: Integers, means: Integers) -> tuple[float, float]:
+    """Return the sum of distances times errors, and of squared distances, in squared steps."""
+    product, energy = 0.0, 0.0
+    for at in range(len(reals)):
+        away = _distance(integers[at], means[at]) / (1 << MEAN_BITS)
+        product += away * (integers[at] - reals[at])
+        energy += away * away
+    return product, energy
+
+
+@compiled
+def _move(
+    integers: Integers, means: Integers, latents: npt.NDArray[np.float32], sizes: Reals, reconstruction_offset: int
+) -> None:
+    for channel in range(len(sizes)):
+        for at in range(integers.shape[1]):
+            integer = integers[channel, at]
+            moved = (integer << OFFSET_BITS + MEAN_BITS) - reconstruction_offset * _distance(
+                integer, means[channel, at]
+            )
+            latents[channel, at] = moved * sizes[channel]

@@ -95,7 +95,6 @@ class Tables:
         row = np.minimum(np.arange(channels), ROWS - 1)
         deviations = DEVIATIONS[side_information.quarters][:, None]
         return ContextModel(
-            references=np.arange(channels) - 1,
             mean_weights=weights << shift,
             mean_bias=bias << shift,
             scale_weights=self.scale_weights[row],

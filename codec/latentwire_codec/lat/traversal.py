@@ -3,31 +3,22 @@
 
 A map is coded from coarse to fine. The first phase is the seed: every eighth place along both sides. Then, three times,
 come the places in the middle of four coded ones (`diagonal`) and the places between those (`cross`). All places of a
-phase depend on earlier phases alone, so that they are coded at once. From the second phase on a place has coded
-neighbours on every side, where a raster order knows only the places above and to the left.
+phase depend on earlier phases alone. From the second phase on a place has coded neighbours on every side, where a
+raster order knows only the places above and to the left.
 
-Coder and quantizer both traverse the places in this order; they differ in the integers that they choose.
+Each pass over latents is one compiled loop over the places in this order: it asks what is expected
+at a place, codes or reads the integer, and puts it there.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from latentwire_codec.compiled import compiled, inlined
 from latentwire_codec.lat.bits import Integers
-from latentwire_codec.lat.context import (
-    ESCAPE,
-    LARGEST,
-    MEAN_BITS,
-    MEAN_TERMS,
-    SCALE_TERMS,
-    WEIGHT_BITS,
-    ContextModel,
-    Contexts,
-)
+from latentwire_codec.lat.context import MEAN_BITS, WEIGHT_BITS, ContextModel
 
 SEED_STRIDE = 8
 NEIGHBOURS = 4
@@ -35,17 +26,28 @@ NEIGHBOURS = 4
 KINDS = ("seed", "diagonal 4", "cross 4", "diagonal 2", "cross 2", "diagonal 1", "cross 1")
 """The phases, in their order; the number is the distance to the nearest coded places along an axis."""
 
-KEPT_PLACES = 1 << 15
-"""Places of the largest map whose phases are kept in memory; they take 40 bytes a place."""
-
 # (down, right), in strides.
 _DIAGONAL = ((-1, -1), (1, 1), (-1, 1), (1, -1))
 _CROSS = ((-1, 0), (1, 0), (0, -1), (0, 1))
 
 
+class Plan(NamedTuple):
+    """The places of a map in coding order.
+
+    Attributes:
+        places: uint32 (N,), y * width + x.
+        neighbours: uint32 (N, 4), two opposite pairs. In the seed, the place itself: it is 0 until it is coded.
+        begins: (kinds + 1,), where the places of each kind begin, and N.
+    """
+
+    places: npt.NDArray[np.uint32]
+    neighbours: npt.NDArray[np.uint32]
+    begins: Integers
+
+
 @dataclass(frozen=True)
 class Phase:
-    """Places that are coded at once.
+    """Places that depend on earlier phases alone.
 
     Attributes:
         kind: index into `KINDS`.
@@ -58,108 +60,88 @@ class Phase:
     neighbours: Integers
 
 
-Choose = Callable[[int, Phase, Integers, Integers], Integers]
-"""Maps a channel, a phase, and the means and scales at its places, to the integers there."""
-
-
-@dataclass(frozen=True)
-class Traversed:
-    """The integers of one image's latents, and the means and scales that were expected of them.
+class Surroundings(NamedTuple):
+    """The integers of one image's latents as far as they are coded, and what follows from them for the next channel.
 
     Attributes:
-        integers: (C,h,w).
-        means: (C,h,w), in sixteenths of a step.
-        coded: integers, means and scales in coding order, (n,) each.
+        values: (C,N), the integers.
+        means: (C,N), the means that were expected of them, in sixteenths of a step.
+        errors: (2,N), the distances of integers and means: of the even channel, and of the odd channel.
+        beside: (2,N), of the channel before: the sum of the four errors around a place, and the absolute value of four
+            times the integer less the four integers around, in sixteenths of a step.
     """
 
-    integers: Integers
+    values: Integers
     means: Integers
-    coded: tuple[Integers, Integers, Integers]
+    errors: Integers
+    beside: Integers
 
 
-class Surroundings:
-    """The integers of one image's latents as far as they are coded, and the means and scales that follow from them."""
-
-    def __init__(self, shape: tuple[int, int, int], model: ContextModel) -> None:
-        channels, *size = shape
-        self.size = (size[0], size[1])
-        self.model = model
-        count = size[0] * size[1]
-        self.values = np.zeros((channels, count), np.int64)
-        self.means = np.zeros((channels, count), np.int64)
-        self._errors = np.zeros((channels, count), np.int64)
-        self._referred: Integers | None = None
-
-    def begin(self, channel: int) -> None:
-        """Prepare the features of a channel that come from the channel it refers to; all earlier ones are coded."""
-        reference = int(self.model.references[channel])
-        self._referred = None
-        if reference >= 0:
-            value, error = (each[reference].reshape(self.size) for each in (self.values, self._errors))
-            around = _around(value)
-            edge = np.abs(4 * value - around) << MEAN_BITS
-            self._referred = np.stack([value, error, _around(error), edge]).reshape(4, -1)
-
-    def features(self, channel: int, phase: Phase) -> Integers:
-        """Return the features at the places of a phase, int64 (10, n): 3 for the mean, then 7 for the scale."""
-        features = np.zeros((MEAN_TERMS + SCALE_TERMS, len(phase.places)), np.int64)
-        mean, scale = features[:MEAN_TERMS], features[MEAN_TERMS:]
-        if len(phase.neighbours):
-            a, b, c, d = self.values[channel].take(phase.neighbours)
-            np.add(a, b, out=mean[0])
-            np.add(c, d, out=mean[1])
-            np.add(np.abs(a - b), np.abs(c - d), out=scale[0])
-            np.abs(mean[0] - mean[1], out=scale[1])
-            scale[:2] <<= MEAN_BITS
-            a, b, c, d = self._errors[channel].take(phase.neighbours)
-            np.add(a, b, out=scale[2])
-            np.add(c, d, out=scale[3])
-        if self._referred is not None:
-            referred = self._referred.take(phase.places, axis=1)
-            mean[2], scale[4:] = referred[0], referred[1:]
-        return features
-
-    def expect(self, channel: int, phase: Phase) -> tuple[Integers, Integers]:
-        """Return means (sixteenths of a step) and scales (1024ths of a step) at the places of a phase, each (n,)."""
-        features = self.features(channel, phase)
-        mean = self.model.mean_weights[channel, phase.kind] @ features[:MEAN_TERMS]
-        scale = self.model.scale_weights[channel, phase.kind] @ features[MEAN_TERMS:]
-        mean += self.model.mean_bias[channel, phase.kind]
-        scale += self.model.scale_floor[channel, phase.kind]
-        mean >>= WEIGHT_BITS
-        scale >>= WEIGHT_BITS
-        return mean, scale
-
-    def put(self, channel: int, places: Integers, integers: Integers, mean: Integers) -> None:
-        """Store the integers that were coded at some places of a channel, and the means expected of them."""
-        self.values[channel][places] = integers
-        self.means[channel][places] = mean
-        self._errors[channel][places] = np.abs((integers << MEAN_BITS) - mean)
+def surroundings(shape: tuple[int, int, int]) -> Surroundings:
+    """Return the surroundings in which no integer of (C,h,w) is coded."""
+    channels, height, width = shape
+    count = height * width
+    return Surroundings(*(np.zeros((rows, count), np.int64) for rows in (channels, channels, 2, 2)))
 
 
-def traverse(shape: tuple[int, int, int], model: ContextModel, choose: Choose) -> Traversed:
-    """Visit all places of (C,h,w) in coding order and put there the integers that `choose` returns."""
-    found = Surroundings(shape, model)
-    plan = phases(*shape[1:])
-    coded = []
-    for channel in range(shape[0]):
-        found.begin(channel)
-        for phase in plan:
-            mean, scale = found.expect(channel, phase)
-            chosen = choose(channel, phase, mean, scale)
-            found.put(channel, phase.places, chosen, mean)
-            coded.append((chosen, mean, scale))
-    integers, means, scales = (np.concatenate(each) for each in zip(*coded, strict=True))
-    return Traversed(found.values.reshape(shape), found.means.reshape(shape), (integers, means, scales))
+@inlined
+def begin_channel(found: Surroundings, channel: int, width: int) -> None:
+    """Prepare what a channel takes from the channel before, all of which is coded."""
+    found.errors[channel & 1] = 0
+    if channel == 0:
+        return
+    values, errors = found.values[channel - 1], found.errors[(channel - 1) & 1]
+    height = len(values) // width
+    for y in range(height):
+        row = y * width
+        above, below = max(row - width, 0) if y else row, row + width if y + 1 < height else row
+        for x in range(width):
+            left, right = max(x - 1, 0), min(x + 1, width - 1)
+            around = values[above + x] + values[below + x] + values[row + left] + values[row + right]
+            found.beside[0, row + x] = errors[above + x] + errors[below + x] + errors[row + left] + errors[row + right]
+            found.beside[1, row + x] = abs(4 * values[row + x] - around) << MEAN_BITS
 
 
-def symbols(integers: Integers, context: Contexts) -> tuple[Integers, Integers]:
-    """Map integers (n,) to their symbols, and to the signed differences that the symbols stand for."""
-    differences = integers - context.base
-    if context.wide.size:
-        differences[context.wide] = (integers[context.wide] >> context.shift) - context.base[context.wide]
-    differences *= context.sign
-    return np.where(np.abs(differences) > LARGEST, ESCAPE, differences + LARGEST), differences
+@inlined
+def scale_features(found: Surroundings, plan: Plan, channel: int, at: int) -> tuple[int, int, int, int, int, int, int]:
+    """Return the features of the scale at a place in coding order; see `ContextModel`."""
+    values, errors, around, own, before = found.values, found.errors, plan.neighbours, channel & 1, (channel - 1) & 1
+    i, j, k, m, place = around[at, 0], around[at, 1], around[at, 2], around[at, 3], plan.places[at]
+    a, b, c, d = values[channel, i], values[channel, j], values[channel, k], values[channel, m]
+    return (
+        (abs(a - b) + abs(c - d)) << MEAN_BITS,
+        abs(a + b - c - d) << MEAN_BITS,
+        errors[own, i] + errors[own, j],
+        errors[own, k] + errors[own, m],
+        errors[before, place],
+        found.beside[0, place],
+        found.beside[1, place],
+    )
+
+
+@inlined
+def expect(found: Surroundings, plan: Plan, model: ContextModel, channel: int, kind: int, at: int) -> tuple[int, int]:
+    """Return the mean (sixteenths of a step) and the scale (1024ths of a step) at a place in coding order."""
+    values, around, weights = found.values, plan.neighbours, model.mean_weights
+    first = values[channel, around[at, 0]] + values[channel, around[at, 1]]
+    second = values[channel, around[at, 2]] + values[channel, around[at, 3]]
+    mean = weights[channel, kind, 0] * first + weights[channel, kind, 1] * second + model.mean_bias[channel, kind]
+    if channel > 0:
+        mean += weights[channel, kind, 2] * values[channel - 1, plan.places[at]]
+    s0, s1, s2, s3, s4, s5, s6 = scale_features(found, plan, channel, at)
+    weights = model.scale_weights
+    scale = model.scale_floor[channel, kind] + weights[channel, kind, 0] * s0 + weights[channel, kind, 1] * s1
+    scale += weights[channel, kind, 2] * s2 + weights[channel, kind, 3] * s3 + weights[channel, kind, 4] * s4
+    scale += weights[channel, kind, 5] * s5 + weights[channel, kind, 6] * s6
+    return mean >> WEIGHT_BITS, scale >> WEIGHT_BITS
+
+
+@inlined
+def put(found: Surroundings, channel: int, place: int, integer: int, mean: int) -> None:
+    """Store the integer that was coded at a place of a channel, and the mean expected of it."""
+    found.values[channel, place] = integer
+    found.means[channel, place] = mean
+    found.errors[channel & 1, place] = abs((integer << MEAN_BITS) - mean)
 
 
 def shape_of(latents: npt.NDArray[Any]) -> tuple[int, int, int]:
@@ -168,64 +150,73 @@ def shape_of(latents: npt.NDArray[Any]) -> tuple[int, int, int]:
     return channels, height, width
 
 
+def plan_of(height: int, width: int) -> Plan:
+    """Map the size of a map to its plan."""
+    count = height * width
+    plan = Plan(
+        np.empty(count, np.uint32), np.empty((count, NEIGHBOURS), np.uint32), np.empty(len(KINDS) + 1, np.int64)
+    )
+    _fill(plan, height, width)
+    return plan
+
+
 def phases(height: int, width: int) -> tuple[Phase, ...]:
-    """Map the size of a map to its phases, without empty ones; the phases of small maps are kept in memory."""
-    return (_kept_plan if height * width <= KEPT_PLACES else _plan)(height, width)
+    """Map the size of a map to its phases, without empty ones."""
+    plan = plan_of(height, width)
+    every = []
+    for kind in range(len(KINDS)):
+        chosen = slice(plan.begins[kind], plan.begins[kind + 1])
+        neighbours = plan.neighbours[chosen].T.astype(np.int64)
+        if len(plan.places[chosen]):
+            every.append(Phase(kind, plan.places[chosen].astype(np.int64), neighbours if kind else neighbours[:0]))
+    return tuple(every)
 
 
-def _plan(height: int, width: int) -> tuple[Phase, ...]:
-    """Make the phases of a map.
+@compiled
+def _fill(plan: Plan, height: int, width: int) -> None:
+    """Write the plan of a map.
 
     A neighbour outside the map is replaced by its mirror image at the place. Where the mirror image is outside too, the
     first of the four neighbours that is inside replaces it. There is always one: the neighbour above or to the left,
     where the place is between coded rows or columns.
     """
-    down, right = np.mgrid[:height:SEED_STRIDE, :width:SEED_STRIDE].reshape(2, -1)
-    every = [Phase(0, down * width + right, np.empty((0, down.size), np.int64))]
-    stride, kind = SEED_STRIDE // 2, 1
+    at = 0
+    plan.begins[0] = 0
+    for y in range(0, height, SEED_STRIDE):
+        for x in range(0, width, SEED_STRIDE):
+            plan.places[at] = y * width + x
+            plan.neighbours[at] = plan.places[at]
+            at += 1
+    kind, stride = 1, SEED_STRIDE // 2
     while stride:
         for offsets in (_DIAGONAL, _CROSS):
-            down, right = np.mgrid[:height:stride, :width:stride].reshape(2, -1) // stride
-            chosen = (down & right) % 2 == 1 if offsets is _DIAGONAL else (down + right) % 2 == 1
-            if chosen.any():
-                at = down[chosen] * stride, right[chosen] * stride
-                every.append(_phase(kind, at, [(y * stride, x * stride) for y, x in offsets], (height, width)))
+            plan.begins[kind] = at
+            for y in range(0, height, stride):
+                odd_row = y // stride & 1
+                if offsets == _DIAGONAL and not odd_row:
+                    continue
+                # In a cross phase just one of both coordinates is odd.
+                begin = stride if offsets == _DIAGONAL or not odd_row else 0
+                for x in range(begin, width, 2 * stride):
+                    plan.places[at] = y * width + x
+                    inside = -1
+                    for index in range(NEIGHBOURS - 1, -1, -1):
+                        down, right = offsets[index]
+                        place = _neighbour(y, x, down * stride, right * stride, height, width)
+                        inside = place if place >= 0 else inside
+                    for index in range(NEIGHBOURS):
+                        down, right = offsets[index]
+                        place = _neighbour(y, x, down * stride, right * stride, height, width)
+                        plan.neighbours[at, index] = place if place >= 0 else inside
+                    at += 1
             kind += 1
         stride //= 2
-    return tuple(every)
+    plan.begins[kind] = at
 
 
-_kept_plan = lru_cache(maxsize=32)(_plan)
-
-
-def _phase(kind: int, at: tuple[Integers, Integers], offsets: list[tuple[int, int]], size: tuple[int, int]) -> Phase:
-    down, right = at
-    neighbours = [_neighbour(down, right, *offset, size) for offset in offsets]
-    first = neighbours[-1]
-    for each in reversed(neighbours[:-1]):
-        first = np.where(each >= 0, each, first)
-    neighbours = [np.where(each >= 0, each, first) for each in neighbours]
-    return Phase(kind, down * size[1] + right, np.stack(neighbours))
-
-
-def _neighbour(down: Integers, right: Integers, y: int, x: int, size: tuple[int, int]) -> Integers:
-    """Return the places at a distance (y, x), mirrored where they are outside; -1 where both are outside."""
-    height, width = size
-    below, beside = down + y, right + x
-    below = np.where((below < 0) | (below >= height), down - y, below)
-    beside = np.where((beside < 0) | (beside >= width), right - x, beside)
-    inside = (below >= 0) & (below < height) & (beside >= 0) & (beside < width)
-    return np.where(inside, below * width + beside, -1)
-
-
-def _around(plane: Integers) -> Integers:
-    """Return the sum of the four neighbours of each place of (h, w); a neighbour outside counts as the place itself."""
-    total = np.empty_like(plane)
-    total[1:], total[0] = plane[:-1], plane[0]
-    total[:-1] += plane[1:]
-    total[-1] += plane[-1]
-    total[:, 1:] += plane[:, :-1]
-    total[:, 0] += plane[:, 0]
-    total[:, :-1] += plane[:, 1:]
-    total[:, -1] += plane[:, -1]
-    return total
+@compiled
+def _neighbour(y: int, x: int, down: int, right: int, height: int, width: int) -> int:
+    """Return the place at a distance (down, right), mirrored where it is outside; -1 where both are outside."""
+    below = y + down if 0 <= y + down < height else y - down
+    beside = x + right if 0 <= x + right < width else x - right
+    return below * width + beside if 0 <= below < height and 0 <= beside < width else -1

@@ -103,15 +103,15 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B,3,H,W) in [-1,1], H and W multiples of 8, to moments (B,2C,H/8,W/8)."""
         mean, logvar = self.residual(x).chunk(2, dim=1)
-        return torch.cat([mean + self.klt(x), logvar.clamp(LOGVAR_MIN, LOGVAR_MAX)], dim=1)
+        return torch.cat([mean + _exactly(self.klt, x), logvar.clamp(LOGVAR_MIN, LOGVAR_MAX)], dim=1)
 
-    def pin_logvar(self) -> None:
-        """Set every log-variance to LOGVAR_MIN, whatever the image: the narrowest posterior, for a plain autoencoder.
+    def pin_logvar(self, logvar: float = LOGVAR_MIN) -> None:
+        """Set every log-variance to a number, at least LOGVAR_MIN, whatever the image.
 
-        A sample is then the mode and e^(LOGVAR_MIN / 2) = 0.05 of standard normal noise. Nothing but weight decay
-        moves it while neither noise nor KL is trained; pin it again before saving.
+        With LOGVAR_MIN a sample is the mode and e^(LOGVAR_MIN / 2) = 0.05 of standard normal noise: a plain
+        autoencoder's. Nothing but weight decay moves the log-variance while neither noise nor KL is trained.
         """
-        pin_logvar(cast(nn.Conv2d, self.residual.get_submodule("conv_out")), LOGVAR_MIN)
+        pin_logvar(cast(nn.Conv2d, self.residual.get_submodule("conv_out")), max(logvar, LOGVAR_MIN))
 
 
 class Decoder(nn.Module):
@@ -140,7 +140,13 @@ class Decoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Map raw latents (B,C,h,w) to images (B,3,8h,8w)."""
-        return cast(Tensor, self.iklt(z) + self.residual(z))
+        return cast(Tensor, _exactly(self.iklt, z) + self.residual(z))
+
+
+def _exactly(linear: nn.Module, x: Tensor) -> Tensor:
+    """Apply a half of the linear pair without autocast: in bfloat16 the first latents would lose their last digits."""
+    with torch.autocast(x.device.type, enabled=False):
+        return cast(Tensor, linear(x))
 
 
 class GaussianVAE(nn.Module):

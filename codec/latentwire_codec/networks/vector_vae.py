@@ -118,13 +118,13 @@ class Encoder(nn.Module):
         mean = mean + self.dct(self.thumbnail(x).flatten(1))
         return torch.cat([mean, logvar.clamp(LOGVAR_MIN, LOGVAR_MAX)], dim=1)[:, :, None, None]
 
-    def pin_logvar(self) -> None:
-        """Set every log-variance to LOGVAR_MIN, whatever the image: the posterior of a plain autoencoder, a point.
+    def pin_logvar(self, logvar: float = LOGVAR_MIN) -> None:
+        """Set every log-variance to a number, at least LOGVAR_MIN, whatever the image.
 
-        A sample is then the mode and e^(LOGVAR_MIN / 2) = 3e-7 of standard normal noise. Nothing but weight decay
-        moves it while neither noise nor KL is trained; pin it again before saving.
+        With LOGVAR_MIN a sample is the mode and e^(LOGVAR_MIN / 2) = 3e-7 of standard normal noise: a point. Nothing
+        but weight decay moves the log-variance while neither noise nor KL is trained.
         """
-        pin_logvar(cast(nn.Linear, self.residual.get_submodule("head")), LOGVAR_MIN)
+        pin_logvar(cast(nn.Linear, self.residual.get_submodule("head")), max(logvar, LOGVAR_MIN))
 
 
 class Decoder(nn.Module):

@@ -110,7 +110,13 @@ def scan_celeba(root: Path, *, min_side: int = 1) -> LabelledFolder:
         partition = np.array([parts.get(item.path, UNKNOWN_PARTITION) for item in items], np.int8)
     values = np.array([table.values[item.path] for item in items], np.int8)
     return LabelledFolder(
-        folder, items, tuple(problems), attributes=table.attributes, values=values, partition=partition
+        folder,
+        items,
+        tuple(problems),
+        left_out=images.left_out,
+        attributes=table.attributes,
+        values=values,
+        partition=partition,
     )
 
 

@@ -5,27 +5,25 @@
     scan_celeba ──┼─ source.py ──> ImageSource ──────┤
     scan_idx    ──┘                  └ ImageCache    └─> View (views.py): every image once, in order
 
-Scanning reads headers only and never stops at one bad file: a file that cannot be used becomes a `Problem`, and a set
+Scanning decodes no pixels and never stops at one bad file: a file that cannot be used becomes a `Problem`, and a set
 is refused only if no image is left. `views.py` says what happens where decoding finds damage.
 """
 
-import os
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from PIL import Image, UnidentifiedImageError
-
-from latentwire_codec.images.files import READABLE_FORMATS, ImageLimits, read_image
+from latentwire_codec.images.files import ImageLimits, open_image, read_image
 from latentwire_codec.images.geometry import Pixels
 from latentwire_core.errors import CodecError
+from latentwire_core.folders import find_files
 from latentwire_core.formats import IMAGE_SUFFIXES
 
 # Wider than a server's limits, since these files are the user's own, but below 89 million pixels, where Pillow warns.
 DATA_LIMITS = ImageLimits(max_side=32_768, max_pixels=80_000_000)
 """The largest image that is decoded for training."""
+_ANY_SIZE = ImageLimits(max_side=2**31, max_pixels=2**62)
 
 
 class DataError(CodecError):
@@ -83,12 +81,14 @@ class ImageFolder:
         items: the images, in the order of their paths.
         problems: the files that were skipped.
         limits: the largest image that `read` decodes.
+        left_out: numbers and reasons of what was passed over; empty: there is none.
     """
 
     root: Path
     items: tuple[ImageItem, ...]
     problems: tuple[Problem, ...] = ()
     limits: ImageLimits = DATA_LIMITS
+    left_out: str = ""
 
     def __len__(self) -> int:
         return len(self.items)
@@ -129,9 +129,9 @@ class Subset:
 def scan_folder(root: Path, *, min_side: int = 1, limits: ImageLimits = DATA_LIMITS) -> ImageFolder:
     """Map a folder, nested to any depth, to its usable images, with their sizes from the headers.
 
-    Hidden files and folders (`.name`) and files without an image suffix are passed over in silence. Links are
-    followed, each folder once. Skipped and reported by name are unreadable files and folders, files that are no
-    image, images with a side below `min_side` pixels and images over `limits`.
+    Hidden files and folders (`.name`) and files without an image suffix are counted. Links are followed, each folder
+    once. Skipped and reported by name are unreadable files and folders, files that are no image, images with a side
+    below `min_side` pixels and images over `limits`.
 
     Raises:
         DataError: `root` is not a folder, or no image in it can be used.
@@ -143,26 +143,22 @@ def scan_folder(root: Path, *, min_side: int = 1, limits: ImageLimits = DATA_LIM
         raise DataError(f"{root} is not a folder; give one that holds images")
     items: list[ImageItem] = []
     problems: list[Problem] = []
-    for path in sorted(_image_paths(root, problems)):
+    there = find_files(root, IMAGE_SUFFIXES)
+    problems += [Problem(path.as_posix(), f"cannot be listed: {why}") for path, why in there.unlistable.items()]
+    for path in sorted(path.as_posix() for path in there.files):
         try:
-            with warnings.catch_warnings():
-                # Pillow warns about large images, which `_refusal` judges, and about formats that did not match.
-                warnings.simplefilter("ignore")
-                with Image.open(root / path, formats=READABLE_FORMATS) as image:
-                    width, height = image.size
-            reason = _refusal(width, height, min_side, limits)
-        except UnidentifiedImageError:
-            reason = f"is not an image in one of {', '.join(READABLE_FORMATS)}, or is damaged"
-        except Exception as error:  # a plugin raises nearly anything on a damaged header
+            size = open_image((root / path).read_bytes(), _ANY_SIZE).size
+            reason = _refusal(*size, min_side, limits)
+        except (CodecError, OSError) as error:
             reason = f"cannot be read: {explain(error)}"
         if reason:
             problems.append(Problem(path, reason))
         else:
-            items.append(ImageItem(path, width, height))
+            items.append(ImageItem(path, *size))
     if not items:
         found = f"{len(problems)} problems: {describe(problems)}" if problems else "it holds no image file"
         raise DataError(f"{root} has no usable image ({found}); give a folder with images of at least {min_side} px")
-    return ImageFolder(root, tuple(items), tuple(problems), limits)
+    return ImageFolder(root, tuple(items), tuple(problems), limits, there.left_out)
 
 
 def explain(error: Exception) -> str:
@@ -170,28 +166,6 @@ def explain(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def _image_paths(root: Path, problems: list[Problem]) -> Iterator[str]:
-    """Map a folder to the relative paths of files with an image suffix; add unreadable folders to the problems."""
-
-    def unreadable(error: OSError) -> None:
-        name = Path(error.filename).relative_to(root).as_posix()
-        problems.append(Problem(name, f"cannot be listed: {explain(error)}"))
-
-    seen: set[tuple[int, int]] = set()
-    for folder, subfolders, files in os.walk(root, onerror=unreadable, followlinks=True):
-        status = os.stat(folder)
-        # A link to a folder further up would never end.
-        if (status.st_dev, status.st_ino) in seen:
-            subfolders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        relative = Path(folder).relative_to(root)
-        for name in files:
-            if not name.startswith(".") and PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES:
-                yield (relative / name).as_posix()
 
 
 def _refusal(width: int, height: int, min_side: int, limits: ImageLimits) -> str:

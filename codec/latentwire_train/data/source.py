@@ -8,6 +8,7 @@
 Without a partition file, a hash of each image's name decides which images are held out. Training uses no labels.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,7 @@ class TrainingData:
     train: ImageSource  # the images to train on
     held_out: ImageSource  # the images to measure on, at most `held_out_images`
     problems: tuple[Problem, ...]  # the files that were skipped
+    left_out: str  # numbers and reasons of the other files in the folder; empty: there are none
     digest: str  # digest of the files with usable images (`manifest.py`), 64 hex digits
 
 
@@ -63,10 +65,11 @@ def open_data(root: Path, config: DataConfig) -> TrainingData:
             f"{root} has {len(train)} images to train on and {len(held_out)} to measure on; give one of each"
         )
     return TrainingData(
-        name=root.resolve().name,
+        name=os.path.basename(os.path.abspath(root)),
         train=Subset(images, tuple(train)),
         held_out=Subset(images, tuple(held_out[: config.held_out_images])),
         problems=images.problems,
+        left_out=images.left_out if isinstance(images, ImageFolder) else "",
         digest=digest,
     )
 

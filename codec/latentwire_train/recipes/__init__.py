@@ -33,7 +33,7 @@ def load_config(recipe: str, overrides: Sequence[str] = ()) -> TrainingConfig:
     """
     path = RECIPES / f"{recipe}.toml" if recipe in recipe_names() else Path(recipe).expanduser()
     try:
-        tables = tomllib.loads(path.read_text())
+        tables = tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise ConfigError(
             f"no recipe {recipe!r}: it is neither a bundled one ({', '.join(recipe_names())}) nor a file that can be "

@@ -10,6 +10,12 @@ from latentwire_train.record.export import LatentMoments
 # The last part of a figure's name -> its name on the card, and the number of digits after the point.
 FIGURES = {
     "psnr": ("PSNR, dB", 2),
+    "psnr_fine": ("PSNR at a fine step of the coder, dB", 2),
+    "bpp_fine": ("rate at the fine step, bits per pixel", 3),
+    "psnr_middle": ("PSNR at a middle step, dB", 2),
+    "bpp_middle": ("rate at the middle step, bits per pixel", 3),
+    "psnr_coarse": ("PSNR at a coarse step, dB", 2),
+    "bpp_coarse": ("rate at the coarse step, bits per pixel", 3),
     "psnr_rounded": ("PSNR with latents rounded to the step of the noise in training, dB", 2),
     "ssim": ("SSIM", 3),
     "ms_ssim": ("MS-SSIM", 3),
@@ -149,6 +155,8 @@ def _training(facts: CardFacts) -> list[tuple[str, str]]:
     if kl and loss.kl_warmup_steps:
         kl += f", its weight rising over {loss.kl_warmup_steps:,} steps"
     noise = f"{loss.quantization_step:g} standard deviations wide" if loss.quantization_step else "not used"
+    if loss.weights.rate:
+        noise = f"the coder's own integers, steps {loss.steps[0]:g} to {loss.steps[1]:g}"
     optimizer = (
         f"{schedule.optimizer}, learning rate {schedule.learning_rate:g}, {schedule.warmup_steps:,} steps of warm-up, "
         f"cosine to {schedule.final_share:.0%}, gradient norm <= {schedule.clip_norm:g}, EMA {schedule.ema_decay:g}"
@@ -162,7 +170,7 @@ def _training(facts: CardFacts) -> list[tuple[str, str]]:
         ("batch", f"{schedule.batch_size} samples"),
         ("started from", _code(config.model.init) if config.model.init else "random weights"),
         ("loss", " + ".join(f"{weight:g} {name}" for name, weight in terms.items()) + kl),
-        ("quantization noise", noise),
+        ("quantization", noise),
         ("optimizer", optimizer),
         ("precision", f"{config.run.precision}"),
         ("seed", f"{schedule.seed}"),

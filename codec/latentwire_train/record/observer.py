@@ -24,6 +24,7 @@ class Plan:
     first_step: int  # number of steps that are done already; 0 for a new run
     # Figures of the best weights so far, where an interrupted run goes on.
     best: Mapping[str, float] = field(default_factory=dict)
+    left_out: str = ""  # numbers and reasons of the files in the folder that are no images
 
     @property
     def budget(self) -> str:
@@ -40,7 +41,7 @@ class Result:
     steps: int  # number of steps done, over all interruptions
     minutes: float  # time spent in training, over all interruptions
     best: Mapping[str, float]  # figures of the best weights on the held-out images
-    stopped: bool  # whether the run was interrupted before its budget was used; the same call goes on
+    stopped: int  # the signal that interrupted the run before its budget was used; 0: it was used
 
 
 class Observer(Protocol):

@@ -67,7 +67,8 @@ class LatentCodecServiceServicer:
     """
 
     def GetServerInfo(self, request, context):
-        """Says what this server is: its version, limits and models.
+        """Says what this server is: its version, limits and models. Beside these limits, image files with more structure than
+        encoders write (scans, segments, chunks, strips: the table in docs/limits.md) are refused before they are decoded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -10,6 +10,8 @@ from torch import Tensor
 from latentwire_server.engine.jobs import plain
 from latentwire_server.errors import InvalidRequest
 
+MOST_SIDES = 64  # torch has no more
+
 
 def to_tensor(
     data: bytes | bytearray, dtype: torch.dtype, shape: Sequence[int], *, field: str, owner: str, datatype: str = ""
@@ -25,8 +27,10 @@ def to_tensor(
         datatype: the protocol's name for the dtype; empty: torch's.
 
     Raises:
-        InvalidRequest: the bytes are more or fewer than the dtype and the shape say.
+        InvalidRequest: the shape has too many sides, or the bytes are more or fewer than the dtype and the shape say.
     """
+    if len(shape) > MOST_SIDES:
+        raise InvalidRequest(field, f"{owner} has a shape of {len(shape)} sides; {MOST_SIDES} are the most, send 4")
     wanted = math.prod(shape) * dtype.itemsize
     if len(data) != wanted:
         raise InvalidRequest(

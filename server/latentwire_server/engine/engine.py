@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The models of a server, their device and their threads, wired together.
+"""The models of a server, their device, threads and processes, wired together.
 
 `work` carries out requests; the event loop only passes them on. A long batch pauses between the strips that it is
 computed in, or the iterations of a refinement: smaller batches run meanwhile, and it ends there if nobody waits for it
@@ -19,12 +19,15 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from latentwire_codec.lat import payload
 from latentwire_codec.load import load_autoencoder
 from latentwire_codec.runtime.autoencoder import Autoencoder
 from latentwire_codec.runtime.placement import Placement
 from latentwire_core.errors import UnknownModel
 from latentwire_server.config import ModelSource, ServerConfig
 from latentwire_server.engine.batching import Batcher
+from latentwire_server.engine.coding.coders import Coders
+from latentwire_server.engine.coding.threads import Threads
 from latentwire_server.engine.device import Device, use_cores
 from latentwire_server.engine.lane import BatchLimits
 from latentwire_server.engine.models import ModelStore
@@ -80,14 +83,15 @@ class Engine:
         self.places = Shares(config.max_queue)
         self._device = Device(torch.get_num_threads())
         one_core = partial(use_cores, 1)
-        # Half as many threads as compute; a worker counts its own share of the cores.
+        # Half as many threads, and processes, as compute; a worker counts its own share of the cores.
         threads = max(2, torch.get_num_threads() // 2)
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="coding", initializer=one_core)
+        self._threads = Threads(threads, one_core)
+        self._coders = Coders(threads, config.image_limits.max_pixels)
         # A thread beside the device's: a load keeps no batch of another model waiting.
         self._load_thread = ThreadPoolExecutor(1, thread_name_prefix="loading", initializer=one_core)
         self._loop_task: asyncio.Task[None] | None = None
         self.models = ModelStore(self._load, config.model_memory_bytes, metrics)
-        self.work = JobRunner(config, metrics, self.models, self._batcher, self.places, self._pool)
+        self.work = JobRunner(config, metrics, self.models, self._batcher, self.places, self._threads, self._coders)
         metrics.watch_queue(lambda: self.places.held)
 
     async def start(self) -> None:
@@ -95,14 +99,23 @@ class Engine:
 
         Raises:
             ModelError: a model cannot be loaded.
-            ServerError: a model is larger than the memory for all.
+            ServerError: a model is larger than the memory for all, or the process for image files does not start.
         """
         self._device.start()
         self._loop_task = asyncio.create_task(self._batcher.serve())
-        await self.models.open(self._config.models)
+        # The models take longer: the first image file waits for no process, the first payload for no compilation.
+        reading = asyncio.create_task(self._coders.start())
+        compiling = asyncio.create_task(asyncio.to_thread(payload.warm_up))
+        try:
+            await self.models.open(self._config.models)
+            await reading
+            await compiling
+        finally:
+            reading.cancel()
+            compiling.cancel()
 
     async def close(self, wait: bool = True) -> None:
-        """Stop the batcher and the threads; jobs still queued never end, so drain first.
+        """Stop the batcher, the threads and the processes; jobs still queued never end, so drain first.
 
         Args:
             wait: whether to wait until the batch on the device has ended at its next pause, and until a model that is
@@ -114,8 +127,9 @@ class Engine:
                 await self._loop_task
         await self.models.close()
         await self._device.close(wait)
-        for executor in (self._load_thread, self._pool):
-            await asyncio.to_thread(executor.shutdown, wait=wait, cancel_futures=True)
+        await self._coders.close()
+        await self._threads.close(wait)
+        await asyncio.to_thread(self._load_thread.shutdown, wait=wait, cancel_futures=True)
 
     def model_name(self, name: str) -> str:
         """Map a request's model to a served name; the empty one to the default.

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from latentwire_codec.images import geometry
-from latentwire_codec.images.writing import write_image
 from latentwire_codec.lat.payload import Provenance, compress_latents
 from latentwire_codec.runtime.autoencoder import Autoencoder
 from latentwire_codec.runtime.posterior import Posterior
@@ -100,25 +98,33 @@ def compress(
     return payloads
 
 
-def finish_decode(job: DecodeJob, images: list[Tensor], config: ServerConfig) -> list[bytes] | Tensor:
-    """Map each latent's image, uint8 (1,H,W,3) or float (1,3,H,W), to files or one tensor, cropped.
+def finish_decode(
+    job: DecodeJob, images: list[Tensor], files: list[bytes], config: ServerConfig
+) -> list[bytes] | Tensor:
+    """Map each latent's image to the answer: the files, or one tensor, cropped.
+
+    Args:
+        job: what was asked for.
+        images: uint8 (1,H,W,3) or float (1,3,H,W).
+        files: the images as files; empty where a tensor was asked for.
+        config: the limits.
 
     Raises:
-        ImageError: the image cannot be written in that format.
         RequestTooLarge: the files don't fit into one message.
     """
-    height, width = sides(images[0]) if job.image_size is None else job.image_size
     if isinstance(job.output, FileOutput):
-        files = [
-            write_image(geometry.crop(image[0].numpy(), height, width), job.output.image_format, job.output.quality)
-            for image in images
-        ]
         check_answer(sum(map(len, files)), "JPEG, WebP or AVIF", config)
         return files
+    height, width = image_size(job, images[0])
     batch = _joined(images)
     if job.output == torch.uint8:
         return batch[:, :height, :width].contiguous()
     return _cast(batch[:, :, :height, :width], job.output)
+
+
+def image_size(job: DecodeJob, image: Tensor) -> tuple[int, int]:
+    """Return height and width of the answer's images; `image` is one before cropping."""
+    return sides(image) if job.image_size is None else job.image_size
 
 
 def check_answer(num_bytes: int, smaller: str, config: ServerConfig) -> None:

@@ -5,7 +5,10 @@ Each job checks itself, so that every door refuses the same requests in the same
 that names an attribute of the job; each door translates that name to the field of its own protocol.
 """
 
+import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -55,6 +58,25 @@ class Caller:
     def remaining_s(self) -> float | None:
         """The time to the deadline, seconds; negative where it has passed, None where the caller has no deadline."""
         return None if self.deadline is None else self.deadline - time.monotonic()
+
+    @asynccontextmanager
+    async def until_deadline(self, what: str) -> AsyncIterator[None]:
+        """Cancel the context at the deadline.
+
+        Args:
+            what: the rest of the message that begins with `the deadline passed while`.
+
+        Raises:
+            DeadlineExceeded: the deadline passed.
+        """
+        timeout = asyncio.timeout(self.remaining_s)
+        try:
+            async with timeout:
+                yield
+        except TimeoutError as error:
+            if not timeout.expired():  # the context's own
+                raise
+            raise DeadlineExceeded(f"the deadline passed while {what}") from error
 
     def check_deadline(self) -> None:
         """Raise DeadlineExceeded where the deadline has passed."""

@@ -5,7 +5,7 @@ Limits are checked before memory is taken.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from latentwire_codec.images import geometry
-from latentwire_codec.images.files import OpenedImage, open_image
+from latentwire_codec.images.geometry import Pixels
 from latentwire_codec.runtime.autoencoder import Autoencoder
 from latentwire_codec.runtime.spec import AutoencoderSpec
 from latentwire_core.errors import NonFiniteError, TensorTooLarge
@@ -40,26 +40,11 @@ class Images:
     size: tuple[int, int]
 
 
-@dataclass(frozen=True)
-class MissingMemory:
-    """How much memory the images of a job's files take, in MiB, where that is not free now."""
-
-    mib: int
-
-
-def prepare_encode(
-    job: EncodeJob, spec: AutoencoderSpec, config: ServerConfig, take_memory: Callable[[int], bool]
-) -> Images | MissingMemory:
-    """Map a job to its images.
-
-    Args:
-        job: what is asked for.
-        spec: what the model is.
-        config: the limits.
-        take_memory: takes so many MiB before the pixels of files are decoded; returns False where they are not free.
+def check_encode(job: EncodeJob, config: ServerConfig) -> None:
+    """Refuse a job that is over a limit, before its images are looked at.
 
     Raises:
-        ImageError, TensorError, NonFiniteError, RequestTooLarge, InvalidRequest: as their names say.
+        TensorTooLarge, InvalidRequest: as their names say.
     """
     if job.refinement > config.max_refinement:
         raise InvalidRequest(
@@ -68,12 +53,72 @@ def prepare_encode(
             "(serve --max-refinement)",
         )
     check_batch(job.images, config)
+
+
+def target_size(job: EncodeJob, spec: AutoencoderSpec) -> tuple[int, int] | None:
+    """Return the size (height, width) that files are framed to: the model's fixed size, or the one asked for."""
+    wanted, fixed = job.target_size, spec.fixed_size
+    if wanted is None or fixed is None or wanted == fixed:
+        return fixed or wanted
+    raise InvalidRequest(
+        "target_size",
+        f"target_size is {wanted[1]}x{wanted[0]}; this model takes {fixed[1]}x{fixed[0]} only, leave it out",
+    )
+
+
+def memory_of_files(
+    job: EncodeJob, header: tuple[int, int], target: tuple[int, int] | None, config: ServerConfig
+) -> int:
+    """Return how many MiB the pixels of a job's files take.
+
+    Args:
+        job: the job; its files are of one size.
+        header: (height, width) that the header of the first file announces.
+        target: (height, width) that each file is framed to; None: its own.
+        config: the limits.
+
+    Raises:
+        ImageTooLarge, RequestTooLarge: as their names say.
+    """
+    height, width = target or header
+    if target is not None:
+        config.image_limits.check(width, height)
+    _check_pixels(job.images, height, width, config)
+    return math.ceil(job.images * height * width * 3 / MIB)
+
+
+def check_picture(pictures: Sequence[Pixels], files: int, config: ServerConfig) -> None:
+    """Refuse the last of some pictures, uint8 (H,W,3), where the pictures of all `files` are too large or differ.
+
+    Raises:
+        RequestTooLarge, InvalidRequest: as their names say.
+    """
+    (height, width), first = pictures[-1].shape[:2], pictures[0].shape
+    _check_pixels(files, height, width, config)
+    if pictures[-1].shape != first:
+        raise InvalidRequest(
+            "image_file",
+            f"file {len(pictures) - 1} is {width}x{height}, file 0 {first[1]}x{first[0]}; the files of one request "
+            "are of one size: give a height and width to frame them to, or send them one by one",
+        )
+
+
+def prepare_encode(job: EncodeJob, pictures: Sequence[Pixels], spec: AutoencoderSpec, config: ServerConfig) -> Images:
+    """Map a job to its images.
+
+    Args:
+        job: what is asked for.
+        pictures: the pixels of the job's files, uint8 (H,W,3); empty where its images are raw.
+        spec: what the model is.
+        config: the limits.
+
+    Raises:
+        TensorError, NonFiniteError, RequestTooLarge, InvalidRequest: as their names say.
+    """
     if isinstance(job.image, Tensor):
-        images: Images | MissingMemory = _check_raw(job.image, spec, config)
+        images = _check_raw(job.image, spec, config)
     else:
-        images = _read_files(job, spec, config, take_memory)
-    if isinstance(images, MissingMemory):
-        return images
+        images = _padded(pictures, spec.downsample_factor)
     height, width = (side // spec.downsample_factor for side in sides(images.batch))
     numbers = job.images * spec.latent_channels * height * width
     tensors = 2 if job.kind is LatentKind.MOMENTS else 1
@@ -155,58 +200,10 @@ def _check_raw(batch: Tensor, spec: AutoencoderSpec, config: ServerConfig) -> Im
     return Images(batch, (height, width))
 
 
-def _read_files(
-    job: EncodeJob, spec: AutoencoderSpec, config: ServerConfig, take_memory: Callable[[int], bool]
-) -> Images | MissingMemory:
-    """Map a job's image files to their pixels, framed to the target size where there is one, and padded.
-
-    The memory for all of them is taken when the first header is read.
-    """
-    assert not isinstance(job.image, Tensor)  # `prepare_encode` reads only files
-    files = (job.image,) if isinstance(job.image, bytes) else job.image
-    target_size = _target_size(job, spec)
-    first = open_image(files[0], config.image_limits)
-    width, height = first.size
-    if target_size is not None:
-        height, width = target_size
-        config.image_limits.check(width, height)
-    _check_pixels(len(files), height, width, config)
-    needed_mib = math.ceil(len(files) * height * width * 3 / MIB)
-    if not take_memory(needed_mib):
-        return MissingMemory(needed_mib)
-    pictures = [_framed(first, target_size)]
-    del first  # its pixels would stay in memory beside the picture's
-    for index, file in enumerate(files[1:], 1):
-        picture = _framed(open_image(file, config.image_limits), target_size)
-        pictures.append(picture)
-        height, width = picture.shape[:2]
-        _check_pixels(len(files), height, width, config)
-        if picture.shape != pictures[0].shape:
-            shape = pictures[0].shape
-            raise InvalidRequest(
-                "image_file",
-                f"file {index} is {width}x{height}, file 0 {shape[1]}x{shape[0]}; the files of one request are of one "
-                "size: give a height and width to frame them to, or send them one by one",
-            )
-    f, (height, width) = spec.downsample_factor, pictures[0].shape[:2]
-    padded = np.stack([geometry.pad_to_multiple(picture, f) for picture in pictures])
+def _padded(pictures: Sequence[Pixels], multiple: int) -> Images:
+    height, width = pictures[0].shape[:2]
+    padded = np.stack([geometry.pad_to_multiple(picture, multiple) for picture in pictures])
     return Images(torch.from_numpy(padded), (height, width))
-
-
-def _framed(image: OpenedImage, target_size: tuple[int, int] | None) -> geometry.Pixels:
-    pixels = image.read()
-    return pixels if target_size is None else geometry.resize_to_cover(pixels, target_size[1], target_size[0])
-
-
-def _target_size(job: EncodeJob, spec: AutoencoderSpec) -> tuple[int, int] | None:
-    """Return the size (height, width) that files are framed to: the model's fixed size, or the one asked for."""
-    wanted, fixed = job.target_size, spec.fixed_size
-    if wanted is None or fixed is None or wanted == fixed:
-        return fixed or wanted
-    raise InvalidRequest(
-        "target_size",
-        f"target_size is {wanted[1]}x{wanted[0]}; this model takes {fixed[1]}x{fixed[0]} only, leave it out",
-    )
 
 
 def _check_pixels(images: int, height: int, width: int, config: ServerConfig) -> None:

@@ -1,31 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
 """The two ways through the engine: a message with images -> their latents, a message with latents -> their images.
 
-A request takes three trips to other threads. Only images that have to wait for memory take a fourth one: their job goes
-back to the pool when the memory is there.
+Threads convert messages, and coding processes read and write image files, so that no message waits for a file. Images
+that have to wait for memory leave their process, and are opened again when the memory is there.
 
-    places ── model ── pool: message -> job, read, check, pad ── batcher ── device ── pool: finish, result -> answer
-                                       └── memory for files
+    places ── model ── thread: message -> job ─────────────── thread: check, pad ── batcher ── device ──┐
+                          └── process: file ── memory ── pixels ──┘                                     │
+                                              thread: finish, result -> answer ── process: files ───────┘
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import Executor
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Generic, TypeVar
 
 from torch import Tensor
 
+from latentwire_codec.images.geometry import Pixels
 from latentwire_codec.lat.optimise import LatentOptimisation
 from latentwire_codec.runtime.autoencoder import Autoencoder
 from latentwire_server.config import ServerConfig
 from latentwire_server.engine import finishing, preparing
 from latentwire_server.engine.batching import BatchedResult, Batcher
-from latentwire_server.engine.jobs import Caller, DecodeJob, DecodeResult, EncodeJob, EncodeResult, Execution, sides
+from latentwire_server.engine.coding.clock import Clock
+from latentwire_server.engine.coding.coders import Coders, Reading
+from latentwire_server.engine.coding.threads import Threads
+from latentwire_server.engine.jobs import (
+    Caller,
+    DecodeJob,
+    DecodeResult,
+    EncodeJob,
+    EncodeResult,
+    Execution,
+    FileOutput,
+    sides,
+)
 from latentwire_server.engine.models import ModelStore
-from latentwire_server.engine.preparing import MissingMemory
 from latentwire_server.engine.shares import Claim, Shares
 from latentwire_server.engine.task import Computed, Fit, Task
 from latentwire_server.errors import forget_frames
@@ -38,7 +50,6 @@ MESSAGES_OF_IMAGES = 8
 J = TypeVar("J")
 R = TypeVar("R")
 A = TypeVar("A")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -48,8 +59,8 @@ class Passage(Generic[J, R, A]):
     Attributes:
         model: the model as the request names it; empty: the default.
         images: counts the images, quickly, before the message is read as a whole.
-        to_job: makes the job; runs in the pool, with the model in memory.
-        to_answer: makes the answer of the result; runs in the pool.
+        to_job: makes the job; runs in a thread, with the model in memory.
+        to_answer: makes the answer of the result; runs in a thread.
         fields: attribute of a job -> the field of the door's protocol that sets it.
     """
 
@@ -68,18 +79,38 @@ class Prepared(Generic[R]):
         task: what the device does with each image, or the latents of one.
         batch: the images or latents.
         pixels: the pixels of one image.
-        finish: maps what the device gave to the result, which lacks its Execution only.
+        finish: maps what the device gave, and the files made of it, to the result, which lacks its Execution only.
+        files: the format of the files that are made of what the device gives, and their (height, width); None: no files
+            are.
     """
 
     task: Task
     batch: Tensor
     pixels: int
-    finish: Callable[[list[Computed]], Callable[[Execution], R]]
+    finish: Callable[[list[Computed], list[bytes]], Callable[[Execution], R]]
+    files: tuple[FileOutput, tuple[int, int]] | None = None
 
 
-TakeMemory = Callable[[int], bool]
-"""Takes so many MiB for images; False: they are not free now."""
-Prepare = Callable[[J, Autoencoder, TakeMemory], Prepared[R] | MissingMemory]
+@dataclass(frozen=True)
+class Visit:
+    """What one request has while it is in the engine.
+
+    Attributes:
+        name: the name of the model as it is served.
+        model: the model.
+        caller: who asks.
+        memory: the memory for pixels of files.
+        clock: where the time goes before the model.
+    """
+
+    name: str
+    model: Autoencoder
+    caller: Caller
+    memory: Claim
+    clock: Clock
+
+
+Prepare = Callable[[Callable[[Autoencoder], J], Visit], Awaitable[Prepared[R]]]
 
 
 @dataclass(frozen=True)
@@ -114,7 +145,8 @@ class JobRunner:
         models: the models by name.
         batcher: the queue in front of the device.
         places: the places in the queue.
-        pool: runs what is not the model's.
+        threads: convert messages.
+        coders: read and write image files.
     """
 
     def __init__(
@@ -124,7 +156,8 @@ class JobRunner:
         models: ModelStore,
         batcher: Batcher[Tensor, Computed],
         places: Shares,
-        pool: Executor,
+        threads: Threads,
+        coders: Coders,
     ) -> None:
         self._config = config
         self._metrics = metrics
@@ -133,51 +166,85 @@ class JobRunner:
         self._places = places
         # In MiB: a small file can be a large image.
         self._memory = Shares(MESSAGES_OF_IMAGES * config.max_message_mib)
-        self._pool = pool
+        self._threads = threads
+        self._coders = coders
 
     async def encode(self, name: str, passage: Passage[EncodeJob, EncodeResult, A], caller: Caller) -> A:
         """Map images to latents with the served model of a name; raises what `errors.STATUS_TABLE` lists."""
-        return await self._carry_out(name, passage, partial(_prepare_encode, name, self._config), caller)
+        return await self._carry_out(name, passage, self._prepare_encode, caller)
 
     async def decode(self, name: str, passage: Passage[DecodeJob, DecodeResult, A], caller: Caller) -> A:
         """Map latents to images; as `encode`."""
-        return await self._carry_out(name, passage, partial(_prepare_decode, name, self._config), caller)
+        return await self._carry_out(name, passage, self._prepare_decode, caller)
 
     async def _carry_out(self, name: str, passage: Passage[J, R, A], prepare: Prepare[J, R], caller: Caller) -> A:
-        images = passage.images()
+        images, before, after = passage.images(), Clock(), Clock()
         async with self._places.hold(caller, images), self._models.hold(name, caller) as held:
             # Who holds a place waits for memory.
             with self._memory.claim(replace(caller, patient=True)) as memory:
-                prepared, prepare_ns, waited_ns = await self._prepare(passage.to_job, prepare, held.model, memory)
-                task, finish = prepared.task, prepared.finish
+                prepared = await prepare(passage.to_job, Visit(name, held.model, caller, memory, before))
+                task, finish, output = prepared.task, prepared.finish, prepared.files
                 run = await self._compute(prepared, caller)
                 del prepared  # with the images, whose memory is given back
-            answer, stages = await self._in_pool(
-                partial(_answer, task, run, finish, passage.to_answer, held.waited_ns + waited_ns, prepare_ns)
+            files = []
+            if output is not None:
+                for result in run.results:
+                    pixels = result.tensors[0][0].numpy()
+                    files.append(await self._coders.write(pixels, output[1], output[0], caller, after))
+                    del pixels
+            before.waited_ns += held.waited_ns
+            done = partial(finish, run.results, files)
+            answer, stages = await self._threads.run(
+                lambda: _answer(task, run, done, passage.to_answer, before, after), caller, after
             )
         self._metrics.answered(task.name, task.operation, len(run.outcomes), stages)
         return answer
 
-    async def _prepare(
-        self, to_job: Callable[[Autoencoder], J], prepare: Prepare[J, R], model: Autoencoder, memory: Claim
-    ) -> tuple[Prepared[R], int, int]:
-        """Return the prepared job, the nanoseconds of preparing it, and those of waiting for memory."""
+    async def _prepare_encode(self, to_job: Callable[[Autoencoder], EncodeJob], visit: Visit) -> Prepared[EncodeResult]:
+        def begin() -> tuple[EncodeJob, Prepared[EncodeResult] | None]:
+            job = to_job(visit.model)
+            preparing.check_encode(job, self._config)
+            raw = isinstance(job.image, Tensor)
+            return job, _prepared_encode(job, [], visit, self._config) if raw else None
 
-        def timed(make_job: Callable[[], J], take: TakeMemory) -> tuple[J, Prepared[R] | MissingMemory, int]:
-            started_ns = time.monotonic_ns()
-            job = make_job()
-            return job, prepare(job, model, take), time.monotonic_ns() - started_ns
+        job, prepared = await self._threads.run(begin, visit.caller, visit.clock)
+        if prepared is not None:
+            return prepared
+        pictures = await self._read(job, visit)
+        return await self._threads.run(
+            lambda: _prepared_encode(job, pictures, visit, self._config), visit.caller, visit.clock
+        )
 
-        job, prepared, prepare_ns = await self._in_pool(partial(timed, partial(to_job, model), memory.take_now))
-        waited_ns = 0
-        if isinstance(prepared, MissingMemory):
-            asked_ns = time.monotonic_ns()
-            await memory.take(prepared.mib)
-            waited_ns = time.monotonic_ns() - asked_ns
-            _, prepared, again_ns = await self._in_pool(partial(timed, lambda: job, lambda _: True))
-            prepare_ns += again_ns
-        assert not isinstance(prepared, MissingMemory)  # the claim holds it now
-        return prepared, prepare_ns, waited_ns
+    async def _prepare_decode(self, to_job: Callable[[Autoencoder], DecodeJob], visit: Visit) -> Prepared[DecodeResult]:
+        return await self._threads.run(
+            lambda: _prepared_decode(to_job(visit.model), visit, self._config), visit.caller, visit.clock
+        )
+
+    async def _read(self, job: EncodeJob, visit: Visit) -> list[Pixels]:
+        """Map a job's files to their pixels; the memory for all of them is taken when the first header is read."""
+        assert not isinstance(job.image, Tensor)  # `_prepare_encode` reads only files
+        files = (job.image,) if isinstance(job.image, bytes) else job.image
+        target = preparing.target_size(job, visit.model.spec)
+        needed_mib = 0
+
+        def admit(width: int, height: int) -> bool:
+            nonlocal needed_mib
+            if not visit.memory.held:
+                needed_mib = preparing.memory_of_files(job, (height, width), target, self._config)
+            return bool(visit.memory.held) or visit.memory.take_now(needed_mib)
+
+        pictures: list[Pixels] = []
+        for file in files:
+            reading = Reading(file, self._config.image_limits, target, admit)
+            pixels = await self._coders.read(reading, visit.caller, visit.clock)
+            if pixels is None:
+                with visit.clock.waiting():
+                    await visit.memory.take(needed_mib)
+                pixels = await self._coders.read(reading, visit.caller, visit.clock)
+            assert pixels is not None  # the claim holds the memory now
+            pictures.append(pixels)
+            preparing.check_picture(pictures, len(files), self._config)
+        return pictures
 
     async def _compute(self, prepared: Prepared[R], caller: Caller) -> Run:
         """Queue each image of a batch; the first failure takes the others out of the queue.
@@ -203,22 +270,19 @@ class JobRunner:
                     forget_frames(outcome)
             raise
 
-    def _in_pool(self, work: Callable[[], T]) -> "asyncio.Future[T]":
-        return asyncio.get_running_loop().run_in_executor(self._pool, work)
 
-
-def _prepare_encode(
-    name: str, config: ServerConfig, job: EncodeJob, model: Autoencoder, take: TakeMemory
-) -> Prepared[EncodeResult] | MissingMemory:
-    images = preparing.prepare_encode(job, model.spec, config, take)
-    if isinstance(images, MissingMemory):
-        return images
+def _prepared_encode(
+    job: EncodeJob, pictures: list[Pixels], visit: Visit, config: ServerConfig
+) -> Prepared[EncodeResult]:
+    name, model = visit.name, visit.model
+    images = preparing.prepare_encode(job, pictures, model.spec, config)
+    pictures.clear()  # copies of them are in `images`
     batch, size = images.batch, images.size
     fit = None
     if job.lat_quality is not None and job.refinement:
         fit = Fit(LatentOptimisation(job.refinement), job.lat_quality, size)
 
-    def finish(results: list[Computed]) -> Callable[[Execution], EncodeResult]:
+    def finish(results: list[Computed], files: list[bytes]) -> Callable[[Execution], EncodeResult]:
         latents = finishing.finish_encode(job, model, [result.tensors for result in results])
         payloads = None
         if job.lat_quality is not None:
@@ -239,37 +303,37 @@ def _prepare_encode(
     return Prepared(task, batch, height * width, finish)
 
 
-def _prepare_decode(
-    name: str, config: ServerConfig, job: DecodeJob, model: Autoencoder, take: TakeMemory
-) -> Prepared[DecodeResult]:
+def _prepared_decode(job: DecodeJob, visit: Visit, config: ServerConfig) -> Prepared[DecodeResult]:
+    model = visit.model
     raw = preparing.prepare_decode(job, model, config)
 
-    def finish(results: list[Computed]) -> Callable[[Execution], DecodeResult]:
-        images = finishing.finish_decode(job, [result.tensors[0] for result in results], config)
+    def finish(results: list[Computed], files: list[bytes]) -> Callable[[Execution], DecodeResult]:
+        images = finishing.finish_decode(job, [result.tensors[0] for result in results], files, config)
         return partial(DecodeResult, images)
 
     height, width = (side * model.spec.downsample_factor for side in raw.shape[2:])
-    task = Task(name, model, "decode", tuple(raw.shape[1:]), preparing.device_output(job.output))
-    return Prepared(task, raw, height * width, finish)
+    task = Task(visit.name, model, "decode", tuple(raw.shape[1:]), preparing.device_output(job.output))
+    files = (job.output, job.image_size or (height, width)) if isinstance(job.output, FileOutput) else None
+    return Prepared(task, raw, height * width, finish, files)
 
 
 def _answer(
     task: Task,
     run: Run,
-    finish: Callable[[list[Computed]], Callable[[Execution], R]],
+    finish: Callable[[], Callable[[Execution], R]],
     to_answer: Callable[[R], A],
-    waited_ns: int,
-    prepare_ns: int,
+    before: Clock,
+    after: Clock,
 ) -> tuple[A, Stages]:
-    """Finish a job, in the pool; return the answer, and where the time went."""
+    """Finish a job, in a thread; return the answer, and where the time went."""
     started_ns = time.monotonic_ns()
-    to_result = finish(run.results)
-    finish_ns = time.monotonic_ns() - started_ns
-    stages = Stages(waited_ns + run.queue_ns, prepare_ns, run.compute_ns, finish_ns)
+    to_result = finish()
+    finish_ns = after.worked_ns + time.monotonic_ns() - started_ns
+    stages = Stages(before.waited_ns + run.queue_ns + after.waited_ns, before.worked_ns, run.compute_ns, finish_ns)
     execution = Execution(
         queue_ns=stages.queue_ns,
         compute_ns=run.compute_ns,
-        coding_ns=prepare_ns + finish_ns,
+        coding_ns=before.worked_ns + finish_ns,
         batch_size=max(outcome.batch_size for outcome in run.outcomes),
         float32_retry=any(done.float32_retry for done in run.results),
         model=task.name,

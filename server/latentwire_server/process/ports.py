@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A host and a port -> a socket to listen on, or the reason why there is no such socket."""
 
+import ipaddress
 import socket
 from dataclasses import dataclass
 
@@ -20,6 +21,14 @@ class Ports:
     grpc: int
     http: int
     metrics: tuple[int, ...]
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def join(host: str, port: int) -> str:

@@ -8,9 +8,8 @@ from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
-from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from pythonjsonlogger.json import JsonFormatter
 
 from latentwire_server.telemetry.statistics import Stages, Statistics
@@ -104,15 +103,6 @@ class Metrics:
         self._of("model_loaded", model).set(0)
         self._of("model_weights_bytes", model).set(0)
         self._of("model_evictions", model).inc()
-
-    def serve(self, host: str, port: int) -> WSGIServer:
-        """Answer GET /metrics from a thread.
-
-        Raises:
-            OSError: the port is taken.
-        """
-        server, _ = start_http_server(port, addr=host, registry=self.registry)
-        return server
 
     def _of(self, name: str, model: str) -> Any:
         return self._by_model[name].labels(model)

@@ -116,6 +116,32 @@ def test_what_training_leaves_in_a_file_is_ignored(kl: Any, tmp_path: Path) -> N
     check(load_checkpoint(str(tmp_path / "any.safetensors"), scale=1), kl)
 
 
+@pytest.mark.parametrize(
+    "prefix", ["model.", "autoencoder.module.", "_orig_mod.", "module.first_stage_model._orig_mod."]
+)
+def test_a_vae_below_any_prefix_is_found(kl: Any, tmp_path: Path, prefix: str) -> None:
+    tensors = {prefix + name: tensor for name, tensor in to_ldm(kl.state_dict(), 2).items()}
+    save_file(tensors, tmp_path / "any.safetensors")
+    check(load_checkpoint(str(tmp_path / "any.safetensors"), scale=1), kl)
+
+
+def test_two_vaes_in_one_file_are_named_and_none_is_guessed(kl: Any, tmp_path: Path) -> None:
+    tensors = {
+        f"{prefix}.{name}": tensor.clone() for prefix in ("ema", "model") for name, tensor in kl.state_dict().items()
+    }
+    save_file(tensors, tmp_path / "any.safetensors")
+    assert "holds a VAE below each of ema., model." in refused(tmp_path / "any.safetensors")
+
+
+def test_a_compiled_vae_saved_by_diffusers_and_a_byte_order_mark_are_read(kl: Any, tmp_path: Path) -> None:
+    kl.save_pretrained(tmp_path / "vae")
+    weights = tmp_path / "vae" / "diffusion_pytorch_model.safetensors"
+    save_file({f"_orig_mod.{name}": tensor for name, tensor in kl.state_dict().items()}, weights)
+    config = tmp_path / "vae" / "config.json"
+    config.write_text(config.read_text(), "utf-8-sig")
+    check(load_checkpoint(str(tmp_path / "vae"), scale=1), kl)
+
+
 # Full checkpoints
 
 

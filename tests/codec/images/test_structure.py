@@ -12,8 +12,8 @@ import pytest
 from PIL import Image, ImageCms
 
 from latentwire_codec.images import structure
-from latentwire_codec.images.cicp import CodePoints, adobe_rgb
 from latentwire_codec.images.files import read_image
+from latentwire_core.colour.code_points import CodePoints, adobe_rgb
 from latentwire_core.errors import ImageError, ImageTooLarge
 
 COLOUR = (200, 60, 40)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Integers come back from their bytes; words are those of the specification; anything else is Malformed."""
+"""Integers come back from their bytes, and the second decoder finds them too; anything else is Malformed."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import FrozenInstanceError, replace
-from random import Random
+from types import SimpleNamespace
 
 import numpy as np
 import numpy.typing as npt
@@ -10,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentwire_codec.lat.coder import Coded, code, decode, encode, write
-from latentwire_codec.lat.context import ESCAPE, LIMIT, SYMBOLS, TABLES, ContextModel, Contexts
+from latentwire_codec.lat.coder import Coded, choose, decode, encode
+from latentwire_codec.lat.context import LIMIT, ContextModel
+from latentwire_codec.lat.quantizer import LAMBDA
 from latentwire_codec.lat.side_information import SideInformation
-from latentwire_codec.lat.tables import common_tables
-from latentwire_codec.lat.traversal import traverse
+from latentwire_codec.lat.tables import FILE, common_tables
 from latentwire_core.container import LAST_BYTES, SECTION_BITS
 from latentwire_core.errors import Malformed, TensorError
 from tests.codec.lat import lat_reference
@@ -87,11 +88,6 @@ def test_no_integers_take_more_bytes_than_a_reader_lets_through(shape: tuple[int
             assert len(octets) <= SECTION_BITS[name] * integers.size // 8 + LAST_BYTES
 
 
-def test_the_rarest_symbols_take_no_more_bytes_than_a_reader_lets_through() -> None:
-    coded = code(np.full(9999, 15), context_of([0] * 9999), tables_of([STEEP]))
-    assert 15.9 * 9999 / 8 < len(coded.symbols) <= SECTION_BITS["symbols"] * 9999 // 8 + LAST_BYTES
-
-
 @pytest.mark.parametrize("value", [LIMIT, -LIMIT, 1 << 40])
 def test_integers_beyond_the_limit_are_refused(value: int) -> None:
     with pytest.raises(TensorError, match="take larger steps"):
@@ -103,57 +99,6 @@ def test_a_constant_costs_next_to_nothing() -> None:
     coded = encode(integers, model_of(integers))
     assert len(coded.symbols) <= 40
     assert (coded.escapes, coded.low_bits) == (b"", b"")
-
-
-def tables_of(frequencies: list[list[int]]) -> ContextModel:
-    """A context model of which only the tables are used."""
-    return replace(model_of(np.zeros((1, 1, 1), np.int64)), frequencies=np.array(frequencies))
-
-
-def context_of(tables: list[int]) -> Contexts:
-    """Contexts of those tables, in which an integer is its symbol less 15."""
-    count, none = len(tables), np.empty(0, np.int64)
-    return Contexts(np.array(tables), np.zeros(count, np.int64), np.ones(count, np.int64), none, none)
-
-
-STEEP = [65505] + [1] * 31
-FLAT = [2048] * 32
-RISING = [1 << (symbol // 2) for symbol in range(31)]
-RISING.append((1 << 16) - sum(RISING))
-GOLDEN_WORDS = "14faaf4a 3c11978a 2a1d6fca cf0db9ee acd7c336 6603dfac 5e1284c7 73214254"
-
-
-def golden_sequence() -> tuple[list[int], list[int]]:
-    random = Random(1)
-    tables = [random.getrandbits(8) % 3 for _ in range(24)]
-    return tables, [random.getrandbits(8) % ESCAPE for _ in tables]
-
-
-def test_the_words_of_the_range_coder_are_what_they_always_were() -> None:
-    """What constriction gives is part of the format: another version of it must give the same."""
-    tables, symbols = golden_sequence()
-    coded = code(np.array(symbols) - 15, context_of(tables), tables_of([STEEP, FLAT, RISING]))
-    assert coded.symbols.hex(" ", -4) == GOLDEN_WORDS
-
-
-@given(st.lists(st.tuples(st.integers(0, TABLES - 1), st.integers(0, ESCAPE - 1)), max_size=60))
-def test_the_range_coder_is_that_of_the_specification(pairs: list[tuple[int, int]]) -> None:
-    tables, symbols = [table for table, _ in pairs], [symbol for _, symbol in pairs]
-    model = model_of(np.zeros((1, 1, 1), np.int64))
-    coded = code(np.array(symbols, np.int64) - 15, context_of(tables), model)
-    reference = lat_reference.RangeDecoder(coded.symbols)
-    assert [reference.symbol(model.frequencies[table].tolist()) for table in tables] == symbols
-    if pairs:
-        reference.finish()
-
-
-def test_each_symbol_of_each_table_has_the_width_of_the_specification() -> None:
-    model = model_of(np.zeros((1, 1, 1), np.int64))
-    for symbol in range(SYMBOLS - 1):
-        coded = code(np.full(TABLES, symbol - 15), context_of(list(range(TABLES))), model)
-        reference = lat_reference.RangeDecoder(coded.symbols)
-        assert {reference.symbol(table) for table in model.frequencies.tolist()} == {symbol}
-        reference.finish()
 
 
 def coded_outliers() -> tuple[Coded, tuple[int, int, int], ContextModel]:
@@ -213,9 +158,42 @@ def test_sections_of_chance_give_integers_or_are_malformed(
 @pytest.mark.parametrize("value", [LIMIT, -LIMIT])
 def test_an_integer_just_out_of_range_is_malformed(value: int) -> None:
     model = model_of(np.zeros((1, 1, 1), np.int64))
-    coded = write(traverse((1, 1, 1), model, lambda *_: np.array([value])), model)
-    with pytest.raises(Malformed, match=f"the largest is {LIMIT - 1}"):
+    coded = choose(np.array([[[float(value)]]]), model, 0).coded
+    with pytest.raises(Malformed, match=f"an integer is {value}; the largest is {LIMIT - 1}"):
         decode(coded, (1, 1, 1), model)
+
+
+@unhurried
+@given(
+    st.tuples(st.integers(1, 4), st.integers(1, 12), st.integers(1, 12)),
+    largest,
+    st.booleans(),
+    st.sampled_from([0.0, LAMBDA, 3.0]),
+    st.integers(0, 999),
+)
+def test_the_second_decoder_finds_the_same_integers_and_means(
+    shape: tuple[int, int, int], most: int, fitted: bool, lambda_: float, seed: int
+) -> None:
+    """For weights that fit, and for weights of chance."""
+    random = np.random.default_rng(seed)
+    reals = (drawn(shape, most, seed) + random.uniform(-0.5, 0.5, shape)).clip(1 - LIMIT, LIMIT - 1)
+    rows = random.integers(0, 256, (shape[0], 9)).astype(np.uint8)
+    rows[:, 2] &= 127
+    sent = SideInformation.fit(np.rint(reals).astype(np.int64)).to_bytes() if fitted else rows.tobytes()
+    model = common_tables().context_model(SideInformation.from_bytes(sent, shape[0]))
+    chosen = choose(reals, model, lambda_)
+    tables = lat_reference.Tables(FILE)
+    payload = SimpleNamespace(shape=shape, table_id=tables.identity, sections={"weights": sent, **vars(chosen.coded)})
+    found = lat_reference.integers(payload, tables)  # type: ignore[arg-type]
+    for planes, name in ((chosen.integers, "values"), (chosen.means, "means")):
+        expected = [[getattr(channel, name)[place] for place in sorted(channel.values)] for channel in found]
+        assert planes.reshape(shape[0], -1).tolist() == expected
+
+
+def test_in_many_threads_at_once_each_finds_its_integers() -> None:
+    images = [drawn((4, 33, 30), 200, seed) for seed in range(16)]
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(lambda integers: returns(integers, model_of(integers)), images * 4))
 
 
 def test_coded_integers_stay_as_they_are() -> None:

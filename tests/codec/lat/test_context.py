@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Contexts follow from integers alone, as docs/bitstream.md says."""
 
-import numpy as np
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from latentwire_codec.lat.context import THRESHOLDS, contexts
+from latentwire_codec.lat.context import THRESHOLDS, context
 from latentwire_codec.lat.tables import FILE
 from tests.codec.lat import lat_reference
 
@@ -35,21 +34,15 @@ class Zeros:
 
 
 @given(st.integers(-(2**31), 2**31), st.integers(0, 2**40), st.integers(0, 30))
+@example(0, THRESHOLDS[27] - 1, 15)
+@example(0, THRESHOLDS[27], 15)
+@example(-9, THRESHOLDS[-1], 15)
 def test_a_context_is_that_of_the_specification(mean: int, scale: int, symbol: int) -> None:
-    context = contexts(np.array([mean]), np.array([scale]))
+    table, base, sign, shift = (int(each) for each in context(mean, int(scale)))
     recorder, low = Recorder(symbol), Zeros()
-    wanted = lat_reference.one(mean, scale, TABLES, recorder, lat_reference.Octets(b""), low)  # type: ignore[arg-type]
-    shift = int(context.shift[0]) if len(context.wide) else 0
-    found = (int(context.base[0]) + int(context.sign[0]) * (symbol - 15)) << shift
-    assert (found, shift) == (wanted, low.taken)
-    assert TABLES.frequencies[int(context.table[0])] == TABLES.frequencies[recorder.table]
-
-
-def test_contexts_leave_their_arguments_as_they_are() -> None:
-    mean, scale = np.array([5, -70, 2**20]), np.array([0, 4000, 2**30])
-    contexts(mean, scale)
-    assert mean.tolist() == [5, -70, 2**20]
-    assert scale.tolist() == [0, 4000, 2**30]
+    wanted = lat_reference.one(mean, int(scale), TABLES, recorder, lat_reference.Octets(b""), low)  # type: ignore[arg-type]
+    assert ((base + sign * (symbol - 15)) << shift, shift) == (wanted, low.taken)
+    assert TABLES.frequencies[table] == TABLES.frequencies[recorder.table]
 
 
 def test_thresholds_are_quarter_octaves_to_the_nearest_integer() -> None:

@@ -26,9 +26,9 @@ from tests.codec.lat.lat_golden import CASES, FOLDER, digest, integers, read
 
 ROOT = Path(__file__).parents[3]
 TABLES = lat_reference.Tables(FILE)
-INTEGERS = "dbd35e7120821063f88d09324f1bb3c62fe0da0912e16130f5d5fd350d338c14"
-LATENTS = "56a1931c3a9ad8e2f5a1ff16ad6a3a186819cda7c6ce26255b7ab1037e938685"
-FILES = "def84cd2c0283d50a6859480d7b38f10b2f785c3dcb6380d1fab6268e82d8212"
+INTEGERS = "2c343c21dabf2d8bdbb69596c0c0e76eac1c7a441e0faab679cc3d3b5e539b72"
+LATENTS = "375401af4e68d3ac4de595bbbbac04320a641a4fb44ebc3935ce3e679afde712"
+FILES = "2f393684681ead5df8edb1e1d48c170edac03fe586bb71d42842ffd95d6722fa"
 
 
 def test_the_files_are_those_that_were_frozen() -> None:

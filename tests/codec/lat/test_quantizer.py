@@ -2,7 +2,7 @@
 """Steps fit a header; an integer is one of the two next to its latent, and comes back within a step, exactly."""
 
 import math
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import FrozenInstanceError
 from fractions import Fraction
 
 import numpy as np
@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from latentwire_codec.lat import coder
 from latentwire_codec.lat.bits import Integers
-from latentwire_codec.lat.context import ESCAPE, FREQUENCY_BITS, LIMIT, WEIGHT_BITS, ContextModel, contexts
+from latentwire_codec.lat.context import ESCAPE, FREQUENCY_BITS, LIMIT, WEIGHT_BITS, ContextModel
 from latentwire_codec.lat.quantizer import LAMBDA, LARGEST_OFFSET, Steps, dequantize, quantize, round_to
 from latentwire_codec.lat.side_information import SideInformation
 from latentwire_codec.lat.tables import common_tables
-from latentwire_codec.lat.traversal import Phase, shape_of, symbols, traverse
+from latentwire_codec.lat.trace import Trace, trace
+from latentwire_codec.lat.traversal import plan_of
 from latentwire_core.errors import TensorError
 
 Latents = npt.NDArray[np.float32]
@@ -39,8 +40,8 @@ def test_each_integer_is_one_of_the_two_next_to_its_latent(
     shape: tuple[int, int, int], seed: int, lambda_: float
 ) -> None:
     latents, steps, model = drawn(shape, seed)
-    traversed, offset = quantize(latents, steps, model, lambda_)
-    integers = traversed.integers
+    chosen, offset = quantize(latents, steps, model, lambda_)
+    integers = chosen.integers
     exact = latents / steps.sizes[:, None, None]
     assert integers.shape == shape
     assert (np.abs(integers - exact) <= 1).all()
@@ -50,30 +51,34 @@ def test_each_integer_is_one_of_the_two_next_to_its_latent(
         assert (np.abs(integers - exact) <= 0.5).all()
 
 
+def symbols_of(integers: Integers, traced: Trace) -> Integers:
+    """The symbols of other integers at the places of a trace, as docs/bitstream.md defines them."""
+    shift = traced.shifts
+    mean = np.where(shift > 0, (2 * traced.means - 16 * ((1 << shift) - 1)) >> (shift + 1), traced.means)
+    distances = ((integers >> shift) - ((mean + 8) >> 4)) * np.where(mean % 16 < 8, 1, -1)
+    return np.where(np.abs(distances) > 15, ESCAPE, distances + 15)
+
+
 @pytest.mark.parametrize("lambda_", [0.0, LAMBDA, 0.5])
 def test_each_integer_costs_no_more_than_the_other_one_next_to_its_latent(lambda_: float) -> None:
     latents, steps, model = drawn((3, 16, 17), 4)
     integers = quantize(latents, steps, model, lambda_)[0].integers
     real = latents.astype(np.float64) / steps.sizes[:, None, None]
+    places = plan_of(16, 17).places
     compared = 0
-
-    def look(channel: int, phase: Phase, mean: Integers, scale: Integers) -> Integers:
-        nonlocal compared
-        chosen, wanted = (each[channel].reshape(-1).take(phase.places) for each in (integers, real))
+    for channel, traced in enumerate(trace(integers, model)):
+        chosen, wanted = (each[channel].reshape(-1)[places] for each in (integers, real))
         other = np.where(chosen < wanted, np.ceil(wanted), np.floor(wanted)).astype(np.int64)
-        context = contexts(mean, scale)
         costs, coded = [], np.full(len(chosen), True)
         for each in (chosen, other):
-            symbol = symbols(each, context)[0]
-            bits = FREQUENCY_BITS - np.log2(model.frequencies[context.table, symbol])
+            symbol = symbols_of(each, traced)
+            bits = FREQUENCY_BITS - np.log2(model.frequencies[traced.tables, symbol])
             costs.append((wanted - each) ** 2 + lambda_ * bits)
             coded &= symbol != ESCAPE
+        assert np.array_equal(symbols_of(chosen, traced), traced.symbols)
         assert (costs[0] <= costs[1] + 1e-9)[coded].all()
         assert (chosen == np.rint(wanted))[~coded].all()
         compared += int(coded.sum())
-        return chosen  # type: ignore[no-any-return]
-
-    traverse(shape_of(latents), model, look)
     assert compared > integers.size // 2
 
 
@@ -89,9 +94,9 @@ def test_a_bit_is_worth_by_default_about_what_it_saves_at_high_rates() -> None:
 @given(shapes, st.integers(0, 99))
 def test_the_reconstruction_offset_is_the_one_of_the_least_error(shape: tuple[int, int, int], seed: int) -> None:
     latents, steps, model = drawn(shape, seed)
-    traversed, found = quantize(latents, steps, model)
-    error = (traversed.integers - latents.astype(np.float64) / steps.sizes[:, None, None]).reshape(-1)
-    away = np.clip(traversed.integers - traversed.means / 16, -1, 1).reshape(-1)
+    chosen, found = quantize(latents, steps, model)
+    error = (chosen.integers - latents.astype(np.float64) / steps.sizes[:, None, None]).reshape(-1)
+    away = np.clip(chosen.integers - chosen.means / 16, -1, 1).reshape(-1)
     best = np.linalg.lstsq(away[:, None], 256 * error)[0].item()
     assert abs(found - min(max(best, 0), 255)) <= 0.5 + 1e-6
 
@@ -100,13 +105,12 @@ def test_the_reconstruction_offset_is_the_one_of_the_least_error(shape: tuple[in
 def test_the_reconstruction_offset_is_a_byte(value: float, mean: int, expected: int) -> None:
     latents, steps = np.full((1, 3, 3), value, np.float32), Steps((1,), 0)
     model = common_tables().context_model(SideInformation.fit(round_to(latents, steps)))
-    constant = replace(
-        model,
+    constant = model._replace(
         mean_weights=np.zeros_like(model.mean_weights),
         mean_bias=np.full_like(model.mean_bias, mean << WEIGHT_BITS),
     )
-    traversed, found = quantize(latents, steps, constant, 0)
-    assert (traversed.means == mean).all()  # in sixteenths of a step
+    chosen, found = quantize(latents, steps, constant, 0)
+    assert (chosen.means == mean).all()  # in sixteenths of a step
     assert found == expected
 
 
@@ -114,8 +118,8 @@ def test_fewer_bits_are_bought_with_error() -> None:
     latents, steps, model = drawn((4, 32, 32), 0)
     sizes, errors = [], []
     for lambda_ in (0.0, LAMBDA, 0.5):
-        traversed, _ = quantize(latents, steps, model, lambda_)
-        integers = traversed.integers
+        chosen, _ = quantize(latents, steps, model, lambda_)
+        integers = chosen.integers
         coded = coder.encode(integers, model)
         sizes.append(sum(len(part) for part in vars(coded).values()))
         errors.append(float(((integers - latents / steps.sizes[:, None, None]) ** 2).mean()))
@@ -124,16 +128,16 @@ def test_fewer_bits_are_bought_with_error() -> None:
     assert sizes[0] > sizes[-1]
 
 
-def test_what_the_quantizer_went_through_is_written_as_if_it_was_encoded() -> None:
+def test_chosen_integers_are_coded_as_if_they_were_given() -> None:
     latents, steps, model = drawn((4, 20, 33), 5)
-    traversed, _ = quantize(latents, steps, model)
-    assert coder.write(traversed, model) == coder.encode(traversed.integers, model)
+    chosen, _ = quantize(latents, steps, model)
+    assert chosen.coded == coder.encode(chosen.integers, model)
 
 
 def test_the_pull_lowers_the_error() -> None:
     latents, steps, model = drawn((4, 32, 32), 3)
-    traversed, offset = quantize(latents, steps, model)
-    integers = traversed.integers
+    chosen, offset = quantize(latents, steps, model)
+    integers = chosen.integers
     _, means = coder.decode(coder.encode(integers, model), (4, 32, 32), model)
     with_pull, without = (
         float(((dequantize(integers, means, steps, each) - latents) ** 2).mean()) for each in (offset, 0)
@@ -165,8 +169,8 @@ def test_a_latent_is_the_exact_value_rounded_once(
 @given(shapes, st.integers(0, 99), st.integers(0, LARGEST_OFFSET))
 def test_what_comes_back_is_within_two_steps(shape: tuple[int, int, int], seed: int, offset: int) -> None:
     latents, steps, model = drawn(shape, seed)
-    traversed, _ = quantize(latents, steps, model)
-    integers = traversed.integers
+    chosen, _ = quantize(latents, steps, model)
+    integers = chosen.integers
     _, means = coder.decode(coder.encode(integers, model), shape, model)
     allowed = 2 * steps.sizes[:, None, None] + np.abs(latents) * 2.0**-20
     assert (np.abs(dequantize(integers, means, steps, offset) - latents) <= allowed).all()
@@ -182,8 +186,8 @@ def test_a_latent_of_too_many_steps_is_refused(value: float) -> None:
 def test_the_most_steps_that_a_latent_may_have_can_be_coded() -> None:
     latents, steps = np.full((1, 2, 2), LIMIT - 2.0, np.float32), Steps((1,), 0)
     model = common_tables().context_model(SideInformation.fit(round_to(latents, steps)))
-    traversed, _ = quantize(latents, steps, model)
-    integers = traversed.integers
+    chosen, _ = quantize(latents, steps, model)
+    integers = chosen.integers
     assert np.array_equal(coder.decode(coder.encode(integers, model), (1, 2, 2), model)[0], integers)
 
 

@@ -96,6 +96,6 @@ def test_latents_are_compressed_to_an_error(decibels: float) -> None:
 def test_it_needs_no_torch_and_no_coder() -> None:
     script = (
         "import sys, latentwire_codec.lat.rate_target; "
-        "sys.exit(any(name in sys.modules for name in ('torch', 'numpy', 'constriction')))"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'numpy', 'numba')))"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

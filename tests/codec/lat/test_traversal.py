@@ -2,16 +2,30 @@
 """Every place is coded once, after all of its neighbours; no sum of what is around it leaves 64 bits."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latentwire_codec.lat.context import LIMIT
+from latentwire_codec.compiled import compiled
+from latentwire_codec.lat.bits import Integers
+from latentwire_codec.lat.context import LIMIT, ContextModel
 from latentwire_codec.lat.side_information import SideInformation
-from latentwire_codec.lat.tables import common_tables
-from latentwire_codec.lat.traversal import KEPT_PLACES, KINDS, NEIGHBOURS, Surroundings, phases
+from latentwire_codec.lat.tables import FILE, LARGEST_FLOOR, LARGEST_WEIGHT, common_tables
+from latentwire_codec.lat.traversal import (
+    KINDS,
+    NEIGHBOURS,
+    Plan,
+    Surroundings,
+    begin_channel,
+    expect,
+    phases,
+    plan_of,
+    put,
+    surroundings,
+)
 from tests.codec.lat import lat_reference
 
 sides = st.integers(1, 40)
@@ -55,25 +69,45 @@ def test_inside_a_map_neighbours_are_opposite_pairs_at_the_phases_distance() -> 
             assert (each[2] + each[3])[middle].tolist() == [0] * int(middle.sum())
 
 
-@pytest.mark.parametrize(("side", "kept"), [(8, True), (1 + int(KEPT_PLACES**0.5), False)])
-def test_only_the_plans_of_small_maps_are_kept_in_memory(side: int, kept: bool) -> None:
-    assert (phases(side, side) is phases(side, side)) is kept
+@compiled
+def expect_all(
+    found: Surroundings, plan: Plan, model: ContextModel, width: int, integers: Integers, scales: Integers
+) -> None:
+    for channel in range(len(integers)):
+        begin_channel(found, channel, width)
+        for kind in range(len(KINDS)):
+            for at in range(plan.begins[kind], plan.begins[kind + 1]):
+                place = plan.places[at]
+                mean, scales[channel, place] = expect(found, plan, model, channel, kind, at)
+                put(found, channel, place, integers[channel, place], mean)
 
 
 @pytest.mark.parametrize("sign", [-1, 1])
-def test_the_largest_integers_leave_no_sum_that_64_bits_do_not_hold(sign: int) -> None:
-    weights = np.full((2, 2, 3), 127 * sign)
-    model = common_tables().context_model(SideInformation(np.full(2, -sign * 32767), np.full(2, 127), weights))
-    largest = replace(model, scale_weights=np.full_like(model.scale_weights, 1 << 18))
-    found = Surroundings((2, 9, 9), largest)
-    for channel in range(2):
-        found.begin(channel)
-        for phase in phases(9, 9):
-            mean, scale = found.expect(channel, phase)
-            features = found.features(channel, phase).astype(object)
-            exact = largest.mean_weights[channel, phase.kind].astype(object) @ features[:3]
-            assert mean.tolist() == [(each + int(largest.mean_bias[channel, phase.kind])) >> 12 for each in exact]
-            exact = largest.scale_weights[channel, phase.kind].astype(object) @ features[3:]
-            assert scale.tolist() == [(each + int(largest.scale_floor[channel, phase.kind])) >> 12 for each in exact]
-            far = np.where(np.arange(len(phase.places)) % 2, LIMIT - 1, 1 - LIMIT)
-            found.put(channel, phase.places, far, mean)
+@pytest.mark.parametrize("shape", [(2, 9, 9), (3, 1, 20), (4, 8, 5)])
+def test_the_largest_integers_leave_no_sum_that_64_bits_do_not_hold(sign: int, shape: tuple[int, int, int]) -> None:
+    """The reference computes with Python's integers, which have no limit."""
+    channels, height, width = shape
+    sent = SideInformation(
+        np.full(channels, -sign * 32767), np.full(channels, 127), np.full((channels, 2, 3), 127 * sign)
+    )
+    tables = replace(
+        common_tables(),
+        scale_weights=np.full_like(common_tables().scale_weights, LARGEST_WEIGHT),
+        scale_floor=np.full_like(common_tables().scale_floor, LARGEST_FLOOR),
+    )
+    integers = np.random.default_rng(0).choice([1 - LIMIT, LIMIT - 1], (channels, height * width))
+    found, scales = surroundings(shape), np.empty_like(integers)
+    expect_all(found, plan_of(height, width), tables.context_model(sent), width, integers, scales)
+    stand_in = lat_reference.Tables(FILE)
+    stand_in.weights, stand_in.floor = tables.scale_weights.tolist(), tables.scale_floor.tolist()
+    payload = SimpleNamespace(shape=shape)
+    row, before = sent.to_bytes()[:9], None
+    for index in range(channels):
+        channel = lat_reference.Channel(index, row, payload, stand_in, before)  # type: ignore[arg-type]
+        for kind, places in lat_reference.order(height, width):
+            for y, x in places:
+                mean, scale = channel.expect(kind, (y, x))
+                assert (int(found.means[index, y * width + x]), int(scales[index, y * width + x])) == (mean, scale)
+                channel.values[y, x] = int(integers[index, y * width + x])
+                channel.errors[y, x] = abs(16 * channel.values[y, x] - mean)
+        before = channel

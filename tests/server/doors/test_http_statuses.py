@@ -24,6 +24,7 @@ def test_every_status_of_the_table_has_an_http_status() -> None:
         (codec.ChecksumMismatch("text"), 400),
         (errors.Unauthenticated("text"), 401),
         (codec.UnknownModel("text"), 404),
+        (errors.SlowSender("text"), 408),
         (errors.RequestTooLarge("text"), 413),
         (codec.ImageTooLarge("text"), 413),
         (codec.TensorTooLarge("text"), 413),

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from latentwire_codec.images import pixels
-from latentwire_codec.images.files import OpenedImage, read_image
+from latentwire_codec.images.files import read_image
 from latentwire_codec.images.writing import write_image
 from latentwire_codec.lat.optimise import LatentOptimisation
 from latentwire_codec.runtime.autoencoder import Autoencoder
@@ -36,6 +36,7 @@ from latentwire_core.noise import seeded_noise
 from latentwire_server.config import ModelSource, ServerConfig
 from latentwire_server.engine import engine as engine_module
 from latentwire_server.engine import finishing, preparing
+from latentwire_server.engine.coding.process import CodingProcess
 from latentwire_server.engine.engine import Engine
 from latentwire_server.engine.jobs import Caller, DecodeJob, DecodeResult, EncodeJob, EncodeResult, FileOutput
 from latentwire_server.engine.task import Computed, Fit, Task, compute
@@ -255,32 +256,37 @@ async def test_a_result_tells_how_it_was_carried_out(tiny: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "job",
+    ("job", "expected"),
     [
-        replace(ENCODE, image=ENCODE.image[:1]),
-        replace(ENCODE, image=png(7, 11)),
-        replace(DECODE, latents=DECODE.latents[:1]),
+        (replace(ENCODE, image=ENCODE.image[:1]), ["thread", "device", "thread"]),
+        (replace(ENCODE, image=png(7, 11)), ["thread", "open", "read", "thread", "device", "thread"]),
+        (replace(DECODE, latents=DECODE.latents[:1]), ["thread", "device", "thread"]),
+        (
+            replace(DECODE, latents=DECODE.latents[:1], output=FileOutput(ImageFormat.PNG)),
+            ["thread", "device", "write", "thread"],
+        ),
     ],
-    ids=["raw image", "file", "latents"],
+    ids=["raw image", "file", "latents", "latents to a file"],
 )
-async def test_a_request_takes_two_trips_to_the_pool_and_one_to_the_device(
-    tiny: str, monkeypatch: pytest.MonkeyPatch, job: EncodeJob | DecodeJob
+async def test_a_request_takes_no_more_trips_than_it_needs(
+    tiny: str, monkeypatch: pytest.MonkeyPatch, job: EncodeJob | DecodeJob, expected: list[str]
 ) -> None:
     trips: list[str] = []
 
     def counting(name: str, go: Callable[..., T]) -> Callable[..., T]:
         def counted(*given: Any) -> T:
-            trips.append(name)
+            trips.append(name or given[1]["do"])
             return go(*given)
 
         return counted
 
     async with running(tiny) as engine:
-        pool, device = engine.engine.work._pool, engine.engine._device
-        monkeypatch.setattr(pool, "submit", counting("pool", pool.submit))
+        threads, device = engine.engine._threads._pool, engine.engine._device
+        monkeypatch.setattr(threads, "submit", counting("thread", threads.submit))
         monkeypatch.setattr(device, "run", counting("device", device.run))
+        monkeypatch.setattr(CodingProcess, "ask", counting("", CodingProcess.ask))
         await (engine.encode(job, CALLER) if isinstance(job, EncodeJob) else engine.decode(job, CALLER))
-    assert trips == ["pool", "device", "pool"]
+    assert trips == expected
 
 
 async def test_jobs_are_counted(tiny: str) -> None:
@@ -592,13 +598,13 @@ async def test_small_files_of_large_images_are_read_only_as_memory_is_there_for_
     tiny: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[int] = []
-    read_pixels = OpenedImage.read
+    ask = CodingProcess.ask
 
-    def counted(image: OpenedImage) -> Any:
-        read.append(1)
-        return read_pixels(image)
+    async def counted(process: CodingProcess, head: dict[str, Any], *given: Any) -> Any:
+        read.extend([1] * (head["do"] == "read"))
+        return await ask(process, head, *given)
 
-    monkeypatch.setattr(OpenedImage, "read", counted)
+    monkeypatch.setattr(CodingProcess, "ask", counted)
     async with gated(tiny, max_message_mib=1) as (engine, go_on):
 
         def fail_late(*given: Any) -> Any:

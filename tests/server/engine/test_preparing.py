@@ -1,22 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Jobs become tensors; limits are checked, and memory is asked for, before pixels are decoded."""
+"""Jobs become tensors; limits are checked before pixels are decoded."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from latentwire_codec.images import files, geometry
-from latentwire_codec.images.files import OpenedImage, read_image
+from latentwire_codec.images import geometry
+from latentwire_codec.images.files import read_image
+from latentwire_codec.images.geometry import Pixels
 from latentwire_codec.images.writing import write_image
 from latentwire_core.errors import ImageTooLarge, NonFiniteError, TensorError, TensorTooLarge
 from latentwire_core.formats import ImageFormat
 from latentwire_core.kinds import LatentKind
 from latentwire_server.config import ModelSource, ServerConfig
 from latentwire_server.engine.jobs import EncodeJob, FileOutput
-from latentwire_server.engine.preparing import Images, MissingMemory, check_latents, device_output, prepare_encode
+from latentwire_server.engine.preparing import (
+    Images,
+    check_encode,
+    check_latents,
+    check_picture,
+    device_output,
+    memory_of_files,
+    prepare_encode,
+    target_size,
+)
 from latentwire_server.errors import InvalidRequest, RequestTooLarge
 from tests.server.specs import spec_with
 
@@ -29,10 +38,18 @@ def picture(height: int, width: int, seed: int = 0) -> bytes:
     return write_image(generator.integers(0, 256, (height, width, 3), np.uint8))
 
 
-def prepare(job: EncodeJob, spec: Any = SPEC, take: Callable[[int], bool] = lambda _: True) -> Images:
-    images = prepare_encode(job, spec, CONFIG, take)
-    assert isinstance(images, Images)
-    return images
+def prepare(job: EncodeJob, spec: Any = SPEC) -> Images:
+    check_encode(job, CONFIG)
+    pictures: list[Pixels] = []
+    if not isinstance(job.image, torch.Tensor):
+        files = (job.image,) if isinstance(job.image, bytes) else job.image
+        target = target_size(job, spec)
+        for file in files:
+            picture = read_image(file)
+            memory_of_files(job, picture.shape[:2], target, CONFIG)
+            pictures.append(picture if target is None else geometry.resize_to_cover(picture, target[1], target[0]))
+            check_picture(pictures, len(files), CONFIG)
+    return prepare_encode(job, pictures, spec, CONFIG)
 
 
 def test_files_become_their_padded_pixels_and_keep_their_size() -> None:
@@ -52,53 +69,19 @@ def test_files_of_a_fixed_size_are_framed_to_it() -> None:
         prepare(EncodeJob(picture(40, 50), target_size=(16, 16)), spec)
 
 
-def test_the_header_of_a_file_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    opened: list[bytes] = []
-    open_ = files._open
-
-    def counted(name: str, data: bytes, limits: Any) -> Any:
-        opened.append(data)
-        return open_(name, data, limits)
-
-    monkeypatch.setattr(files, "_open", counted)
-    each = tuple(picture(8, 8, seed) for seed in range(3))
-    prepare(EncodeJob(each))
-    assert opened == list(each)
-
-
-def test_memory_for_all_files_is_taken_before_a_pixel_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    story: list[object] = []
-    read = OpenedImage.read
-
-    def watched(image: OpenedImage) -> Any:
-        story.append("read")
-        return read(image)
-
-    def take(mib: int) -> bool:
-        story.append(mib)
-        return True
-
-    monkeypatch.setattr(OpenedImage, "read", watched)
-    # 250 x 400 pixels take 0.29 MiB, three of them 0.86 MiB, framed ones 0.04 MiB.
-    prepare(EncodeJob((picture(250, 400),) * 3), take=take)
-    assert story == [1, "read", "read", "read"]
-
-
-@pytest.mark.parametrize(("size", "mib"), [((1, 1), 1), ((582, 600), 1)])
-def test_where_memory_is_missing_its_amount_is_told_and_nothing_is_decoded(
-    monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], mib: int
+@pytest.mark.parametrize(
+    ("size", "target", "files", "mib"),
+    [((1, 1), None, 1, 1), ((582, 600), None, 1, 1), ((250, 400), None, 3, 1), ((9000, 9000), (8, 8), 4, 1)],
+)
+def test_the_pixels_of_all_files_count_framed_where_they_are_framed(
+    size: tuple[int, int], target: tuple[int, int] | None, files: int, mib: int
 ) -> None:
-    file = picture(*size)
-    monkeypatch.setattr(OpenedImage, "read", None)
-    assert prepare_encode(EncodeJob(file), SPEC, CONFIG, lambda _: False) == MissingMemory(mib)
+    assert memory_of_files(EncodeJob((b"file",) * files), size, target, CONFIG) == mib
 
 
-def test_raw_images_ask_for_no_memory() -> None:
-    def take(mib: int) -> bool:
-        raise AssertionError(mib)
-
+def test_raw_images_are_taken_as_they_are() -> None:
     batch = torch.zeros(2, 8, 16, 3, dtype=torch.uint8)
-    images = prepare(EncodeJob(batch), take=take)
+    images = prepare(EncodeJob(batch))
     assert images.batch is batch
     assert images.size == (8, 16)
 

@@ -4,7 +4,6 @@
 import asyncio
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 
 from latentwire_server.config import ServerConfig
 from latentwire_server.engine.jobs import Caller
-from latentwire_server.engine.shares import Shares, most_images
+from latentwire_server.engine.shares import Shares, _Waiter, most_images
 from latentwire_server.errors import DeadlineExceeded, QueueFull, RequestTooLarge
 
 
@@ -23,6 +22,7 @@ class Guests:
         self.shares = shares
         self.inside: Counter[str] = Counter()
         self.entered: list[str] = []
+        self.tasks_inside: set[asyncio.Task[None]] = set()
         self._leave: dict[asyncio.Task[None], asyncio.Event] = {}
 
     def enter(
@@ -34,6 +34,7 @@ class Guests:
             async with self.shares.hold(Caller(client, deadline, patient), images):
                 self.inside[client] += images
                 self.entered.append(client)
+                self.tasks_inside.add(task)
                 try:
                     await leave.wait()
                 finally:
@@ -405,10 +406,12 @@ def test_whatever_happens_no_place_is_lost_and_nobody_waits_for_ever(
             assert all(held <= shares.largest for held in guests.inside.values())
         await settle()
         # The first waiting request of each client does not fit.
-        heads: dict[str, int] = {}
-        for _, client, images in shares._waiters:
-            heads.setdefault(client, images)
-        assert not any(shares._fits(client, images) for client, images in heads.items())
+        heads: dict[str, _Waiter] = {}
+        for waiter in shares._waiters:
+            heads.setdefault(waiter.client, waiter)
+        kept = shares._reservation.waiter if shares._reservation else None
+        assert kept is None or not shares._has_come(kept)
+        assert not any(shares._fits(one.client, one.number) for one in heads.values() if one is not kept)
         for result in await guests.close():
             allowed = (QueueFull, RequestTooLarge, asyncio.CancelledError)
             assert result is None or isinstance(result, allowed)
@@ -417,15 +420,140 @@ def test_whatever_happens_no_place_is_lost_and_nobody_waits_for_ever(
     asyncio.run(scenario())
 
 
+# A request for many places beside a flow of small ones
+
+
+@pytest.mark.parametrize("patient", [False, True], ids=["unary", "stream"])
+@pytest.mark.parametrize("newcomers", [False, True], ids=["one client", "a client for each"])
+async def test_a_request_for_many_places_does_not_starve_behind_a_flow_of_small_ones(
+    newcomers: bool, patient: bool
+) -> None:
+    guests, number = Guests(Shares(16)), 0
+
+    def small() -> "asyncio.Task[None]":
+        nonlocal number
+        number += 1
+        return guests.enter(f"small {number}" if newcomers else "small", 1, patient=patient)
+
+    flow = [small() for _ in range(8)]
+    await settle()
+    large = guests.enter("large", 10, patient=True)
+    for _ in range(8):  # one of the small ones that were in leaves, and two more come
+        guests.leave(flow.pop(0))
+        flow += [small(), small()]
+        await settle()
+    assert guests.inside["large"] == 10
+    guests.leave(large)
+    await settle()
+    assert await fill(guests, "other") > 0
+    await guests.close()
+
+
+async def test_while_places_are_kept_newcomers_have_what_is_left_and_are_told() -> None:
+    guests = Guests(Shares(16))
+    for _ in range(9):
+        guests.enter("old")
+    await settle()
+    guests.enter("large", 10, patient=True)
+    await settle()
+    for number in range(5):
+        guests.enter(f"newcomer {number}")
+    late = guests.enter("late")
+    await settle()
+    assert guests.shares.held == 9 + 5
+    problem = r"14 of 16 places are taken \(0 by this client\), places are kept for a request that waits, 1 more"
+    with pytest.raises(QueueFull, match=problem):
+        await late
+    await guests.close()
+
+
+async def test_no_place_is_kept_for_a_client_that_holds_more_than_its_share() -> None:
+    guests = Guests(Shares(16))
+    first = guests.enter("greedy", 9)
+    await settle()
+    guests.enter("greedy", 10, patient=True)
+    await settle()
+    assert await fill(guests, "other") == 5
+    guests.leave(first)
+    await settle()
+    assert guests.inside["greedy"] == 10
+    await guests.close()
+
+
+async def test_who_gives_up_has_no_places_kept() -> None:
+    guests = Guests(Shares(16))
+    for _ in range(9):
+        guests.enter("old")
+    await settle()
+    large = guests.enter("large", 10, patient=True)
+    await settle()
+    large.cancel()
+    await settle()
+    assert guests.shares._reservation is None
+    guests.enter("new", 4)
+    await settle()
+    assert guests.inside["new"] == 4
+    await guests.close()
+
+
+@settings(deadline=None)
+@given(
+    places=st.integers(1, 24),
+    ages=st.lists(st.integers(1, 4), min_size=1, max_size=6),
+    requests=st.lists(
+        st.tuples(st.integers(0, 3), st.sampled_from("abc"), st.integers(1, 24), st.booleans()), max_size=30
+    ),
+    flow=st.integers(0, 3),
+)
+def test_every_patient_request_is_let_in_whatever_flows_beside_it(
+    places: int, ages: list[int], requests: list[tuple[int, str, int, bool]], flow: int
+) -> None:
+    """Each request that is let in stays for a bounded time; new small requests come for ever."""
+
+    async def scenario() -> None:
+        shares = Shares(places)
+        guests = Guests(shares)
+        staying: list[tuple[asyncio.Task[None], int]] = []
+        asked: list[asyncio.Task[None]] = []
+        patient_ones: list[asyncio.Task[None]] = []
+        begun: set[asyncio.Task[None]] = set()
+        coming = list(requests)
+        # A request of the line waits for those before it, each for one stay after the ones that were in.
+        for round_ in range(10 + 12 * (len(requests) + 1)):
+            while coming and coming[0][0] <= round_:
+                _, client, images, patient = coming.pop(0)
+                task = guests.enter(client, min(images, shares.largest), patient=patient)
+                asked.append(task)
+                if patient:
+                    patient_ones.append(task)
+            for number in range(flow):
+                asked.append(guests.enter(f"new {round_} {number}"))
+            await settle()
+            assert shares.held == guests.inside.total() <= places
+            assert all(guests.inside[client] <= shares.largest for client in "abc")
+            for task in asked:
+                if task in guests.tasks_inside and task not in begun:
+                    begun.add(task)
+                    staying.append((task, round_ + ages[len(staying) % len(ages)]))
+            for task, end in staying:
+                if end <= round_:
+                    guests.leave(task)
+            await settle()
+        assert all(task.done() and task.exception() is None for task in patient_ones)
+        await guests.close()
+
+    asyncio.run(scenario())
+
+
 # Claims
 
 
-async def test_a_claim_takes_places_at_once_from_any_thread_or_says_that_it_cannot() -> None:
+async def test_a_claim_takes_places_at_once_or_says_that_it_cannot() -> None:
     shares = Shares(8)
     with shares.claim(Caller("a", patient=True)) as claim:
-        assert await asyncio.to_thread(claim.take_now, 5)
+        assert claim.take_now(5)
         assert shares.held == 5
-        assert not await asyncio.to_thread(claim.take_now, 2)
+        assert not claim.take_now(2)
         assert shares.held == 5
         await claim.take(1)
         assert shares.held == 6
@@ -450,16 +578,3 @@ async def test_a_claim_does_not_overtake_a_request_of_its_client_that_waits() ->
         assert not claim.take_now(1)
         assert other.take_now(1)
     await guests.close()
-
-
-def test_claims_of_many_threads_together_hold_no_more_than_there_is() -> None:
-    shares = Shares(64)
-
-    def take(number: int) -> int:
-        with shares.claim(Caller(f"{number % 4}")) as claim:
-            return sum(claim.take_now(1) for _ in range(64)) if shares.held <= 64 else 1000
-
-    with ThreadPoolExecutor(8) as pool:
-        counts = list(pool.map(take, range(64)))
-    assert max(counts) <= shares.largest
-    assert shares.held == 0

@@ -15,7 +15,9 @@ from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
 from latentwire_proto.v1 import latent_codec_pb2 as pb
+from latentwire_server.config import ServerConfig
 from latentwire_server.doors.access import REQUEST_ID, check_token, choose_request_id
+from latentwire_server.doors.grpc.inbox import Inbox
 from latentwire_server.errors import InvalidRequest, NotServing, QueueFull, forget_frames, status_code, to_status
 from latentwire_server.process.lifecycle import Lifecycle
 from latentwire_server.telemetry.metrics import Metrics, request_id
@@ -36,6 +38,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         services: the full names of the services whose RPCs are requests.
         probes: the paths of those RPCs that probes ask; as with grpc.health, they need no token and are answered while
             models load.
+        receive_timeout_s: how long the message of a unary RPC may take.
     """
 
     def __init__(
@@ -45,12 +48,15 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         token: str | None,
         services: Collection[str] = (SERVICE,),
         probes: Collection[str] = (),
+        *,
+        receive_timeout_s: float = ServerConfig.receive_timeout_s,
     ) -> None:
         self._lifecycle = lifecycle
         self._metrics = metrics
         self._token = token
         self._guarded = {REFLECTION, *services}
         self._probes = frozenset(probes)
+        self._inbox = Inbox(receive_timeout_s)
         self._lasting: dict[asyncio.Task[Any], asyncio.Timeout] = {}
         self._closed = False
 
@@ -74,27 +80,25 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         handler: Any = await continuation(handler_call_details)
         service, _, method = handler_call_details.method.removeprefix("/").partition("/")
         is_open = service not in self._guarded or handler_call_details.method in self._probes
-        if handler is None or (is_open and not handler.unary_stream):
-            return handler
+        if handler is None:
+            return None
+        # Each handler takes a stream of requests, also of the RPCs that have one: gRPC would read the one request
+        # before the token is checked.
+        read = partial(_read, handler.request_deserializer)
         if handler.unary_stream:  # only grpc.health's Watch
 
-            async def watch(request: Any, context: Any) -> None:
-                try:
-                    async with self._until_closed():
-                        await handler.unary_stream(request, context)
-                except NotServing as error:
-                    await _abort(context, error, choose_request_id(""))
+            async def watch(_: Any, context: Any) -> None:
+                async with _refusing(context), self._until_closed():
+                    await handler.unary_stream(read(await self._inbox.receive_openly(context)), context)
 
-            return grpc.unary_stream_rpc_method_handler(
-                watch, handler.request_deserializer, handler.response_serializer
-            )
-        read = partial(_read, handler.request_deserializer)
+            return grpc.stream_stream_rpc_method_handler(watch, None, handler.response_serializer)
         if handler.stream_stream:
             # This is no generator. gRPC drops a generator that it cancels while it writes. The rest of the generator
             # would run after the RPC, when touching the context crashes the process (at least grpcio 1.81.0 to 1.85.1).
             async def stream(requests: Any, context: Any) -> None:
                 async with (
-                    self._around(service, method, context),
+                    self._around(method, context),
+                    self._until_closed() if service == REFLECTION else self._counted(),
                     aclosing(handler.stream_stream(requests, context)) as responses,
                 ):
                     async for response in responses:
@@ -102,15 +106,22 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
 
             return grpc.stream_stream_rpc_method_handler(stream, read, handler.response_serializer)
 
-        async def unary(message: bytes, context: Any) -> Any:
-            async with self._around(service, method, context):
-                return await handler.unary_unary(read(message), context)
+        async def probe(_: Any, context: Any) -> Any:
+            async with _refusing(context):
+                return await handler.unary_unary(read(await self._inbox.receive_openly(context)), context)
+
+        async def unary(_: Any, context: Any) -> Any:
+            async with self._around(method, context):
+                self._lifecycle.check_serving()
+                request = read(await self._lifecycle.unless_draining(self._inbox.receive(context)))
+                with self._lifecycle.request():
+                    return await handler.unary_unary(request, context)
 
         # gRPC hands over the bytes, which it keeps anyway: a message that gRPC failed to read would never come here.
-        return grpc.unary_unary_rpc_method_handler(unary, None, handler.response_serializer)
+        return grpc.stream_unary_rpc_method_handler(probe if is_open else unary, None, handler.response_serializer)
 
     @asynccontextmanager
-    async def _around(self, service: str, method: str, context: Any) -> AsyncIterator[None]:
+    async def _around(self, method: str, context: Any) -> AsyncIterator[None]:
         metadata = dict(context.invocation_metadata() or ())
         identity = choose_request_id(str(metadata.get(REQUEST_ID, "")))
         request_id.set(identity)
@@ -120,12 +131,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         code = grpc.StatusCode.CANCELLED  # until another end is known
         try:
             check_token(self._token, str(metadata.get("authorization", "")))
-            if service != REFLECTION:
-                with self._lifecycle.request():
-                    yield
-            else:
-                async with self._until_closed():
-                    yield
+            yield
             code = grpc.StatusCode.OK
         except grpc.aio.BaseError:
             raise  # a response could not be written: the client is gone
@@ -136,6 +142,11 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
             self._metrics.ended(method, code.name)
             milliseconds = (time.monotonic() - started) * 1000
             log.info("%s %s in %.1f ms from %s", method, code.name, milliseconds, peer)
+
+    @asynccontextmanager
+    async def _counted(self) -> AsyncIterator[None]:
+        with self._lifecycle.request():
+            yield
 
     @asynccontextmanager
     async def _until_closed(self) -> AsyncIterator[None]:
@@ -168,6 +179,17 @@ def _read(deserialize: Callable[[bytes], Any], message: bytes) -> Any:
         raise InvalidRequest(
             "", f"the {len(message)} bytes that were sent are no request ({error}); make them by this server's .proto"
         ) from error
+
+
+@asynccontextmanager
+async def _refusing(context: Any) -> AsyncIterator[None]:
+    """End an RPC that is neither counted nor logged with the status of the error that it raises."""
+    try:
+        yield
+    except grpc.aio.BaseError:
+        raise  # the RPC ended itself, or the client is gone
+    except Exception as error:
+        await _abort(context, error, choose_request_id(""))
 
 
 async def _abort(context: Any, error: Exception, identity: str) -> None:

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Work for a client -> its result; the work is cancelled when the client goes or another event comes first."""
+"""Work for a client -> its result; the work is cancelled when the client goes."""
 
-import asyncio
 from collections.abc import Awaitable
 from typing import TypeVar
 
 from starlette.requests import ClientDisconnect, Request
+
+from latentwire_server.process.lifecycle import unless
 
 T = TypeVar("T")
 
@@ -21,17 +22,3 @@ async def while_connected(request: Request, work: Awaitable[T]) -> T:
             pass
 
     return await unless(gone(), ClientDisconnect(), work)
-
-
-async def unless(event: Awaitable[object], error: Exception, work: Awaitable[T]) -> T:
-    """Return the result of the work; when the event comes first, cancel the work and raise the error."""
-    working, watching = asyncio.ensure_future(work), asyncio.ensure_future(event)
-    try:
-        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise error
-        return working.result()
-    finally:
-        for task in (working, watching):
-            task.cancel()
-        await asyncio.gather(working, watching, return_exceptions=True)

@@ -10,6 +10,7 @@ Without MODEL the first model answers. Only configured names are paths. No path 
 redirected POST as a GET.
 """
 
+import asyncio
 import base64
 import logging
 import math
@@ -32,7 +33,7 @@ from latentwire_server.config import ServerConfig
 from latentwire_server.doors.access import REQUEST_ID, check_token, choose_request_id
 from latentwire_server.doors.corridor import Corridor
 from latentwire_server.doors.http import hf_dialect
-from latentwire_server.doors.http.connection import unless, while_connected
+from latentwire_server.doors.http.connection import while_connected
 from latentwire_server.doors.http.query import Query
 from latentwire_server.engine.engine import Engine
 from latentwire_server.engine.jobs import Caller, DecodeResult, EncodeJob, EncodeResult
@@ -43,13 +44,14 @@ from latentwire_server.errors import (
     QueueFull,
     RequestTooLarge,
     ServerError,
+    SlowSender,
     Unauthenticated,
     forget_frames,
     http_status,
     status_code,
     to_status,
 )
-from latentwire_server.process.lifecycle import SHUTTING_DOWN, Lifecycle
+from latentwire_server.process.lifecycle import Lifecycle
 from latentwire_server.telemetry.metrics import Metrics, request_id
 
 log = logging.getLogger("latentwire")
@@ -169,7 +171,7 @@ class RemoteVaeGateway:
 
     async def _body(self, request: Request) -> bytearray:
         """Read the body; refuse one that is larger than a message before it is in memory, and any while draining."""
-        return await unless(self._lifecycle.draining.wait(), NotServing(SHUTTING_DOWN), self._read(request))
+        return await self._lifecycle.unless_draining(self._read(request))
 
     async def _read(self, request: Request) -> bytearray:
         limit = self._config.max_message_bytes
@@ -177,12 +179,18 @@ class RemoteVaeGateway:
         too_large = f"the body has {announced or 'more'} bytes; {limit} are accepted (serve --max-message-mib)"
         if int(announced or 0) > limit:
             raise RequestTooLarge(too_large)
-        body = bytearray()
-        async with aclosing(request.stream()) as stream:
-            async for chunk in stream:
-                body += chunk
-                if len(body) > limit:
-                    raise RequestTooLarge(too_large)
+        body, timeout_s = bytearray(), self._config.receive_timeout_s
+        try:
+            async with asyncio.timeout(timeout_s), aclosing(request.stream()) as stream:
+                async for chunk in stream:
+                    body += chunk
+                    if len(body) > limit:
+                        raise RequestTooLarge(too_large)
+        except TimeoutError as error:
+            raise SlowSender(
+                f"{len(body)} bytes of the body were there after {timeout_s:g} s (serve --receive-timeout-s); send it "
+                "faster, or a smaller one"
+            ) from error
         return body
 
     async def _answer(self, method: str, request: Request, work: Callable[[Request], Awaitable[Response]]) -> Response:

@@ -10,6 +10,8 @@ from latentwire_server.errors import InvalidRequest
 
 T = TypeVar("T")
 
+MOST_DIGITS = 20  # of a seed of 64 bits
+
 
 class Query:
     """The parameters of a request. Where one value is meant and several are sent, the last counts.
@@ -65,8 +67,10 @@ class Query:
         texts = self._values.get(name, [])
         for text in texts:
             # int() would also take "1_0", " 1" and digits of other scripts, and long texts for a long time.
-            if not (text.isascii() and text.isdecimal() and len(text) <= 20):
-                raise InvalidRequest(name, f"{name} is {text}; it must be a whole number, 0 or more")
+            if not (text.isascii() and text.isdecimal() and len(text) <= MOST_DIGITS):
+                raise InvalidRequest(
+                    name, f"{name} is {text}; it must be a whole number, 0 or more, of at most {MOST_DIGITS} digits"
+                )
         return [int(text) for text in texts]
 
     def _last(self, name: str, default: str | None = None) -> str | None:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentwire_codec.lat.channel_bits import channel_bits
 from latentwire_codec.lat.payload import compress_latents
+from latentwire_codec.lat.trace import channel_bits
 from latentwire_core.container import unpack
 from latentwire_core.errors import ChecksumMismatch
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A decoded Pillow image of any mode -> opaque 8-bit sRGB, bit for bit where the image is opaque 8-bit sRGB already.
+"""A Pillow image of any mode -> what it shows: opaque 8-bit sRGB, bit for bit where the image is that already.
 
     image -> 16 bits to 8 -> colours and alpha apart
     colours -> ICC profile, or Pillow's own conversion -> RGB
-    RGB and alpha -> over white
+    RGB and alpha -> over white -> upright
 
 Where this and Pillow differ, a comment says why.
 """
@@ -13,31 +13,80 @@ from contextlib import suppress
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageCms, TiffImagePlugin
+from PIL import BmpImagePlugin, ExifTags, GifImagePlugin, Image, ImageCms, TiffImagePlugin
 
+from latentwire_core.colour.code_points import adobe_rgb
 from latentwire_core.errors import ImageError
 
 _TIFF_BITS_PER_SAMPLE, _TIFF_PHOTOMETRIC = 258, 262
 _ICC_TAGS = 132
 """Where the table of an ICC profile's tags begins, behind their number."""
+_TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,  # counter-clockwise in Pillow: a quarter turn to the right
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _PROFILE_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}
 
 
-def to_opaque_srgb(image: Image.Image, png_depth: int | None = None) -> Image.Image:
-    """Map a decoded image of any mode except F to mode RGB: in sRGB, composited over white.
+def check_samples(image: Image.Image) -> None:
+    """Refuse samples whose white is not defined; raises ImageError for floating point."""
+    if image.mode == "F":
+        raise ImageError(
+            "the image has floating point samples, whose white is not defined; scale them to 8 bits, or send a raw "
+            "tensor"
+        )
+
+
+def shown(image: Image.Image, png_depth: int | None = None) -> Image.Image:
+    """Map an image, decoded or still to be decoded, to what it shows.
 
     Args:
-        image: decoded, with Pillow's `info` (transparent colour, ICC profile). A PNG's transparent colour in `info` is
-            scaled to 8 bits in place.
-        png_depth: bits per sample if the file was a PNG, else None.
+        image: of any mode, with Pillow's `info` (transparent colour, ICC profile, Exif).
+        png_depth: bits per sample of the PNG file that the transparent colour in `info` comes from, else None.
 
     Returns:
-        Mode RGB, of the same size; not turned by EXIF.
+        Mode RGB: in sRGB, composited over white, turned upright by Exif.
 
     Raises:
-        ImageError: 32-bit grey has a value outside 0..65535.
+        ImageError: the samples are floating point, or 32-bit grey has a value outside 0..65535.
         ValueError: Pillow knows no conversion.
     """
+    check_samples(image)
+    covered = image.tile[0][1] if isinstance(image, GifImagePlugin.GifImageFile) and image.tile else None
+    image.load()
+    rgb = _to_opaque_srgb(image, png_depth)
+    if covered is not None and covered != (0, 0, *rgb.size):
+        # No frame describes the rest of the image, which Pillow fills with a colour of the palette.
+        frame, rgb = rgb.crop(covered), Image.new("RGB", rgb.size, "white")
+        rgb.paste(frame, covered)
+    transposition = _TRANSPOSITIONS.get(_orientation(image))
+    return rgb if transposition is None else rgb.transpose(transposition)
+
+
+def exif_profile(image: Image.Image) -> bytes | None:
+    """Return the profile that Exif names: Adobe RGB by the DCF option file (R03), as cameras write it; else None."""
+    try:
+        index = image.getexif().get_ifd(ExifTags.IFD.Interop).get(1)
+    except Exception:  # broken metadata is no reason to refuse good pixels
+        return None
+    return adobe_rgb() if index in ("R03", b"R03") else None
+
+
+def _orientation(image: Image.Image) -> int:
+    """Map a decoded image to its EXIF orientation; 1 (upright) where none can be read."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # broken metadata is no reason to refuse good pixels
+        return 1
+
+
+def _to_opaque_srgb(image: Image.Image, png_depth: int | None) -> Image.Image:
+    """Map a decoded image to mode RGB, in sRGB and over white."""
     colours, alpha = _split_alpha(image, png_depth)
     rgb = _to_srgb(colours, image.info.get("icc_profile"))
     if alpha is None:
@@ -58,16 +107,24 @@ def _split_alpha(image: Image.Image, png_depth: int | None) -> tuple[Image.Image
         # Pillow keeps the transparent colour in the file's own depth, and the pixels in 8 bits.
         if image.mode == "L":
             largest = 2**png_depth - 1
-            image.info["transparency"] = (transparent & largest) * (255 // largest)
+            transparent = (transparent & largest) * (255 // largest)
         elif image.mode == "RGB":
-            shift = png_depth - 8
-            image.info["transparency"] = tuple(value >> shift & 255 for value in transparent)
+            transparent = tuple(value >> png_depth - 8 & 255 for value in transparent)
+        image = image.copy()
+        image.info["transparency"] = transparent
+    if isinstance(image, BmpImagePlugin.BmpImageFile) and image.mode == "RGBA" and _is_unused(image):
+        return image.convert("RGB"), None
     if not image.has_transparency_data:
         return (image.convert("RGB") if image.mode == "P" else image), None
     rgba = image.convert("RGBA")
     # Grey stays grey, because a profile for grey can only be applied to grey.
     colours = rgba.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
     return colours, rgba.getchannel("A")
+
+
+def _is_unused(image: Image.Image) -> bool:
+    """Tell whether the alpha of a BMP is 0 everywhere: a byte that nobody filled in."""
+    return image.getchannel("A").getextrema() == (0, 0)
 
 
 def _grey_from_16_bits(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:

@@ -44,10 +44,11 @@ coverage: install
 mutation: install
 	$(BIN)/python -m tests.mutation
 
-# Property tests with many examples, then damaged payloads for ten minutes.
+# Property tests with many examples, then ten minutes each: damaged payloads, image files, gRPC and HTTP requests.
+MINUTES ?= 10
 fuzz: install
 	HYPOTHESIS_PROFILE=nightly $(PYTEST) $(ON_ALL_CORES) tests/core tests/codec/lat tests/codec/images tests/client
-	$(BIN)/python -m tests.fuzz.lat --minutes 10
+	for target in lat images rpcs doors; do $(BIN)/python -m tests.fuzz.$$target --minutes $(MINUTES) || exit 1; done
 
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

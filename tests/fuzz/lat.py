@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Damaged `.lat` payloads -> latents or a `BitstreamError`: mutation fuzzing of `decompress_latents`.
 
-    python -m tests.fuzz.lat [--minutes 10] [--seed 0]
+    python -m tests.fuzz.lat [--minutes 10] [--seed 0] [--replay FILE]
 
 Golden payloads are damaged as bytes, or field by field with right checksums, so that the damage reaches the code behind
-the checksums. The outcome must be latents or a `BitstreamError`, within bounds of time and memory. Another outcome ends
-the run with status 1, and the payload is written to a file.
+the checksums. The outcome must be latents or a `BitstreamError`, within bounds of CPU time and memory.
 """
 
 import zlib
@@ -13,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Self
 
 import numpy as np
 
@@ -20,14 +20,18 @@ from latentwire_codec.lat.payload import decompress_latents, warm_up
 from latentwire_core.container import MAGIC, SECTION_NAMES, VERSION, unpack
 from latentwire_core.errors import BitstreamError
 from latentwire_core.varints import to_varint
+from tests.fuzz.apart import Apart
 from tests.fuzz.damage import damaged
-from tests.fuzz.runner import Failure, run
+from tests.fuzz.runner import Attempt, run
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 MAX_VALUES = 1 << 16
 """Latents that a payload may announce: few, so that a minute has many tries."""
 NUMBERS = (0, 1, 2, 3, 7, 8, 9, 63, 127, 128, 255, 256, 1023, 1024, 1025, 65535, 65536, 1 << 24, (1 << 32) - 1, 1 << 35)
 """Numbers near the limits of the format."""
+MOST_SECONDS = 5.0
+"""CPU time that a payload may take."""
+MOST_MIB = 64
 RAW_SHARE = 0.2
 """Share of the payloads whose checksums are not repaired."""
 
@@ -135,11 +139,19 @@ class Lat:
 
     name = "lat"
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, most_seconds: float = MOST_SECONDS) -> None:
         self.random = Random(seed)
         self.corpus = [path.read_bytes() for path in sorted(GOLDEN.glob("*.lat"))]
         # The bounds of time are those of decoding: compilation is no part of it.
         warm_up()
+        self._most_seconds = most_seconds
+        self._apart = Apart(decode, warm_up=self.corpus[0])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._apart.close()
 
     def payload(self) -> bytes:
         """Return the next damaged payload."""
@@ -152,21 +164,20 @@ class Lat:
             mutate(self.random, parts, others)
         return parts.payload()
 
-    def attempt(self, payload: bytes) -> str:
-        """Decode a payload and return the name of the outcome.
+    def attempt(self, payload: bytes) -> Attempt:
+        """Decode a payload; raise Failure where the outcome is neither latents nor a `BitstreamError`."""
+        return self._apart.attempt(payload, lambda _: (self._most_seconds, MOST_MIB))
 
-        Raises:
-            Failure: the outcome is neither latents nor a `BitstreamError`.
-        """
-        try:
-            latents, header = decompress_latents(payload, max_values=MAX_VALUES)
-        except BitstreamError as error:
-            return type(error).__name__
-        except Exception as error:
-            raise Failure(f"{type(error).__name__}: {error}", payload) from error
-        if latents.shape != header.shape or not np.isfinite(latents).all():
-            raise Failure("the latents are not finite, or not of the header's shape", payload)
-        return "latents"
+
+def decode(payload: bytes) -> tuple[str, float]:
+    """Decode a payload and return the name of the outcome, and the number of latents."""
+    try:
+        latents, header = decompress_latents(payload, max_values=MAX_VALUES)
+    except BitstreamError as error:
+        return type(error).__name__, 0.0
+    assert latents.shape == header.shape
+    assert np.isfinite(latents).all()
+    return "latents", float(latents.size)
 
 
 def _named(name: str) -> bytes:

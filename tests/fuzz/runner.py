@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A target and some minutes -> how many damaged inputs had each outcome; the input of the first failure is kept."""
+"""A target and some minutes -> how many damaged inputs had each outcome; inputs with a wrong outcome are kept.
+
+python -m tests.fuzz.TARGET [--minutes 10] [--seed 0] [--folder fuzz-output]
+python -m tests.fuzz.TARGET --replay FILE
+"""
 
 import argparse
-import faulthandler
 import sys
 import time
-import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -16,79 +19,79 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-MOST_SECONDS = 20.0
-MOST_MIB = 64
-BATCH = 50
+MOST_FAILURES = 20
+"""Failures that end a run."""
+BATCH = 20
 """Inputs between two updates of the progress bar."""
-HANG_SECONDS = 300
-"""Seconds for a batch."""
 
 
 class Failure(Exception):
-    """An input with an outcome that is not allowed, or that took too much time or memory.
+    """An outcome that is not allowed, or too much time or memory; the text says what happened."""
 
-    Args:
-        problem: what happened.
-        payload: the input.
+
+@dataclass(frozen=True)
+class Attempt:
+    """How an allowed attempt ended, and what it took.
+
+    Attributes:
+        outcomes: the name of the outcome of each request or file in the input.
+        seconds: CPU time.
+        mib: memory beyond what was held before.
+        used: the share of the allowed CPU time; 0 where there is no bound.
     """
 
-    def __init__(self, problem: str, payload: bytes) -> None:
-        super().__init__(problem)
-        self.payload = payload
+    outcomes: tuple[str, ...]
+    seconds: float
+    mib: float
+    used: float = 0.0
 
 
-class Target(Protocol):
-    """A decoder under test, with the generator of its inputs; the same seed gives the same inputs."""
+class Target(AbstractContextManager["Target"], Protocol):
+    """What is under test, with the generator of its inputs; the same seed gives the same inputs."""
 
     @property
     def name(self) -> str:
-        """The name in reports, and the suffix of a kept input."""
+        """The name in reports, and of the folder with kept inputs."""
 
     def payload(self) -> bytes:
         """Return the next damaged input."""
 
-    def attempt(self, payload: bytes) -> str:
-        """Decode an input and return the name of the outcome; raise Failure where the outcome is not allowed."""
+    def attempt(self, payload: bytes) -> Attempt:
+        """Try an input; raise Failure where the outcome is not allowed."""
 
 
 @dataclass
 class Report:
-    """Outcomes of all inputs so far."""
+    """Outcomes of all inputs so far, and the inputs that stand out."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
-    slowest: tuple[float, str] = (0.0, "")
-    """Seconds, and the outcome."""
-    largest: tuple[float, str] = (0.0, "")
-    """MiB, and the outcome."""
+    failures: list[tuple[str, bytes]] = field(default_factory=list)
+    """What happened, and the input."""
+    extremes: dict[str, tuple[float, Attempt, bytes]] = field(default_factory=dict)
+    """`slowest`, `largest` and `nearest` (to its bound) -> the number, the attempt and its input."""
+
+    def add(self, attempt: Attempt, payload: bytes) -> None:
+        """Count an attempt, and keep its input where no other took as much."""
+        self.outcomes.update(attempt.outcomes)
+        for name, value in (("slowest", attempt.seconds), ("largest", attempt.mib), ("nearest", attempt.used)):
+            if name not in self.extremes or value > self.extremes[name][0]:
+                self.extremes[name] = (value, attempt, payload)
 
 
-def fuzz(target: Target, tries: int, report: Report, most_seconds: float = MOST_SECONDS) -> None:
-    """Try damaged inputs and add their outcomes to the report.
-
-    Raises:
-        Failure: at the first input with an outcome that is not allowed, or beyond the bounds of time or memory.
-    """
-    tracemalloc.start()
-    try:
-        for _ in range(tries):
-            payload = target.payload()
-            before = tracemalloc.get_traced_memory()[0]
-            tracemalloc.reset_peak()
-            started = time.perf_counter()
-            outcome = target.attempt(payload)
-            seconds = time.perf_counter() - started
-            mib = (tracemalloc.get_traced_memory()[1] - before) / 2**20
-            if seconds > most_seconds or mib > MOST_MIB:
-                raise Failure(f"{outcome} after {seconds:.1f} s with {mib:.0f} MiB", payload)
-            report.outcomes[outcome] += 1
-            report.slowest = max(report.slowest, (seconds, outcome))
-            report.largest = max(report.largest, (mib, outcome))
-    finally:
-        tracemalloc.stop()
+def fuzz(target: Target, tries: int, report: Report) -> None:
+    """Try damaged inputs and add their outcomes to the report."""
+    for _ in range(tries):
+        payload = target.payload()
+        try:
+            report.add(target.attempt(payload), payload)
+        except Failure as failure:
+            report.failures.append((str(failure), payload))
+            if len(report.failures) >= MOST_FAILURES:
+                return
 
 
-def run(make: Callable[[int], Target], description: str, arguments: Sequence[str] | None = None) -> None:
-    """Fuzz for some minutes and print the counts; keep the input of a failure and end with status 1.
+def run(make: Callable[[int], Target], description: str | None, arguments: Sequence[str] | None = None) -> None:
+    """Fuzz for some minutes and print the counts, or replay one input; end with status 1 where something failed.
 
     Args:
         make: maps a seed to the target.
@@ -98,31 +101,59 @@ def run(make: Callable[[int], Target], description: str, arguments: Sequence[str
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10, help="how long (default 10)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the damage (default 0)")
+    parser.add_argument("--folder", type=Path, default=Path("fuzz-output"), help="where inputs are kept")
+    parser.add_argument("--replay", type=Path, metavar="FILE", help="try this kept input alone")
     options = parser.parse_args(arguments)
-    console = Console()
-    target, report = make(options.seed), Report()
-    started = time.monotonic()
-    try:
+    console = Console(highlight=False)
+    report = Report()
+    with make(options.seed) as target:
+        if options.replay is not None:
+            _replay(target, options.replay, console)
+            return
+        started = time.monotonic()
         with Progress(console=console) as progress:
-            task = progress.add_task("fuzzing", total=60 * options.minutes)
-            while not progress.finished:
-                # Ends a decoder that hangs, with its traceback.
-                faulthandler.dump_traceback_later(HANG_SECONDS, exit=True, file=sys.__stderr__ or 2)
+            task = progress.add_task(f"fuzzing {target.name}", total=60 * options.minutes)
+            while not progress.finished and len(report.failures) < MOST_FAILURES:
                 fuzz(target, BATCH, report)
                 progress.update(task, completed=time.monotonic() - started)
+        folder = options.folder / target.name
+    _keep(report, folder)
+    _print(report, f"{target.name}, seed {options.seed}", folder, console)
+    if report.failures:
+        sys.exit(f"{len(report.failures)} inputs failed; they are in {folder} (try one again with --replay FILE)")
+
+
+def _replay(target: Target, path: Path, console: Console) -> None:
+    try:
+        attempt = target.attempt(path.read_bytes())
     except Failure as failure:
-        path = Path(f"fuzz-failure.{target.name}")
-        path.write_bytes(failure.payload)
-        console.print_exception()
-        sys.exit(f"after {report.outcomes.total()} inputs: {failure}; the input is in {path}")
-    finally:
-        faulthandler.cancel_dump_traceback_later()
-    total = report.outcomes.total()
-    table = Table(title=f"{total} damaged inputs for {target.name}, seed {options.seed}: all refused or decoded")
+        sys.exit(f"{path} fails: {failure}")
+    outcomes = ", ".join(f"{name} {count}" for name, count in Counter(attempt.outcomes).items())
+    console.print(f"{path}: {outcomes}, after {_cost(attempt)}")
+
+
+def _keep(report: Report, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, (_, _, payload) in report.extremes.items():
+        (folder / name).write_bytes(payload)
+    for number, (problem, payload) in enumerate(report.failures):
+        (folder / f"failure-{number}").write_bytes(payload)
+        (folder / f"failure-{number}.txt").write_text(problem + "\n")
+
+
+def _print(report: Report, title: str, folder: Path, console: Console) -> None:
+    table = Table(title=f"{report.outcomes.total()} damaged inputs for {title}")
     table.add_column("outcome")
     table.add_column("inputs", justify="right")
     for outcome, count in report.outcomes.most_common():
         table.add_row(outcome, str(count))
     console.print(table)
-    console.print(f"slowest: {report.slowest[0] * 1e3:.0f} ms ({report.slowest[1]})", highlight=False)
-    console.print(f"largest: {report.largest[0]:.1f} MiB ({report.largest[1]})", highlight=False)
+    for name, (_, attempt, _) in report.extremes.items():
+        console.print(f"{name}: {_cost(attempt)} ({', '.join(sorted(set(attempt.outcomes)))}), kept as {folder / name}")
+    for number, (problem, _) in enumerate(report.failures):
+        console.print(f"failure {number}: {problem[:2000]}", markup=False)
+
+
+def _cost(attempt: Attempt) -> str:
+    bound = f" ({attempt.used:.0%} of its bound)" if attempt.used else ""
+    return f"{attempt.seconds * 1e3:.0f} ms of CPU time{bound}, {attempt.mib:.1f} MiB"

@@ -193,13 +193,7 @@ def _open(name: str, data: bytes, limits: ImageLimits) -> ImageFile.ImageFile:
     if profile is not None:
         image.info["icc_profile"] = profile
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        # libtiff decodes whole tiles, even for an image that is smaller than one tile.
-        tile = image.tag_v2.get(_TIFF_TILE_WIDTH, 1) * image.tag_v2.get(_TIFF_TILE_LENGTH, 1)
-        if tile > limits.max_pixels:
-            raise ImageTooLarge(
-                f"image has tiles of {tile} pixels; at most {limits.max_pixels} are accepted (save the TIFF with tiles "
-                "of 512x512)"
-            )
+        _check_tiles(image, limits)
     if any(tile.codec_name in Image.DECODERS for tile in image.tile):
         # Decoders written in Python take 4 s a megapixel and hold the interpreter lock; the decoder of PPM as text is
         # quadratic in the length of its comments.
@@ -209,6 +203,19 @@ def _open(name: str, data: bytes, limits: ImageLimits) -> ImageFile.ImageFile:
         )
     check_samples(image)
     return image
+
+
+def _check_tiles(image: TiffImagePlugin.TiffImageFile, limits: ImageLimits) -> None:
+    """Refuse tiles that are much larger than the image: libtiff decodes whole tiles, also beyond the image's edges."""
+    width, height = (image.tag_v2.get(tag, 1) for tag in (_TIFF_TILE_WIDTH, _TIFF_TILE_LENGTH))
+    if min(width, height) < 1:
+        raise ImageError(f"image has tiles of {width}x{height}; each side must be at least 1 (save the TIFF again)")
+    padded = -(-image.width // width) * width * -(-image.height // height) * height
+    if padded > max(limits.max_pixels, 4 * image.width * image.height):
+        raise ImageTooLarge(
+            f"image has tiles of {width}x{height}, together {padded} pixels for {image.width}x{image.height}; at most "
+            f"{limits.max_pixels} are accepted (save the TIFF with tiles of 512x512)"
+        )
 
 
 def _profile(name: str, image: Image.Image, checked: structure.Checked) -> bytes | None:

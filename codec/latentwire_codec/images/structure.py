@@ -17,9 +17,9 @@ from latentwire_codec.images import boxes
 from latentwire_core.colour.code_points import CodePoints
 from latentwire_core.errors import ImageError
 
-JPEG_SCANS, JPEG_SEGMENTS = 100, 4096
+JPEG_SCANS, JPEG_SEGMENTS, JPEG_STRAY_BYTES = 100, 4096, 65_536
 PNG_CHUNKS = 65_536
-GIF_HEAD_BYTES = 1 << 20
+GIF_HEAD_BYTES, GIF_BLOCKS = 1 << 20, 65_536
 TIFF_STRIPS = 65_536
 WEBP_CHUNKS = 1024
 PPM_HEAD_BYTES = 4096
@@ -60,18 +60,24 @@ def _refuse(name: str, count: int, what: str, limit: int, remedy: str) -> None:
 
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
 _SOS, _EOI, _TEM, _SOI = 0xDA, 0xD9, 0x01, 0xD8
+_FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 
 
 def _jpeg(data: bytes) -> Checked:
-    position = scans = segments = 0
+    position = scans = segments = frames = stray = 0
     while marker := _MARKER.search(data, position):
+        if not scans:  # Pillow goes over them one by one
+            stray += marker.start() - position
+            _refuse("JPEG", stray, "stray bytes before its first scan", JPEG_STRAY_BYTES, "save it again")
         kind, position = marker[1][0], marker.end()
         if kind == _EOI:
             break
         if kind in (_SOI, _TEM):
             continue
         scans += kind == _SOS
+        frames += kind in _FRAMES
         segments += 1
+        _refuse("JPEG", frames, "frame headers", 1, "save it as a baseline JPEG")
         _refuse("JPEG", scans, "scans", JPEG_SCANS, "save it as a baseline JPEG")
         _refuse("JPEG", segments, "segments", JPEG_SEGMENTS, "save it without metadata")
         position += int.from_bytes(data[position : position + 2], "big")
@@ -90,6 +96,8 @@ def _png(data: bytes) -> Checked:
     kept = [(0, 8)]
     for number, (kind, start, end) in enumerate(_png_chunks(data), 1):
         _refuse("PNG", number, "chunks", PNG_CHUNKS, "save it again")
+        if (kind == b"IHDR") != (number == 1):
+            raise ImageError("the PNG file does not begin with its only IHDR chunk; save it again")
         if kind[0] & ANCILLARY:
             chunk = data[start:end]
             sound = zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
@@ -127,17 +135,29 @@ def _inflated(body: bytes) -> bytes | None:
     return profile if inflater.eof else None
 
 
+_GIF_BLOCK = re.compile(rb"[!,;]")
+_GIF_REMEDY = "save it without comments"
+
+
 def _gif(data: bytes) -> Checked:
-    position = 13
+    """Count what Pillow goes over, in Python, before the first frame: blocks, and bytes that are in none."""
+    position, blocks = 13, 0
     if len(data) > 10 and data[10] & 0x80:
         position += 3 << (data[10] & 7) + 1
-    while position < len(data) and data[position] == 0x21:
-        position += 2
-        while position < len(data) and data[position]:
-            position += data[position] + 1
-            _refuse("GIF", position, "bytes before its first frame", GIF_HEAD_BYTES, "save it without comments")
-        position += 1
-    return Checked(data)
+    while True:
+        found = _GIF_BLOCK.search(data, position)
+        start = found.start() if found else len(data)
+        blocks += start - position
+        _refuse("GIF", blocks, "blocks and stray bytes before its first frame", GIF_BLOCKS, _GIF_REMEDY)
+        if data[start : start + 1] != b"!":
+            return Checked(data)
+        position, length = start + 2, 1
+        while length and position < len(data):
+            length = data[position]
+            position += length + 1
+            blocks += 1
+            _refuse("GIF", position, "bytes before its first frame", GIF_HEAD_BYTES, _GIF_REMEDY)
+            _refuse("GIF", blocks, "blocks and stray bytes before its first frame", GIF_BLOCKS, _GIF_REMEDY)
 
 
 _SUBFILE_TYPE, _STRIPS, _TILES, _DNG_VERSION = 254, 273, 324, 50706

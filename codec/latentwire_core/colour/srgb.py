@@ -12,12 +12,15 @@ import io
 from contextlib import suppress
 
 import numpy as np
+import numpy.typing as npt
 from PIL import BmpImagePlugin, ExifTags, GifImagePlugin, Image, ImageCms, TiffImagePlugin
 
 from latentwire_core.colour.code_points import adobe_rgb
 from latentwire_core.errors import ImageError
 
 _TIFF_BITS_PER_SAMPLE, _TIFF_PHOTOMETRIC = 258, 262
+_ICC_TAGS = 132
+"""Where the table of an ICC profile's tags begins, behind their number."""
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -155,9 +158,28 @@ def _to_srgb(image: Image.Image, icc: object) -> Image.Image:
     return image.convert("RGB") if converted is None else converted
 
 
+def _grid() -> npt.NDArray[np.uint8]:
+    """Return a grid of colours (1,N,3), 18 levels along each axis."""
+    levels = np.arange(0, 256, 15, dtype=np.uint8)
+    return np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(1, -1, 3)
+
+
+def _bounded(icc: bytes) -> bytes:
+    """Rename the tags of float pipelines, which may hold any number of stages; profiles have others beside them.
+
+    A pipeline of 20,000 stages, 160 kB, takes 10 s for a single pixel.
+    """
+    changed = bytearray(icc)
+    count = int.from_bytes(icc[_ICC_TAGS - 4 : _ICC_TAGS], "big")
+    for entry in range(_ICC_TAGS, min(_ICC_TAGS + 12 * count, len(icc)), 12):
+        if icc[entry : entry + 3] in {b"D2B", b"B2D"}:
+            changed[entry : entry + 3] = b"---"
+    return bytes(changed)
+
+
 def _apply_profile(image: Image.Image, icc: bytes) -> Image.Image | None:
     """Map colours and their profile to mode RGB in sRGB; None where the colours need no conversion."""
-    profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(_bounded(icc)))
     mode = _PROFILE_MODES.get(profile.profile.xcolor_space.strip())
     if mode == "RGB" and image.mode in ("1", "L", "YCbCr", "RGBX"):
         image = image.convert("RGB")
@@ -169,9 +191,7 @@ def _apply_profile(image: Image.Image, icc: bytes) -> Image.Image | None:
     if mode in ("RGB", "L"):
         # Most profiles are sRGB itself, some with a curve of so few points that the conversion moves one pixel in fifty
         # by one level. A grid of colours shows first whether the conversion changes anything else.
-        levels = np.arange(0, 256, 15 if mode == "RGB" else 1, dtype=np.uint8)
-        grid = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(1, -1, 3)
-        probe = Image.fromarray(grid if mode == "RGB" else levels[None, :])
+        probe = Image.fromarray(_grid() if mode == "RGB" else np.arange(256, dtype=np.uint8)[None, :])
         before, after = np.asarray(probe.convert("RGB")), np.asarray(transform.apply(probe))
         if np.abs(before.astype(np.int16) - after).max() <= 1:
             return None

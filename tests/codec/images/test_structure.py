@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from latentwire_codec.images import structure
 from latentwire_codec.images.files import read_image
 from latentwire_core.colour.code_points import CodePoints, adobe_rgb
-from latentwire_core.errors import ImageError
+from latentwire_core.errors import ImageError, ImageTooLarge
 
 COLOUR = (200, 60, 40)
 
@@ -23,6 +23,9 @@ def encode(image: Image.Image, name: str, **options: Any) -> bytes:
     file = io.BytesIO()
     image.save(file, name, **options)
     return file.getvalue()
+
+
+FRAME = b"\xff\xc0" + struct.pack(">HBHHB", 11, 8, 16, 16, 1) + b"\1\x11\0"
 
 
 def plain(name: str, size: tuple[int, int] = (16, 16), **options: Any) -> bytes:
@@ -64,6 +67,21 @@ def tiff(tags: dict[int, int], strips: int = 1, order: str = "<") -> bytes:
     )
     head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", 8)
     return head + struct.pack(f"{order}H", len(longs)) + entries + bytes(4) + data
+
+
+def tiled_tiff(width: int, height: int, tile_width: int, tile_height: int) -> bytes:
+    """A grey TIFF of deflated tiles that share one place in the file."""
+    count = -(-width // max(1, tile_width)) * -(-height // tile_height)
+    pixels = zlib.compress(bytes(tile_width * tile_height))
+    tags = {256: width, 257: height, 258: 8, 259: 8, 262: 1, 277: 1, 322: tile_width, 323: tile_height}
+    start = 8 + 2 + 12 * (len(tags) + 2) + 4
+    tables = struct.pack(f"<{count}I", *[start] * count) + struct.pack(f"<{count}I", *[len(pixels)] * count)
+    places = (start, len(pixels)) if count == 1 else (start + len(pixels), start + len(pixels) + 4 * count)
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    entries += b"".join(
+        struct.pack("<HHII", tag, 4, count, place) for tag, place in zip((324, 325), places, strict=True)
+    )
+    return b"II*\0" + struct.pack("<IH", 8, len(tags) + 2) + entries + bytes(4) + pixels + tables
 
 
 def gif_of_a_part() -> bytes:
@@ -113,12 +131,25 @@ def test_a_jpeg_of_as_many_scans_as_encoders_write_is_read() -> None:
     [
         (lambda: jpeg_of_scans(101), "JPEG file has more than 100 scans"),
         (lambda: b"\xff\xd8" + b"\xff\xfe\0\x02" * 5000 + plain("JPEG")[2:], "JPEG file has more than 4096 segments"),
+        (lambda: plain("JPEG")[:20] + bytes(70_000) + plain("JPEG")[20:], "JPEG file has more than 65536 stray bytes"),
+        (
+            lambda: plain("JPEG").replace(b"\xff\xda", FRAME * 2 + b"\xff\xda"),
+            "JPEG file has more than 1 frame headers",
+        ),
         (lambda: png_with(chunk(b"tEXt", b"x\0y") * 70_000), "PNG file has more than 65536 chunks"),
         (
             lambda: (
                 b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0, 0, 0) + b"!\xfe" + (b"\xff" + bytes(255)) * 5000 + b"\0,"
             ),
             "GIF file has more than 1048576 bytes before its first frame",
+        ),
+        (
+            lambda: b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0, 0, 0) + b"!\xfe\0" * 70_000 + b",",
+            "GIF file has more than 65536 blocks and stray bytes before its first frame",
+        ),
+        (
+            lambda: b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0, 0, 0) + bytes(70_000) + b",",
+            "GIF file has more than 65536 blocks and stray bytes before its first frame",
         ),
         (lambda: tiff({}, strips=70_000), "TIFF file has more than 65536 strips"),
         (lambda: plain("WEBP") + b"ABCD\0\0\0\0" * 2000, "WEBP file has more than 1024 chunks"),
@@ -130,6 +161,42 @@ def test_a_file_that_is_all_structure_is_refused_with_the_number_and_the_limit(
 ) -> None:
     with pytest.raises(ImageError, match=message):
         read_image(file())
+
+
+def test_stray_bytes_before_a_frame_do_not_hide_it() -> None:
+    file = gif_of_a_part()
+    np.testing.assert_array_equal(read_image(file[:25] + bytes(9) + file[25:]), read_image(file))
+
+
+@pytest.mark.parametrize("file", [png_with(plain("PNG")[8:33]), plain("PNG")[:8] + chunk(b"tEXt", b"x\0y")])
+def test_a_png_that_does_not_begin_with_its_only_header_is_refused(file: bytes) -> None:
+    # A second header could tell another depth than the one that was looked at.
+    with pytest.raises(ImageError, match="does not begin with its only IHDR chunk"):
+        read_image(file)
+
+
+def test_tiles_that_are_much_larger_than_their_image_are_refused() -> None:
+    # libtiff decodes whole tiles: 64 tiles, each within the limits, of a thousand pixels.
+    with pytest.raises(ImageTooLarge, match=r"tiles of 16x1048576, together 1073741824 pixels for 1024x1"):
+        read_image(tiled_tiff(1024, 1, 16, 1 << 20))
+    assert read_image(tiled_tiff(20, 5, 512, 512)).shape == (5, 20, 3)
+    with pytest.raises(ImageError, match="tiles of 0x16"):
+        read_image(tiled_tiff(20, 5, 0, 16))
+
+
+def test_the_stages_of_a_profile_s_float_pipeline_are_never_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A pipeline of 20,000 stages takes 10 s for one pixel.
+    seen: list[bytes] = []
+    make = ImageCms.ImageCmsProfile
+
+    def look(file: io.BytesIO) -> ImageCms.ImageCmsProfile:
+        seen.append(file.getvalue())
+        return make(file)
+
+    monkeypatch.setattr(ImageCms, "ImageCmsProfile", look)
+    profile = adobe_rgb().replace(b"wtpt", b"D2B0")
+    read_image(plain("PNG", icc_profile=profile))
+    assert seen == [profile.replace(b"D2B0", b"---0")]
 
 
 # Parts beside the pixels

@@ -118,6 +118,16 @@ def test_a_chunk_whose_size_is_no_number_ends_the_connection(
     assert [record for record in caplog.records if record.levelno > logging.WARNING] == []
 
 
+@pytest.mark.parametrize("path", [b"/", b"/encode", b"/health", b"/nothing"])
+def test_a_malformed_body_is_answered_once(door: Server, path: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    with connect(door) as connection:
+        connection.sendall(b"POST " + path + b" HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        connection.sendall(b"3\r\nabcXX\r\n")
+        answer = rest(connection)
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert [record for record in caplog.records if record.levelno > logging.WARNING] == []
+
+
 def test_at_the_limit_of_connections_the_oldest_half_request_makes_room(door: Server) -> None:
     half = [connect(door) for _ in range(3)]
     try:

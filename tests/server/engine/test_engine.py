@@ -615,8 +615,9 @@ async def test_small_files_of_large_images_are_read_only_as_memory_is_there_for_
         # 1 MiB of pixels.
         job = replace(ENCODE, image=png(480, 640), kind=LatentKind.MODE, dtype=torch.float16)
         jobs = [asyncio.create_task(engine.encode(job, CALLER)) for _ in range(20)]
-        other = asyncio.create_task(engine.encode(job, Caller("other")))
         # The first client gets three quarters of 8 MiB, and does not hold up another client.
+        await until_async(lambda: len(read) >= 6)
+        other = asyncio.create_task(engine.encode(job, Caller("other")))
         await until_async(lambda: len(read) >= 7)
         await asyncio.sleep(0.2)
         assert len(read) == 7

@@ -7,6 +7,7 @@ uvicorn waits without end for the rest of a header, and for a client that takes 
 import asyncio
 import logging
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from latentwire_server.telemetry.seldom import Seldom
@@ -58,9 +59,15 @@ class LimitedProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
-        """Answer a malformed request."""
+        """Answer a malformed request, once: an application that is at work for it has lost its client."""
         refusals.note("a request was malformed")
-        super().send_400_response(msg)
+        if self.is_asking:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.close()
 
     def timeout_keep_alive_handler(self) -> None:
         """Close a connection without a further request; an answer that nobody reads is given up later."""

@@ -56,6 +56,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--unit"):
         sys.meta_path.insert(0, _LeaveOut())
+        return
+    from latentwire_codec.runtime import choice
+
+    # What is the fastest differs from machine to machine, and from run to run.
+    choice.WAYS = (choice.REFERENCE,)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -74,9 +79,10 @@ def _own_logging() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No variable of the user's decides a test."""
+    """No variable of the user's decides a test; a server in a process of its own computes in float32."""
     for name in [name for name in os.environ if name.startswith("LATENTWIRE_")]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("LATENTWIRE_DTYPE", "float32")
 
 
 @pytest.fixture

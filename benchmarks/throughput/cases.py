@@ -15,10 +15,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.report.networks import Network
 from benchmarks.report.rows import Row
-from latentwire_codec.load import load_autoencoder
+from benchmarks.throughput.openvino import compile_halves, openvino_refusal
+from latentwire_codec.load import MEASURED, load_autoencoder
 from latentwire_codec.runtime.placement import Placement
 
-EAGER, LATENTWIRE = "eager", "latentwire"
+EAGER, LATENTWIRE, OPENVINO = "eager", "latentwire", "openvino"
 OPERATIONS = ("encode", "decode")
 TERA = 1e12
 MATRIX_SIDES = {"cpu": 2048, "cuda": 8192}
@@ -29,8 +30,8 @@ class Case:
     """A network and a way to run it."""
 
     network: Network
-    engine: str  # EAGER or LATENTWIRE
-    dtype: str = "float32"  # dtype of the arithmetic; `auto`: LATENTWIRE chooses
+    engine: str  # EAGER, LATENTWIRE or OPENVINO
+    dtype: str = "float32"  # dtype of the arithmetic; MEASURED: LATENTWIRE chooses, as its server does
     channels_last: bool = False  # whether EAGER runs in channels_last; otherwise contiguous
     tiled: bool = False  # whether EAGER runs with the tiling of its class
     options: Mapping[str, Any] = field(default_factory=dict)  # further arguments of `load_autoencoder`
@@ -42,7 +43,7 @@ class Case:
         if self.name:
             return self.name
         if self.engine == LATENTWIRE:
-            return LATENTWIRE if self.dtype == "auto" else f"{LATENTWIRE} {self.dtype}"
+            return LATENTWIRE if self.dtype == MEASURED else f"{LATENTWIRE} {self.dtype}"
         words = f"{self.engine} {self.dtype}"
         return words + (", channels_last" if self.channels_last else "") + (", tiled" if self.tiled else "")
 
@@ -57,8 +58,10 @@ class Case:
         return {"network": name, "case": label, "operation": operation, "width": width, "height": height}
 
     def refusal(self, device: str) -> str:
-        """Return why the case is too slow to be measured on a device; empty: it is not too slow."""
-        if not Placement.choose(device, self.dtype).is_emulated:
+        """Return why the case is not measured on a device; empty: it is."""
+        if self.engine == OPENVINO and (reason := openvino_refusal(Placement.choose(device).device.type)):
+            return reason
+        if self.dtype == MEASURED or not Placement.choose(device, self.dtype).is_emulated:
             return ""
         return f"this CPU has no instructions for {self.dtype}: about ten times slower than float32"
 
@@ -67,6 +70,8 @@ class Case:
         if self.engine == LATENTWIRE:
             model = load_autoencoder(self.network.source, device=device, dtype=self.dtype, **self.options)
             return Runner(lambda images: model.encode(images).mode(), model.decode, model.spec.dtype)
+        if self.engine == OPENVINO:
+            return Runner(*compile_halves(self.network.module(), self.dtype), self.dtype)
         return self._eager(Placement.choose(device, self.dtype))
 
     def _eager(self, placement: Placement) -> "Runner":
@@ -113,7 +118,11 @@ def of_network(network: Network) -> list[Case]:
     return [
         Case(network, EAGER),
         Case(network, EAGER, "bfloat16", channels_last=True),
-        Case(network, LATENTWIRE, "auto"),
+        Case(network, OPENVINO),
+        Case(network, OPENVINO, "bfloat16"),
+        Case(network, LATENTWIRE, MEASURED),
+        Case(network, LATENTWIRE, "bfloat16"),
+        Case(network, LATENTWIRE),
         Case(network, LATENTWIRE, options={"rewrites": False}, name=f"{LATENTWIRE} float32, no rewrites"),
     ]
 

@@ -156,7 +156,9 @@ class ServerConfig:
         True, "--rewrites/--no-rewrites", MODELS,
         "On a CPU, compute with less arithmetic where the class is known; without it, bit for bit as diffusers.")
     dtype: str = setting(
-        "auto", "--dtype NAME", MODELS, "What the model computes in: auto, float32, bfloat16 or float16.",
+        "auto", "--dtype NAME", MODELS,
+        "What the model computes in: float32, bfloat16, float16, or auto: on a CPU the fastest of what is within 50 dB "
+        "of float32, measured at the first load on a machine and kept.",
         choices=("auto", "float32", "bfloat16", "float16"))
     device: str = setting(
         "auto", "--device NAME[,...]", PROCESSES,

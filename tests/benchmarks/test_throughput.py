@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`python -m benchmarks.throughput`: cases timed in turn, ratios, arithmetic, memory of processes of their own."""
 
+import importlib.util
 import json
 import math
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from benchmarks.report.pictures import photograph
 from benchmarks.report.timing import Spread, speed_up, take_turns
 from benchmarks.throughput.__main__ import cases_at, main, parser
 from benchmarks.throughput.apart import Footprint, Task, run_apart
-from benchmarks.throughput.cases import EAGER, LATENTWIRE, Case, MatrixProduct, operations
+from benchmarks.throughput.cases import EAGER, LATENTWIRE, OPENVINO, Case, MatrixProduct, operations
 from benchmarks.throughput.measuring import CAP_DB, difference
 from benchmarks.throughput.summary import BOTH, comparisons
 from latentwire_codec.runtime.placement import Placement
@@ -35,8 +36,9 @@ def record(throughput_run: Path) -> dict[str, Any]:
 
 def test_every_case_has_a_row_for_each_operation(record: dict[str, Any], tiny_kl: Path) -> None:
     names = {(row["network"], row["case"], row["operation"]) for row in record["rows"]}
-    eager, ours = {"eager float32", "eager bfloat16, channels_last"}, {"latentwire", "latentwire float32, no rewrites"}
-    wanted = {(network, way) for network in (BUNDLED, tiny_kl.name) for way in eager | ours}
+    eager, peers = {"eager float32", "eager bfloat16, channels_last"}, {"openvino float32", "openvino bfloat16"}
+    ours = {"latentwire", "latentwire float32", "latentwire bfloat16", "latentwire float32, no rewrites"}
+    wanted = {(network, way) for network in (BUNDLED, tiny_kl.name) for way in eager | peers | ours}
     wanted |= {("tiny", way) for way in eager}
     assert names == {(*name, operation) for name in wanted for operation in ("encode", "decode")}
     assert len(record["rows"]) == len(names)
@@ -44,11 +46,18 @@ def test_every_case_has_a_row_for_each_operation(record: dict[str, Any], tiny_kl
 
 def test_a_half_that_is_emulated_is_left_out_with_the_reason(record: dict[str, Any], throughput_run: Path) -> None:
     emulated = Placement.choose("cpu", "bfloat16").is_emulated
-    halves = [row for row in record["rows"] if "bfloat16" in row["case"]]
+    halves = [row for row in record["rows"] if "bfloat16" in row["case"] and row["engine"] != OPENVINO]
     assert all(("left_out" in row) == emulated for row in halves)
     if emulated:
         assert all("no instructions for bfloat16" in row["left_out"] for row in halves)
         assert "no instructions for bfloat16" in (throughput_run / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openvino") is not None, reason="OpenVINO is installed here")
+def test_openvino_is_left_out_with_the_reason_where_it_is_not_installed(record: dict[str, Any]) -> None:
+    peers = [row for row in record["rows"] if row["engine"] == OPENVINO]
+    assert peers
+    assert all("pip install openvino" in row["left_out"] for row in peers)
 
 
 def test_the_numbers_of_a_row_fit_each_other(record: dict[str, Any]) -> None:

@@ -57,6 +57,9 @@ def serve(**values: Any) -> int:
     """
     given = {name: value for name, value in values.items() if value is not None}
     require("server")
+    from latentwire_server.process.cores import prepare_threads
+
+    prepare_threads()
     from latentwire_server.telemetry.metrics import configure_logging
 
     log_format = given.pop("log_format", LOG_FORMAT.default)

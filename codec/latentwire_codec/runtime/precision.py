@@ -22,10 +22,10 @@ class Runtime:
     """Runs one module at a placement, in its memory format, and checks that its outputs are finite.
 
     The module is in float32, on the CPU; every other precision is made from it. `prepare` maps the module, at the
-    device and in a dtype, to the network that runs.
+    device and in a dtype, and the module in float32, to the network that runs.
     """
 
-    def __init__(self, module: nn.Module, placement: Placement, prepare: Callable[[Any], Tiled]) -> None:
+    def __init__(self, module: nn.Module, placement: Placement, prepare: Callable[[Any, Any], Tiled]) -> None:
         self.placement = placement
         self._prepare = prepare
         self._master = module.eval().requires_grad_(False)
@@ -81,8 +81,12 @@ class Runtime:
         return self._network(torch.float32).run_whole(half, batch)
 
     def _forward(self, half: Half, batch: Tensor, dtype: torch.dtype, pause: Callable[[], None]) -> tuple[Tensor, ...]:
-        placed = batch.to(self.placement.device, dtype, memory_format=self._memory_format(dtype))
-        return tuple(output.float() for output in self._network(dtype).run(half, placed, pause))
+        network = self._network(dtype)
+        if network.runs_whole(half, batch.shape):
+            placed = batch.to(self.placement.device, torch.float32)
+        else:
+            placed = batch.to(self.placement.device, dtype, memory_format=self._memory_format(dtype))
+        return tuple(output.float() for output in network.run(half, placed, pause))
 
     def _network(self, dtype: torch.dtype) -> Tiled:
         """Return the network in `dtype` at the device; float32 beside half precision is made at the first retry."""
@@ -95,7 +99,7 @@ class Runtime:
                 # nn.Module.to on purpose: a diffusers model's own warns about keeping layers in float32.
                 nn.Module.to(module, self.placement.device, dtype)
                 nn.Module.to(module, memory_format=self._memory_format(dtype))  # type: ignore[call-overload]
-                self._prepared[dtype] = self._prepare(module)
+                self._prepared[dtype] = self._prepare(module, self._master)
         return self._prepared[dtype]
 
     def _memory_format(self, dtype: torch.dtype) -> torch.memory_format:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from latentwire_codec.lat import payload
-from latentwire_codec.load import load_autoencoder
+from latentwire_codec.load import MEASURED, load_autoencoder
 from latentwire_codec.runtime.autoencoder import Autoencoder
 from latentwire_codec.runtime.placement import Placement
 from latentwire_core.errors import UnknownModel
@@ -178,7 +178,7 @@ class Engine:
             return load_autoencoder(
                 model.source,
                 device=str(self._placement.device),
-                dtype=self._config.dtype,
+                dtype=MEASURED if self._config.dtype == "auto" else self._config.dtype,
                 scale=model.scale,
                 shift=model.shift,
                 latent_space=model.latent_space,

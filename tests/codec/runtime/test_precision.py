@@ -40,8 +40,8 @@ def call(module: Any, batch: Tensor) -> tuple[Tensor, ...]:
 def runtime(module: nn.Module, dtype: torch.dtype, call: Call = call) -> Runtime:
     """Return a runtime on the CPU whose network is a call of the module."""
 
-    def prepare(module: Any) -> Any:
-        return SimpleNamespace(run=lambda half, batch, pause: call(module, batch))
+    def prepare(module: Any, master: Any) -> Any:
+        return SimpleNamespace(run=lambda half, batch, pause: call(module, batch), runs_whole=lambda half, shape: False)
 
     return Runtime(module, Placement(CPU, dtype), prepare)
 

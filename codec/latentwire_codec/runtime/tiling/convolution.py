@@ -116,19 +116,14 @@ class Upsampled:
     def __init__(self, layer: nn.Conv2d) -> None:
         self.channels = layer.out_channels
         self._bias = layer.bias
-        phases = _phases(layer.weight)
         self._whole: Plain | None = None
         if _winograd_pays(layer.weight):
             bias = None if layer.bias is None else layer.bias.repeat(4)
-            self._whole = Plain(phases.flatten(0, 2), bias, 1, (1, 1))
+            self._whole = Plain(_phases(layer.weight).flatten(0, 2), bias, 1, (1, 1))
             self.tile = self._whole.tile
         else:
             self.tile = 1
-            self._kernels = [
-                (y, x, phases[y, x, :, :, y : y + 2, x : x + 2].contiguous(memory_format=torch.channels_last))
-                for y in (0, 1)
-                for x in (0, 1)
-            ]
+            self._kernels = upsampling_kernels(layer.weight)
 
     def __call__(self, padded: Tensor, out: Tensor) -> None:
         """Write twice as many rows as the small grid has."""
@@ -139,6 +134,16 @@ class Upsampled:
         for y, x, kernel in self._kernels:
             seen = padded[:, :, y : y + height + 1, x : x + width + 1]
             out[:, :, y::2, x::2] = functional.conv2d(seen, kernel, self._bias)
+
+
+def upsampling_kernels(weight: Tensor) -> list[tuple[int, int, Tensor]]:
+    """Map the weight (O,I,3,3) of `Upsampled` to the 2x2 kernel of each of the four pixels: row, column, (O,I,2,2)."""
+    phases = _phases(weight)
+    return [
+        (y, x, phases[y, x, :, :, y : y + 2, x : x + 2].contiguous(memory_format=torch.channels_last))
+        for y in (0, 1)
+        for x in (0, 1)
+    ]
 
 
 def _phases(weight: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ Half = Literal["encode", "decode"]
 
 # Copies of its widest map that a network in eager mode holds at a time: input, normalised, activated.
 MAPS = 3
+RUNTIME = __package__.rpartition(".")[0]
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Footprint:
 
 
 def held_bytes(*things: object) -> int:
-    """Return the bytes of all tensors that modules and objects of this package hold, each tensor once."""
+    """Return the bytes of all tensors that modules and objects of the runtime hold, each tensor once."""
     storages: dict[int, int] = {}
     seen: set[int] = set()
     left = list(things)
@@ -68,6 +69,6 @@ def held_bytes(*things: object) -> int:
             left += thing.values()
         elif isinstance(thing, list | tuple):
             left += thing
-        elif type(thing).__module__.startswith(__package__):
+        elif type(thing).__module__.startswith(RUNTIME):
             left.append(vars(thing))
     return sum(storages.values())

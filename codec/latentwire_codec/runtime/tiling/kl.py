@@ -114,7 +114,7 @@ class KLNetwork:
     """
 
     def __init__(self, module: Any) -> None:
-        _check(module)
+        check_parts(module)
         encoder, decoder = module.encoder, module.decoder
         self._encoder_in, self._encoder_out = Plain.of(encoder.conv_in), _Head(encoder)
         self._down = [
@@ -200,8 +200,8 @@ def _heads(places: Tensor, heads: int) -> Tensor:
     return split.transpose(0, 1).unsqueeze(0)
 
 
-def _check(module: Any) -> None:
-    """Refuse a network with parts that the classes above do not compute."""
+def check_parts(module: Any) -> None:
+    """Refuse a network with parts that PARTS does not name; raises NotImplementedError."""
     halves = module.encoder, module.decoder
     middles = [half.mid_block for half in halves]
     levels = [*module.encoder.down_blocks, *module.decoder.up_blocks]

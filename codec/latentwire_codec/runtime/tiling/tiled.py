@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A VAE's network on its device: batches of images <-> batches of latents, within the memory for activations.
 
-On a CPU, classes that can be computed in strips always are. Strips are faster, too: a strip stays in the cache, and
-convolutions are rewritten with less arithmetic.
+On a CPU, classes that can be computed in strips always are in float32. Strips are faster, too: a strip stays in the
+cache, and convolutions are rewritten with less arithmetic. In bfloat16 the copies around strips cost more than the
+cache saves: there a network with room for it is computed whole.
 """
 
 import os
@@ -21,6 +22,7 @@ from latentwire_codec.runtime.tiling.sweep import Sweep
 from latentwire_core.errors import ImageTooLarge
 
 MIB = 2**20
+LATENT, KLS = "AutoencoderLatentVAE", ("AutoencoderKL", "AutoencoderKLFlux2")
 
 
 @dataclass(frozen=True)
@@ -54,31 +56,49 @@ class Strips(Protocol):
         """Map raw latents (1,C,h,w) to images."""
 
 
+class Whole(Protocol):
+    """A network that is computed in bfloat16, from float32 maps, a layer at a time."""
+
+    def encode(self, images: Tensor, pause: Callable[[], None]) -> tuple[Tensor, ...]:
+        """Map images (1,3,H,W) to mean and logvar."""
+
+    def decode(self, latents: Tensor, pause: Callable[[], None]) -> tuple[Tensor, ...]:
+        """Map raw latents (1,C,h,w) to images."""
+
+
 class Tiled:
     """A network that stays within its memory.
 
     Computed in strips, the result is the same as computed at once, within rounding; see `feature_map`. The tiling of
     some other classes changes the result: it takes overlapping tiles for images and blends them. The module is at its
-    device, in its dtype; `weights_bytes` counts its weights, also in the forms that rewrites need.
+    device, in its dtype, and `master` is the same in float32 on the CPU; `weights_bytes` counts the weights, also in
+    the forms that rewrites need.
     """
 
-    def __init__(self, module: Any, calling: Calling, tiling: Tiling, footprint: Footprint) -> None:
+    def __init__(self, module: Any, master: Any, calling: Calling, tiling: Tiling, footprint: Footprint) -> None:
         self._module, self._calling, self._footprint = module, calling, footprint
         parameter = next(module.parameters())
         self._device, self._dtype = parameter.device, parameter.dtype
         self._budget_bytes = tiling.budget(self._device)
-        self._always = tiling.rewrites and self._device.type == "cpu"
-        self.weights_bytes = held_bytes(module, self._strips if self._always else None)
+        rewritten = tiling.rewrites and self._device.type == "cpu"
+        self._always = rewritten and self._dtype == torch.float32
+        self._whole = _whole(master) if rewritten and self._dtype == torch.bfloat16 else None
+        # The whole network keeps its weights in two forms.
+        self.weights_bytes = held_bytes(module, self._strips if self._always else None) + 2 * held_bytes(self._whole)
 
     def run(self, half: Half, batch: Tensor, pause: Callable[[], None]) -> tuple[Tensor, ...]:
         """Map images (B,3,H,W) to mean and logvar, or to latents alone; raw latents (B,C,h,w) to images.
 
-        The batch is on the device, in the dtype; `pause` is called between strips.
+        The batch is on the device, in float32 where `runs_whole`, else in the dtype; `pause` is called between strips,
+        or between layers.
 
         Raises:
             ImageTooLarge: the activations of one image don't fit, and its class cannot be tiled.
         """
-        if (self._always or not self._fits(half, batch.shape)) and self._strips is not None:
+        one_by_one: Callable[[Tensor], tuple[Tensor, ...]]
+        if self.runs_whole(half, batch.shape):
+            one_by_one = partial(getattr(self._whole, half), pause=pause)
+        elif (self._always or not self._fits(half, batch.shape)) and self._strips is not None:
             sweep = Sweep(self._device, self._dtype, self._budget_bytes, pause)
             one_by_one = partial(getattr(self._strips, half), sweep=sweep)
         elif self._fits(half, batch.shape):
@@ -93,6 +113,11 @@ class Tiled:
         results: tuple[Tensor, ...] = getattr(self._calling, half)(self._module, batch)
         return results
 
+    def runs_whole(self, half: Half, shape: Sequence[int]) -> bool:
+        """Tell whether images, or latents, of a shape (B,C,H,W) are computed by the network's own form in bfloat16."""
+        # It keeps some maps in float32.
+        return self._whole is not None and 2 * self._bytes(half, (1, *shape[1:])) <= self._budget_bytes
+
     def approximates(self, half: Half, shape: Sequence[int]) -> bool:
         """Tell whether an image, or latents, of a shape (B,C,H,W) are computed by the class's own tiling."""
         return not self._fits(half, (1, *shape[1:])) and self._strips is None
@@ -101,11 +126,11 @@ class Tiled:
     def _strips(self) -> Strips | None:
         """The network as steps over strips; None where its class cannot be computed so."""
         name = type(self._module).__name__
-        if name == "AutoencoderLatentVAE":
+        if name == LATENT:
             from latentwire_codec.runtime.tiling.latent import LatentNetwork
 
             return LatentNetwork(self._module)
-        if name in ("AutoencoderKL", "AutoencoderKLFlux2"):
+        if name in KLS:
             from latentwire_codec.runtime.tiling.kl import KLNetwork
 
             with suppress(NotImplementedError):
@@ -136,3 +161,20 @@ class Tiled:
             return self.run_whole(half, one)
         finally:
             self._module.disable_tiling()
+
+
+def _whole(master: Any) -> Whole | None:
+    """Return the network in bfloat16 as whole layers; None where its class, or bfloat16 on this CPU, is not known."""
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return None
+    name = type(master).__name__
+    if name == LATENT:
+        from latentwire_codec.runtime.whole.latent import WholeLatent
+
+        return WholeLatent(master)
+    if name in KLS:
+        from latentwire_codec.runtime.whole.kl import WholeKL
+
+        with suppress(NotImplementedError):
+            return WholeKL(master)
+    return None

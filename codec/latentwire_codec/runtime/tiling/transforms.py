@@ -2,19 +2,18 @@
 """Rows of pixels -> patches of Winograd's F(4x4, 3x3), and their products -> rows of pixels; compiled.
 
 Each transform is one pass from memory to memory. As a row of torch's sums it would be twelve passes, which would take
-as long as the products. Compilation takes seconds once; the result is kept on disk, where the disk can be written to.
+as long as the products.
 
 A block is CHUNK tiles of one row: the values between its two passes stay in the cache of a core.
 """
 
-import threading
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numba
 import numpy as np
 import numpy.typing as npt
-import torch
+
+from latentwire_codec.runtime.compiling import compiled, inlined, run
 
 TILE = 4
 """Side of an output tile."""
@@ -23,8 +22,6 @@ REACH = 6
 CHUNK = 8
 
 Array = npt.NDArray[np.floating[Any]]
-Kernel = Callable[..., None]
-F = TypeVar("F", bound=Callable[..., object])
 
 
 def analyse(pixels: Array, patches: Array) -> None:
@@ -33,47 +30,15 @@ def analyse(pixels: Array, patches: Array) -> None:
     It writes patches (6,6,n,t,C): the place in a patch, across before down; then the tiles. All arrays here are
     contiguous, in float32 or float64.
     """
-    _run(_analyse, _analyse_on_cores, pixels, patches)
+    run(_analyse, _analyse_on_cores, pixels, patches)
 
 
 def synthesise(products: Array, bias: Array, pixels: Array) -> None:
     """Apply Winograd's A^T to the products (6,6,n,t,C) of patches, add the bias (C,), and write pixels (4n,4t,C)."""
-    _run(_synthesise, _synthesise_on_cores, products, bias, pixels)
+    run(_synthesise, _synthesise_on_cores, products, bias, pixels)
 
 
-# Not every threading layer of numba may be used by two threads at once.
-_turn = threading.Lock()
-
-
-def _run(alone: Kernel, on_cores: Kernel, *arrays: Array) -> None:
-    """Compute with as many threads as torch."""
-    cores = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
-    if cores == 1:  # as in a forked process, which must not start threads
-        alone(*arrays)
-        return
-    with _turn:
-        numba.set_num_threads(cores)
-        on_cores(*arrays)
-
-
-def _compiled(function: Kernel, **options: Any) -> Kernel:
-    # A multiplication and an addition may be one instruction; sums keep their order, NaN and infinity their meaning.
-    settings = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}, **options}
-    compiled: Kernel
-    try:
-        compiled = numba.njit(cache=True, **settings)(function)
-    except RuntimeError:  # no folder for the cache
-        compiled = numba.njit(**settings)(function)
-    return compiled
-
-
-def _inlined(function: F) -> F:
-    # In an inlined function the compiler sees that the arrays do not overlap, and computes eight channels at a time.
-    inlined: F = numba.njit(inline="always")(function)
-    return inlined
-
-
-@_inlined
+@inlined
 def _six(
     d0: Array, d1: Array, d2: Array, d3: Array, d4: Array, d5: Array,
     t0: Array, t1: Array, t2: Array, t3: Array, t4: Array, t5: Array,
@@ -91,7 +56,7 @@ def _six(
         t5[c] = e3 - e1
 
 
-@_inlined
+@inlined
 def _four(
     m0: Array, m1: Array, m2: Array, m3: Array, m4: Array, m5: Array, bias: Array,
     y0: Array, y1: Array, y2: Array, y3: Array,
@@ -107,7 +72,7 @@ def _four(
         y3[c] = odd + half * near - two * far + m5[c]
 
 
-@_compiled
+@compiled
 def _analyse_block(d: Array, t: Array, block: int) -> None:
     _, _, _, across, channels = t.shape
     chunks = -(-across // CHUNK)
@@ -127,7 +92,7 @@ def _analyse_block(d: Array, t: Array, block: int) -> None:
                  t[5, i, row, x])  # fmt: skip
 
 
-@_compiled
+@compiled
 def _synthesise_block(m: Array, bias: Array, y: Array, block: int) -> None:
     _, _, _, across, channels = m.shape
     chunks = -(-across // CHUNK)
@@ -144,7 +109,7 @@ def _synthesise_block(m: Array, bias: Array, y: Array, block: int) -> None:
                   bias, y[v, u], y[v + 1, u], y[v + 2, u], y[v + 3, u])  # fmt: skip
 
 
-@_inlined
+@inlined
 def _blocks(tiles: Array) -> int:
     blocks: int = tiles.shape[2] * -(-tiles.shape[3] // CHUNK)
     return blocks
@@ -171,6 +136,6 @@ def _synthesise_all_on_cores(products: Array, bias: Array, pixels: Array) -> Non
         _synthesise_block(products, bias, pixels, np.int64(block))
 
 
-_analyse, _synthesise = _compiled(_analyse_all), _compiled(_synthesise_all)
-_analyse_on_cores = _compiled(_analyse_all_on_cores, parallel=True)
-_synthesise_on_cores = _compiled(_synthesise_all_on_cores, parallel=True)
+_analyse, _synthesise = compiled(_analyse_all), compiled(_synthesise_all)
+_analyse_on_cores = compiled(_analyse_all_on_cores, parallel=True)
+_synthesise_on_cores = compiled(_synthesise_all_on_cores, parallel=True)

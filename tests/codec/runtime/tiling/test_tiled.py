@@ -50,7 +50,9 @@ def own() -> Any:
 
 def tiled(module: Any, tiling: Tiling) -> Tiled:
     calling = CALLINGS[type(module).__name__]
-    return Tiled(module, calling, tiling, Footprint.of(module, calling, torch.zeros(1, 3, 64, 64, dtype=module.dtype)))
+    return Tiled(
+        module, module, calling, tiling, Footprint.of(module, calling, torch.zeros(1, 3, 64, 64, dtype=module.dtype))
+    )
 
 
 def image(height: int, width: int, dtype: torch.dtype = torch.float32) -> Tensor:

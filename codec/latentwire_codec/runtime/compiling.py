@@ -1,18 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A Python function over arrays -> a compiled one, run on as many cores as torch computes with.
-
-Compilation takes seconds once; the result is kept on disk, where the disk can be written to.
-"""
+"""A Python function over arrays -> a compiled one, run on as many cores as torch computes with."""
 
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numba
 import torch
 
+from latentwire_codec.compiled import compiled as compile_function
+
 Kernel = Callable[..., None]
-F = TypeVar("F", bound=Callable[..., object])
 
 # GNU's OpenMP is torch's own: both compute with one team of threads. TBB would start threads of its own, and warns
 # about each fork of a process that has them.
@@ -33,18 +31,6 @@ def run(alone: Kernel, on_cores: Kernel, *arguments: object) -> None:
 
 
 def compiled(function: Kernel, **options: Any) -> Kernel:
-    """Compile a function at its first call."""
+    """Compile a function at its first call; it may make arrays."""
     # A multiplication and an addition may be one instruction; sums keep their order, NaN and infinity their meaning.
-    settings = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}, **options}
-    result: Kernel
-    try:
-        result = numba.njit(cache=True, **settings)(function)
-    except RuntimeError:  # no folder for the cache
-        result = numba.njit(**settings)(function)
-    return result
-
-
-def inlined(function: F) -> F:
-    """Compile a function into its callers: there the compiler sees that the arrays do not overlap, and vectorises."""
-    result: F = numba.njit(inline="always")(function)
-    return result
+    return compile_function(function, _nrt=True, fastmath={"contract"}, **options)

@@ -13,7 +13,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from latentwire_codec.runtime.compiling import compiled, inlined, run
+from latentwire_codec.compiled import inlined
+from latentwire_codec.runtime.compiling import compiled, run
 
 TILE = 4
 """Side of an output tile."""

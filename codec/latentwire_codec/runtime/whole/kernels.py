@@ -15,7 +15,8 @@ from numba.core import types
 from numba.extending import intrinsic, overload
 from torch import Tensor, nn
 
-from latentwire_codec.runtime.compiling import compiled, inlined, run
+from latentwire_codec.compiled import inlined
+from latentwire_codec.runtime.compiling import compiled, run
 
 BLOCK = 64
 """Pixels of a block that one core normalises at a time."""

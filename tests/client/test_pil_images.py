@@ -6,7 +6,6 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,23 +15,22 @@ from latentwire_client._images import to_file
 from latentwire_codec.images.files import read_image
 from latentwire_core.colour.code_points import adobe_rgb
 from latentwire_core.errors import ImageError
-
-SIDE = 16
-RAMP = np.arange(0, 4096, 16, dtype=np.uint16).reshape(SIDE, SIDE)
-
-
-def saved(image: Image.Image, name: str, **options: Any) -> bytes:
-    file = io.BytesIO()
-    image.save(file, name, **options)
-    return file.getvalue()
+from tests.image_files import (
+    RAMP,
+    SIDE,
+    avif_of,
+    bmp,
+    chunk,
+    encode,
+    gif_of_a_part,
+    grey_tiff,
+    twelve_bits,
+    with_chunks,
+)
 
 
 def photo(mode: str = "RGB") -> Image.Image:
     return Image.fromarray(np.random.default_rng(3).integers(0, 256, (SIDE, SIDE, 3), np.uint8)).convert(mode)
-
-
-def chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
 def png(depth: int, colour: int, rows: bytes, *extra: bytes) -> bytes:
@@ -57,50 +55,6 @@ def deep_png(colour: int, key: tuple[int, ...]) -> bytes:
     return png(16, colour, rows, chunk(b"tRNS", struct.pack(f">{len(key)}H", *key)))
 
 
-def tiff(tags: dict[int, int], data: bytes) -> bytes:
-    """A TIFF of one grey channel in one strip."""
-    longs = {256: SIDE, 257: SIDE, 258: 16, 259: 1, 262: 1, 273: 0, 277: 1, 278: SIDE, 279: len(data), **tags}
-    longs[273] = 8 + 2 + 12 * len(longs) + 4
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(longs.items()))
-    return b"II*\0" + struct.pack("<IH", 8, len(longs)) + entries + bytes(4) + data
-
-
-def twelve_bits() -> bytes:
-    bits = "".join(f"{value:012b}" for value in RAMP.reshape(-1).tolist())
-    return tiff({258: 12}, int(bits, 2).to_bytes(len(bits) // 8, "big"))
-
-
-def part_of_a_gif() -> bytes:
-    """A screen of 4x2 whose only frame is the right half."""
-    codes = [4, 1] * 4 + [5]
-    packed = sum(code << 3 * number for number, code in enumerate(codes))
-    data = packed.to_bytes((3 * len(codes) + 7) // 8, "little")
-    frame = b"," + struct.pack("<4HB", 2, 0, 2, 2, 0) + bytes([2, len(data)]) + data + b"\0;"
-    return (
-        b"GIF89a"
-        + struct.pack("<HHBBB", 4, 2, 0x81, 0, 0)
-        + bytes([0, 255, 0, 255, 0, 0, 0, 0, 255] + 3 * [255])
-        + frame
-    )
-
-
-def bmp_of_no_alpha() -> bytes:
-    header = struct.pack("<LllHHLLllLL", 108, 2, 2, 1, 32, 3, 16, 2835, 2835, 0, 0)
-    header += struct.pack("<4L", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + bytes(52)
-    return b"BM" + struct.pack("<LHHL", 138, 0, 0, 122) + header + bytes([10, 20, 200, 0]) * 4
-
-
-def display_p3_avif() -> bytes:
-    file = bytearray(saved(photo(), "AVIF", quality=100, subsampling="4:4:4"))
-    at = file.index(b"nclx") + 4
-    file[at : at + 4] = struct.pack(">HH", 12, 13)
-    return bytes(file)
-
-
-def with_chunk(file: bytes, body: bytes) -> bytes:
-    return file[:33] + body + file[33:]
-
-
 def turned_exif(orientation: int, option: str = "") -> bytes:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
@@ -111,34 +65,34 @@ def turned_exif(orientation: int, option: str = "") -> bytes:
 
 FILES: dict[str, Callable[[], bytes]] = {
     "12-bit TIFF": twelve_bits,
-    "16-bit TIFF": lambda: tiff({}, (RAMP * 16).tobytes()),
-    "16-bit TIFF whose 0 is white": lambda: tiff({262: 0}, (RAMP * 16).tobytes()),
-    "8-bit TIFF whose 0 is white": lambda: tiff({258: 8, 262: 0}, bytes(range(256))),
+    "16-bit TIFF": lambda: grey_tiff({}, (RAMP * 16).tobytes()),
+    "16-bit TIFF whose 0 is white": lambda: grey_tiff({262: 0}, (RAMP * 16).tobytes()),
+    "8-bit TIFF whose 0 is white": lambda: grey_tiff({258: 8, 262: 0}, bytes(range(256))),
     "2-bit PNG with a key": lambda: shallow_png(2, 1),
     "4-bit PNG with a key": lambda: shallow_png(4, 9),
     "1-bit PNG with a key": lambda: shallow_png(1, 1),
     "16-bit grey PNG with a key": lambda: deep_png(0, (300,)),
     "16-bit RGB PNG with a key": lambda: deep_png(2, (0x1234, 0x5678, 0x9ABC)),
     "16-bit RGB PNG with a dark key": lambda: deep_png(2, (17, 5, 200)),
-    "8-bit PNG with a key": lambda: saved(photo(), "PNG", transparency=photo().getpixel((4, 4))),
-    "PNG with a profile": lambda: saved(photo(), "PNG", icc_profile=adobe_rgb()),
-    "PNG with code points": lambda: with_chunk(saved(photo(), "PNG"), chunk(b"cICP", bytes([12, 13, 0, 1]))),
-    "palette PNG": lambda: saved(photo().quantize(20), "PNG", transparency=bytes(range(0, 200, 10))),
-    "RGBA PNG": lambda: saved(photo("RGBA"), "PNG"),
-    "LA PNG": lambda: saved(photo("LA"), "PNG"),
-    "turned JPEG in Adobe RGB": lambda: saved(photo(), "JPEG", exif=turned_exif(6, "R03"), quality=95),
-    "CMYK JPEG": lambda: saved(photo("CMYK"), "JPEG", quality=95),
-    "CMYK TIFF": lambda: saved(photo("CMYK"), "TIFF"),
-    "LAB TIFF": lambda: saved(photo("RGB").convert("LAB"), "TIFF"),
-    "YCbCr TIFF": lambda: saved(photo("YCbCr"), "TIFF"),
-    "turned TIFF": lambda: saved(photo(), "TIFF", exif=turned_exif(8), compression="tiff_lzw"),
-    "MPO": lambda: saved(photo(), "MPO", save_all=True, append_images=[photo("L").convert("RGB")], quality=95),
-    "animated GIF": lambda: saved(photo("P"), "GIF", save_all=True, append_images=[Image.new("P", (SIDE, SIDE))]),
-    "part of a GIF": part_of_a_gif,
-    "BMP without alpha": bmp_of_no_alpha,
-    "AVIF with code points": display_p3_avif,
-    "WebP": lambda: saved(photo("RGBA"), "WEBP", lossless=True),
-    "PGM": lambda: saved(photo("L"), "PPM"),
+    "8-bit PNG with a key": lambda: encode(photo(), "PNG", transparency=photo().getpixel((4, 4))),
+    "PNG with a profile": lambda: encode(photo(), "PNG", icc_profile=adobe_rgb()),
+    "PNG with code points": lambda: with_chunks(encode(photo(), "PNG"), chunk(b"cICP", bytes([12, 13, 0, 1]))),
+    "palette PNG": lambda: encode(photo().quantize(20), "PNG", transparency=bytes(range(0, 200, 10))),
+    "RGBA PNG": lambda: encode(photo("RGBA"), "PNG"),
+    "LA PNG": lambda: encode(photo("LA"), "PNG"),
+    "turned JPEG in Adobe RGB": lambda: encode(photo(), "JPEG", exif=turned_exif(6, "R03"), quality=95),
+    "CMYK JPEG": lambda: encode(photo("CMYK"), "JPEG", quality=95),
+    "CMYK TIFF": lambda: encode(photo("CMYK"), "TIFF"),
+    "LAB TIFF": lambda: encode(photo("RGB").convert("LAB"), "TIFF"),
+    "YCbCr TIFF": lambda: encode(photo("YCbCr"), "TIFF"),
+    "turned TIFF": lambda: encode(photo(), "TIFF", exif=turned_exif(8), compression="tiff_lzw"),
+    "MPO": lambda: encode(photo(), "MPO", save_all=True, append_images=[photo("L").convert("RGB")], quality=95),
+    "animated GIF": lambda: encode(photo("P"), "GIF", save_all=True, append_images=[Image.new("P", (SIDE, SIDE))]),
+    "part of a GIF": gif_of_a_part,
+    "BMP without alpha": lambda: bmp(0),
+    "AVIF with code points": lambda: avif_of(photo(), 12, 13),
+    "WebP": lambda: encode(photo("RGBA"), "WEBP", lossless=True),
+    "PGM": lambda: encode(photo("L"), "PPM"),
 }  # fmt: skip
 LOST_ONCE_DECODED = ("PNG with code points", "AVIF with code points")
 """Pillow keeps no trace of these colours, and a file in memory is gone once it is decoded."""
@@ -172,7 +126,7 @@ def test_an_image_opened_from_memory_arrives_as_its_file_would(name: str, decode
 @pytest.mark.parametrize("decoded", [False, True])
 def test_an_image_whose_file_a_server_refuses_is_refused(decoded: bool, tmp_path: Path) -> None:
     path = tmp_path / "hdr.png"
-    path.write_bytes(with_chunk(saved(photo(), "PNG"), chunk(b"cICP", bytes([9, 16, 0, 1]))))
+    path.write_bytes(with_chunks(encode(photo(), "PNG"), chunk(b"cICP", bytes([9, 16, 0, 1]))))
     with Image.open(path) as image:
         if decoded:
             image.load()
@@ -195,7 +149,7 @@ def test_an_edited_image_arrives_as_the_pixels_that_it_has(name: str, edit: str,
     path.write_bytes(FILES[name]())
     with Image.open(path) as image:
         edited = EDITS[edit](image)
-    expected = read_image(saved(edited, "TIFF" if edited.mode == "CMYK" else "PNG"))
+    expected = read_image(encode(edited, "TIFF" if edited.mode == "CMYK" else "PNG"))
     np.testing.assert_array_equal(read_image(to_file(edited)), expected)
 
 
@@ -221,21 +175,21 @@ def test_an_image_changed_in_place_arrives_changed(
     change: Callable[[Image.Image], None], decoded: bool, tmp_path: Path
 ) -> None:
     path = tmp_path / "image"
-    path.write_bytes(saved(photo().resize((64, 64)), "JPEG"))
+    path.write_bytes(encode(photo().resize((64, 64)), "JPEG"))
     with Image.open(path) as image:
         if decoded:
             image.load()
         change(image)
         there = read_image(to_file(image))
         assert (to_file(image) == path.read_bytes()) == (decoded and change is drafted)  # which a decoded image ignores
-        as_file = saved(image, "PNG", exif=image.getexif(), icc_profile=image.info.get("icc_profile"))
+        as_file = encode(image, "PNG", exif=image.getexif(), icc_profile=image.info.get("icc_profile"))
     np.testing.assert_array_equal(there, read_image(as_file))
 
 
 def test_the_second_frame_is_sent_where_it_is_the_one_that_is_shown(tmp_path: Path) -> None:
     path = tmp_path / "two.mpo"
     other = photo().rotate(90)
-    path.write_bytes(saved(photo(), "MPO", save_all=True, append_images=[other], quality=100))
+    path.write_bytes(encode(photo(), "MPO", save_all=True, append_images=[other], quality=100))
     with Image.open(path) as image:
         image.seek(1)
         np.testing.assert_array_equal(read_image(to_file(image)), np.asarray(image))
@@ -245,8 +199,8 @@ def test_the_second_frame_is_sent_where_it_is_the_one_that_is_shown(tmp_path: Pa
 
 def test_a_file_that_was_replaced_behind_an_open_image_is_not_sent_in_its_place(tmp_path: Path) -> None:
     path = tmp_path / "image.png"
-    path.write_bytes(saved(photo(), "PNG"))
+    path.write_bytes(encode(photo(), "PNG"))
     with Image.open(path) as image:
         image.load()
-        path.write_bytes(saved(photo().rotate(180), "PNG"))
+        path.write_bytes(encode(photo().rotate(180), "PNG"))
         np.testing.assert_array_equal(read_image(to_file(image)), np.asarray(photo()))

@@ -59,11 +59,12 @@ def photo(tmp_path: Path, astronaut: Pixels) -> Path:
 def test_every_kind_of_image_input_encodes(client: Client, photo: Path, astronaut: Pixels) -> None:
     crop = np.ascontiguousarray(astronaut[:64, :64])
     floats = crop.transpose(2, 0, 1).astype(np.float32) / 127.5 - 1
-    for image in (str(photo), photo, photo.read_bytes(), Image.open(photo)):
-        latents = client.encode(image, dtype="float32")
-        assert latents.values.shape == (1, 4, 13, 10)
-        assert latents.image_size == (100, 77)
-        assert client.decode(latents).size == (77, 100)
+    with Image.open(photo) as opened:
+        for image in (str(photo), photo, photo.read_bytes(), opened):
+            latents = client.encode(image, dtype="float32")
+            assert latents.values.shape == (1, 4, 13, 10)
+            assert latents.image_size == (100, 77)
+            assert client.decode(latents).size == (77, 100)
     from_uint8 = client.encode(crop, dtype="float32").values
     np.testing.assert_allclose(client.encode(floats, dtype="float32").values, from_uint8, atol=1e-5)
     np.testing.assert_array_equal(client.encode(Image.fromarray(crop), dtype="float32").values, from_uint8)

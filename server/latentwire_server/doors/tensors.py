@@ -41,4 +41,4 @@ def to_tensor(
 
 def to_bytes(tensor: Tensor) -> bytes:
     """Map a tensor to its bytes."""
-    return tensor.contiguous().view(torch.uint8).numpy().tobytes()
+    return tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files that are more structure than pixels are refused, and good pixels are read whatever stands beside them."""
 
-import io
 import struct
 import zlib
 from collections.abc import Callable
@@ -15,58 +14,29 @@ from latentwire_codec.images import structure
 from latentwire_codec.images.files import read_image
 from latentwire_core.colour.code_points import CodePoints, adobe_rgb
 from latentwire_core.errors import ImageError, ImageTooLarge
-
-COLOUR = (200, 60, 40)
-
-
-def encode(image: Image.Image, name: str, **options: Any) -> bytes:
-    file = io.BytesIO()
-    image.save(file, name, **options)
-    return file.getvalue()
-
+from tests.image_files import (
+    COLOUR,
+    avif_of,
+    bmp,
+    bmp_with_profile,
+    chunk,
+    encode,
+    gif_of_a_part,
+    jpeg_of_scans,
+    plain,
+    rgb_tiff,
+    with_chunks,
+)
 
 FRAME = b"\xff\xc0" + struct.pack(">HBHHB", 11, 8, 16, 16, 1) + b"\1\x11\0"
 
 
-def plain(name: str, size: tuple[int, int] = (16, 16), **options: Any) -> bytes:
-    return encode(Image.new("RGB", size, COLOUR), name, **options)
-
-
-def chunk(kind: bytes, body: bytes, damage: int = 0) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body) ^ damage)
-
-
 def png_with(*chunks: bytes) -> bytes:
-    """A PNG with chunks behind its IHDR."""
-    file = plain("PNG")
-    return file[:33] + b"".join(chunks) + file[33:]
+    return with_chunks(plain("PNG"), *chunks)
 
 
-def jpeg_of_scans(scans: int) -> bytes:
-    """A progressive, grey JPEG of 16x16: one scan of the mean, all others refine nothing."""
-
-    def segment(marker: int, body: bytes) -> bytes:
-        return b"\xff" + bytes([marker]) + struct.pack(">H", len(body) + 2) + body
-
-    head = segment(0xDB, b"\0" + bytes([16] * 64)) + segment(0xC2, struct.pack(">BHHB", 8, 16, 16, 1) + b"\1\x11\0")
-    tables = segment(0xC4, b"\0" + bytes([1, *[0] * 15]) + b"\0")
-    tables += segment(0xC4, b"\x10" + bytes([1, 1, *[0] * 14]) + b"\xe0\0")
-    first = segment(0xDA, bytes([1, 1, 0, 0, 0, 0])) + b"\x0f"
-    refining = segment(0xDA, bytes([1, 1, 0, 1, 63, 0x10])) + b"\xab"
-    return b"\xff\xd8" + head + tables + first + refining * (scans - 1) + b"\xff\xd9"
-
-
-def tiff(tags: dict[int, int], strips: int = 1, order: str = "<") -> bytes:
-    """A TIFF of 4x4 RGB pixels; tags: number -> LONG."""
-    data = bytes(COLOUR) * 16
-    longs = {256: 4, 257: 4, 258: 8, 259: 1, 262: 2, 273: 0, 277: 3, 278: 4, 279: len(data), **tags}
-    longs[273] = 8 + 2 + 12 * len(longs) + 4
-    entries = b"".join(
-        struct.pack(f"{order}HHII", number, 4, strips if number == 273 else 1, value)
-        for number, value in sorted(longs.items())
-    )
-    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", 8)
-    return head + struct.pack(f"{order}H", len(longs)) + entries + bytes(4) + data
+def avif_with(primaries: int, transfer: int) -> bytes:
+    return avif_of(Image.new("RGB", (16, 16), COLOUR), primaries, transfer)
 
 
 def tiled_tiff(width: int, height: int, tile_width: int, tile_height: int) -> bytes:
@@ -82,39 +52,6 @@ def tiled_tiff(width: int, height: int, tile_width: int, tile_height: int) -> by
         struct.pack("<HHII", tag, 4, count, place) for tag, place in zip((324, 325), places, strict=True)
     )
     return b"II*\0" + struct.pack("<IH", 8, len(tags) + 2) + entries + bytes(4) + pixels + tables
-
-
-def gif_of_a_part() -> bytes:
-    """A screen of 4x2 whose only frame is the right half, all red; colours green, red, blue, white."""
-    palette = bytes([0, 255, 0, 255, 0, 0, 0, 0, 255, 255, 255, 255])
-    codes = [4, 1] * 4 + [5]  # clear, red; clear, red ...; end: codes stay at three bits
-    packed = sum(code << 3 * number for number, code in enumerate(codes))
-    data = packed.to_bytes((3 * len(codes) + 7) // 8, "little")
-    frame = b"," + struct.pack("<4HB", 2, 0, 2, 2, 0) + bytes([2, len(data)]) + data + b"\0;"
-    return b"GIF89a" + struct.pack("<HHBBB", 4, 2, 0x81, 0, 0) + palette + frame
-
-
-def bmp(alpha: int) -> bytes:
-    """2x2 pixels of 32 bits with an alpha mask (V4 header), all of one alpha."""
-    header = struct.pack("<LllHHLLllLL", 108, 2, 2, 1, 32, 3, 16, 2835, 2835, 0, 0)
-    header += struct.pack("<4L", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + bytes(52)
-    return b"BM" + struct.pack("<LHHL", 138, 0, 0, 122) + header + bytes([10, 20, 200, alpha]) * 4
-
-
-def bmp_with_profile(icc: bytes) -> bytes:
-    """One pixel of 24 bits with a BITMAPV5HEADER that embeds a profile."""
-    pixels = bytes([*reversed(COLOUR), 0])
-    header = struct.pack("<LllHHLLllLL", 124, 1, 1, 1, 24, 0, 4, 2835, 2835, 0, 0) + bytes(16) + b"DEBM" + bytes(52)
-    header += struct.pack("<LLL", 124 + len(pixels), len(icc), 0)
-    return b"BM" + struct.pack("<LHHL", 138 + len(pixels) + len(icc), 0, 0, 138) + header.ljust(124) + pixels + icc
-
-
-def avif_of(primaries: int, transfer: int) -> bytes:
-    """An AVIF of one colour with these code points in its colr box."""
-    file = bytearray(plain("AVIF", quality=100, subsampling="4:4:4"))
-    at = file.index(b"nclx") + 4
-    file[at : at + 4] = struct.pack(">HH", primaries, transfer)
-    return bytes(file)
 
 
 # Work
@@ -151,7 +88,7 @@ def test_a_jpeg_of_as_many_scans_as_encoders_write_is_read() -> None:
             lambda: b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0, 0, 0) + bytes(70_000) + b",",
             "GIF file has more than 65536 blocks and stray bytes before its first frame",
         ),
-        (lambda: tiff({}, strips=70_000), "TIFF file has more than 65536 strips"),
+        (lambda: rgb_tiff({}, strips=70_000), "TIFF file has more than 65536 strips"),
         (lambda: plain("WEBP") + b"ABCD\0\0\0\0" * 2000, "WEBP file has more than 1024 chunks"),
         (lambda: b"P6\n" + b"#\n" * 5000 + b"1 1 255\n\0\0\0", "PPM file has more than 4096 bytes of comments"),
     ],
@@ -248,14 +185,14 @@ def test_alpha_that_is_zero_throughout_a_bmp_is_no_alpha(alpha: int, expected: t
 
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_a_preview_in_the_image_s_place_is_refused_by_name(order: str) -> None:
-    assert (read_image(tiff({}, order=order)) == COLOUR).all()
-    assert (read_image(tiff({254: 0}, order=order)) == COLOUR).all()
+    assert (read_image(rgb_tiff({}, order=order)) == COLOUR).all()
+    assert (read_image(rgb_tiff({254: 0}, order=order)) == COLOUR).all()
     with pytest.raises(ImageError, match="is a preview of another"):
-        read_image(tiff({254: 1}, order=order))
+        read_image(rgb_tiff({254: 1}, order=order))
     with pytest.raises(ImageError, match=r"raw file \(DNG\)"):
-        read_image(tiff({254: 1, 50706: 4}, order=order))
+        read_image(rgb_tiff({254: 1, 50706: 4}, order=order))
     with pytest.raises(ImageError, match=r"raw file \(CR2\)"):
-        read_image(b"II*\0\x10\0\0\0CR\2\0" + tiff({})[12:])
+        read_image(b"II*\0\x10\0\0\0CR\2\0" + rgb_tiff({})[12:])
 
 
 # Colours
@@ -266,15 +203,15 @@ def close(data: bytes, expected: tuple[int, int, int], tolerance: int = 3) -> bo
 
 
 def test_code_points_of_an_avif_are_honoured() -> None:
-    assert close(avif_of(1, 13), COLOUR)
-    assert close(avif_of(2, 2), COLOUR)
+    assert close(avif_with(1, 13), COLOUR)
+    assert close(avif_with(2, 2), COLOUR)
     # Display P3, as browsers show it.
-    assert close(avif_of(12, 13), (217, 42, 23))
+    assert close(avif_with(12, 13), (217, 42, 23))
 
 
 @pytest.mark.parametrize(("transfer", "name"), [(16, "PQ"), (18, "HLG")])
 def test_hdr_is_refused_by_name(transfer: int, name: str) -> None:
-    for data in (avif_of(9, transfer), png_with(chunk(b"cICP", bytes([9, transfer, 0, 1])))):
+    for data in (avif_with(9, transfer), png_with(chunk(b"cICP", bytes([9, transfer, 0, 1])))):
         with pytest.raises(ImageError, match=rf"the image is HDR \({name}"):
             read_image(data)
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files that are more structure than pixels are refused, and good pixels are read whatever stands beside them."""
 
+import io
 import struct
 import zlib
 from collections.abc import Callable

@@ -428,11 +428,11 @@ def test_an_unreachable_server_is_one_line_and_status_2(
 
 
 def interrupted(process: subprocess.Popen[str]) -> tuple[str, str]:
-    """Press Ctrl-C, and again after ten seconds, as gRPC swallows one once in a long while; return what was written."""
+    """Press Ctrl-C, and again after a minute, as gRPC swallows one once in a long while; return what was written."""
     for _ in range(2):
         process.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            return process.communicate(timeout=10)
+            return process.communicate(timeout=60)
     process.send_signal(signal.SIGABRT)  # faulthandler tells what it waits for
     return process.communicate()
 

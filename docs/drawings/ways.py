@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The way of an image through `Encode`, and of latents through `Decode` -> two drawings with a lane for each thread."""
+"""The ways of an image and of latents through the server -> two drawings, with a lane for each kind of worker."""
 
 from docs.drawings.canvas import Canvas
 
-LANES = (("client", 44), ("event loop", 142), ("thread pool", 272), ("device thread", 402))
+LANES = (("client", 44), ("event loop", 142), ("threads and processes", 272), ("device thread", 402))
 HEIGHT = 520
 
 
@@ -46,7 +46,7 @@ def _way(title: str, words: tuple[tuple[str, str], ...]) -> Canvas:
 def encode() -> Canvas:
     """Draw the way of an image."""
     return _way(
-        "The way of an image through Encode: client, event loop, thread pool, device thread, and back",
+        "The way of an image through Encode: client, event loop, threads and processes, device thread, and back",
         (
             ("Client.encode", "path, bytes, PIL\nimage or array"),
             ("door, corridor", "who asks, which\nmodel, until when"),
@@ -65,7 +65,7 @@ def encode() -> Canvas:
 def decode() -> Canvas:
     """Draw the way of latents."""
     return _way(
-        "The way of latents through Decode: client, event loop, thread pool, device thread, and back",
+        "The way of latents through Decode: client, event loop, threads and processes, device thread, and back",
         (
             ("Client.decode", "Latents, or the\nbytes of a .lat"),
             ("door, corridor", "who asks, which\nmodel, until when"),

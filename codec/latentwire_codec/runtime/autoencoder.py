@@ -6,10 +6,9 @@ Latents are raw everywhere except in `to_scaled` and `to_raw`; no other module a
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from latentwire_codec.checkpoints.checkpoint import Checkpoint
 from latentwire_codec.networks.calling import CALLINGS, image_channels
@@ -19,6 +18,7 @@ from latentwire_codec.runtime.precision import Runtime
 from latentwire_codec.runtime.spec import AutoencoderSpec
 from latentwire_codec.runtime.tiling.footprint import Footprint, Half
 from latentwire_codec.runtime.tiling.tiled import Tiled, Tiling
+from latentwire_codec.runtime.whole.known import whole_network
 from latentwire_core.errors import CheckpointError, LatentSpaceMismatch, TensorError
 from latentwire_core.identity import Origin, same_space, space_in_words
 
@@ -42,7 +42,12 @@ class Autoencoder:
         side = max(TRIAL_SIDE, getattr(module, "spatial_compression_ratio", 1))
         images = torch.zeros(1, 3, *(fixed_size or (side, side)))
         footprint = Footprint.of(module, calling, images)
-        self._runtime = Runtime(module, placement, partial(Tiled, calling=calling, tiling=tiling, footprint=footprint))
+
+        def prepare(placed: nn.Module, master: nn.Module) -> Tiled:
+            whole = whole_network(placed, master) if tiling.rewrites else None
+            return Tiled(placed, whole, calling, tiling, footprint)
+
+        self._runtime = Runtime(module, placement, prepare)
         latents, *logvar = self._runtime.run("encode", images)
         channels = latents.shape[1]
         parameters = sum(parameter.numel() for parameter in module.parameters())

@@ -12,7 +12,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -58,7 +58,12 @@ class Way:
 
 
 REFERENCE = Way("float32", rewrites=True)
-WAYS = (REFERENCE, Way("float32", rewrites=False), Way("bfloat16", rewrites=True), Way("bfloat16", rewrites=False))
+WAYS: Sequence[Way] = (
+    REFERENCE,
+    Way("float32", rewrites=False),
+    Way("bfloat16", rewrites=True),
+    Way("bfloat16", rewrites=False),
+)
 
 
 @dataclass(frozen=True)
@@ -164,7 +169,7 @@ def _described(each: Measured) -> str:
 _remembered: dict[Path, Way] = {}
 
 
-def _kept(path: Path, ways: Iterable[Way]) -> Way | None:
+def _kept(path: Path, ways: Sequence[Way]) -> Way | None:
     way = _remembered.get(path)
     if way is None:
         with suppress(OSError, ValueError, TypeError):

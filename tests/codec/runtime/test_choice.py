@@ -2,6 +2,7 @@
 """Ways to run a network -> the fastest that is exact enough, once for each machine and network."""
 
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -48,7 +49,7 @@ class Fake:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Clock:
     made = Clock()
-    monkeypatch.setattr(choice.time, "perf_counter", made)
+    monkeypatch.setattr(time, "perf_counter", made)
     monkeypatch.setattr(choice, "user_cache_path", lambda name: tmp_path / name)
     monkeypatch.setattr(choice, "_remembered", {})
     monkeypatch.setattr(choice, "WAYS", WAYS)

@@ -22,7 +22,7 @@ from latentwire_codec.runtime.tiling.sweep import Sweep
 from latentwire_core.errors import ImageTooLarge
 
 MIB = 2**20
-LATENT, KLS = "AutoencoderLatentVAE", ("AutoencoderKL", "AutoencoderKLFlux2")
+KLS = "AutoencoderKL", "AutoencoderKLFlux2"
 
 
 @dataclass(frozen=True)
@@ -71,20 +71,22 @@ class Tiled:
 
     Computed in strips, the result is the same as computed at once, within rounding; see `feature_map`. The tiling of
     some other classes changes the result: it takes overlapping tiles for images and blends them. The module is at its
-    device, in its dtype, and `master` is the same in float32 on the CPU; `weights_bytes` counts the weights, also in
-    the forms that rewrites need.
+    device, in its dtype; `whole` is the same in bfloat16, or None. `weights_bytes` counts the weights, also in the
+    forms that rewrites need.
     """
 
-    def __init__(self, module: Any, master: Any, calling: Calling, tiling: Tiling, footprint: Footprint) -> None:
+    def __init__(
+        self, module: Any, whole: Whole | None, calling: Calling, tiling: Tiling, footprint: Footprint
+    ) -> None:
         self._module, self._calling, self._footprint = module, calling, footprint
         parameter = next(module.parameters())
         self._device, self._dtype = parameter.device, parameter.dtype
         self._budget_bytes = tiling.budget(self._device)
-        rewritten = tiling.rewrites and self._device.type == "cpu"
-        self._always = rewritten and self._dtype == torch.float32
-        self._whole = _whole(master) if rewritten and self._dtype == torch.bfloat16 else None
+        exact = self._dtype in (torch.float32, torch.float64)
+        self._always = tiling.rewrites and exact and self._device.type == "cpu"
+        self._whole = whole
         # The whole network keeps its weights in two forms.
-        self.weights_bytes = held_bytes(module, self._strips if self._always else None) + 2 * held_bytes(self._whole)
+        self.weights_bytes = held_bytes(module, self._strips if self._always else None) + 2 * held_bytes(whole)
 
     def run(self, half: Half, batch: Tensor, pause: Callable[[], None]) -> tuple[Tensor, ...]:
         """Map images (B,3,H,W) to mean and logvar, or to latents alone; raw latents (B,C,h,w) to images.
@@ -126,7 +128,7 @@ class Tiled:
     def _strips(self) -> Strips | None:
         """The network as steps over strips; None where its class cannot be computed so."""
         name = type(self._module).__name__
-        if name == LATENT:
+        if name == "AutoencoderLatentVAE":
             from latentwire_codec.runtime.tiling.latent import LatentNetwork
 
             return LatentNetwork(self._module)
@@ -161,20 +163,3 @@ class Tiled:
             return self.run_whole(half, one)
         finally:
             self._module.disable_tiling()
-
-
-def _whole(master: Any) -> Whole | None:
-    """Return the network in bfloat16 as whole layers; None where its class, or bfloat16 on this CPU, is not known."""
-    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return None
-    name = type(master).__name__
-    if name == LATENT:
-        from latentwire_codec.runtime.whole.latent import WholeLatent
-
-        return WholeLatent(master)
-    if name in KLS:
-        from latentwire_codec.runtime.whole.kl import WholeKL
-
-        with suppress(NotImplementedError):
-            return WholeKL(master)
-    return None

@@ -75,7 +75,7 @@ def _pixels(values: Tensor) -> Array:
     return words
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]
 def _float(typing: Any, word: Any) -> Any:
     """Read a uint32 as the bits of a float32."""
 
@@ -85,7 +85,7 @@ def _float(typing: Any, word: Any) -> Any:
     return types.float32(types.uint32), build
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]
 def _bits(typing: Any, number: Any) -> Any:
     """Read the bits of a float32 as a uint32."""
 
@@ -99,7 +99,7 @@ def _value(stored: Any) -> Any:
     """Map an element of a map, uint16 or float32, to a float32."""
 
 
-@overload(_value)
+@overload(_value)  # type: ignore[untyped-decorator]
 def _value_of(stored: Any) -> Any:
     def of_word(stored: Any) -> Any:
         return _float(np.uint32(stored) << np.uint32(16))

@@ -51,7 +51,7 @@ def own() -> Any:
 def tiled(module: Any, tiling: Tiling) -> Tiled:
     calling = CALLINGS[type(module).__name__]
     return Tiled(
-        module, module, calling, tiling, Footprint.of(module, calling, torch.zeros(1, 3, 64, 64, dtype=module.dtype))
+        module, None, calling, tiling, Footprint.of(module, calling, torch.zeros(1, 3, 64, 64, dtype=module.dtype))
     )
 
 

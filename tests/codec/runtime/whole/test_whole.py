@@ -3,6 +3,7 @@
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
+from latentwire_codec.load import load_autoencoder
 from latentwire_codec.runtime.whole import kernels
 from latentwire_codec.runtime.whole.kl import WholeKL
 from latentwire_codec.runtime.whole.latent import WholeLatent
@@ -146,3 +148,28 @@ def test_an_unknown_part_is_refused(build_kl: Callable[..., Any]) -> None:
     module.encoder.conv_act = nn.ReLU()
     with pytest.raises(NotImplementedError, match="not computed"):
         WholeKL(module)
+
+
+def test_in_bfloat16_an_image_with_room_runs_whole_and_a_larger_one_in_strips(tiny_kl_folder: Path) -> None:
+    image = feature_map(3, 64, 96).clamp(-1, 1)
+    exact = load_autoencoder(str(tiny_kl_folder), device="cpu", dtype="float32", scale=1.0)
+    roomy, tight = (
+        load_autoencoder(str(tiny_kl_folder), device="cpu", dtype="bfloat16", scale=1.0, activation_memory_mib=memory)
+        for memory in (1024, 1)
+    )
+    large = torch.cat([torch.cat([image] * 3, dim=2)] * 3, dim=3)
+    for images in (image, large):
+        latents = exact.encode(images).mean
+        pictures = exact.decode(latents)
+        for model in (roomy, tight):
+            assert error(model.encode(images).mean, latents) < 0.05
+            assert error(model.decode(latents), pictures) < 0.05
+    assert not torch.equal(roomy.encode(large).mean, tight.encode(large).mean)
+
+
+def test_in_bfloat16_an_image_is_bitwise_its_own_whatever_else_is_in_the_batch(tiny_kl_folder: Path) -> None:
+    model = load_autoencoder(str(tiny_kl_folder), device="cpu", dtype="bfloat16", scale=1.0)
+    images = torch.cat([feature_map(3, 32, 32, seed).clamp(-1, 1) for seed in range(3)])
+    together = model.encode(images).mean
+    for index in range(3):
+        assert torch.equal(together[index : index + 1], model.encode(images[index : index + 1]).mean)

@@ -38,6 +38,7 @@ def stuck_in_a_file(stub: LatentCodecServiceStub, server: psutil.Process) -> Any
         process.suspend()
     answer = stub.Encode.future(pb.EncodeRequest(image_file=small_file()))
     until(lambda: any(process.status() == psutil.STATUS_STOPPED for process in coding_processes(server)))
+    stub.GetServerInfo(pb.GetServerInfoRequest())  # sent later on the same connection: the file is there
     return answer
 
 

@@ -38,6 +38,7 @@ def stuck_in_a_file(stub: LatentCodecServiceStub, server: psutil.Process) -> Any
         process.suspend()
     answer = stub.Encode.future(pb.EncodeRequest(image_file=small_file()))
     until(lambda: any(process.status() == psutil.STATUS_STOPPED for process in coding_processes(server)))
+    stub.GetServerInfo(pb.GetServerInfoRequest())  # sent later on the same connection: the file is there
     return answer
 
 
@@ -67,7 +68,6 @@ def test_a_signal_for_all_processes_is_the_servers_to_obey(start_server: Start, 
         child.send_signal(number)
         LatentCodecServiceStub(channel).Encode(pb.EncodeRequest(image_file=small_file()))
         assert coding_processes(psutil.Process(process.pid)) == [child]
-        assert child.nice() > psutil.Process(process.pid).nice()
 
 
 def test_a_server_that_drains_waits_for_no_file_whose_sender_has_gone(start_server: Start) -> None:

@@ -35,8 +35,6 @@ from latentwire_core.errors import CodecError, ImageError
 from latentwire_core.formats import ImageFormat
 
 LENGTHS = struct.Struct("<IQ")
-NICENESS = 10
-"""The server's event loop and the model come first: they answer the others."""
 
 Answer = tuple[dict[str, Any], "bytes | memoryview"]
 
@@ -96,17 +94,18 @@ def end_with_server(lifeline: int) -> None:
         os._exit(0)
 
 
-def main(descriptor: int, memory_bytes: int) -> None:
+def main(descriptor: int, memory_bytes: int, niceness: int) -> None:
     """Serve on a socket that this process has inherited.
 
     Args:
         descriptor: the socket's.
         memory_bytes: the most address space that the process may have.
+        niceness: how much the process yields to the server, 0 to 19.
     """
     for number in (signal.SIGINT, signal.SIGTERM):  # terminals and service managers send them to all at once
         signal.signal(number, signal.SIG_IGN)
     end_with_server(0)
-    os.nice(NICENESS)
+    os.nice(niceness)
     with suppress(ValueError, OSError):  # a lower limit stands already, or the system has no such limit
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     with socket.socket(fileno=descriptor) as connection:

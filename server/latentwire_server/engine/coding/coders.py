@@ -28,6 +28,10 @@ SMALL_PIXELS = 1024 * 1024
 SMALL_BYTES = 8 << 20
 SMALL_S = 1.0
 """The longest time for which an image counts as small. Undisturbed, the worst files of `SMALL_PIXELS` take 0.2 s."""
+SMALL_NICENESS = 0
+"""The model waits for small images, and they are done soon: at a lower priority they starve beside its threads."""
+LARGE_NICENESS = 10
+"""The event loop, the model and small images come first: a large image takes seconds anyway."""
 AVIF_WEIGHT = 4
 """Writing AVIF takes about four times as long as the other formats."""
 PROCESS_BYTES = 1 << 30
@@ -59,11 +63,16 @@ class _Large(Exception):
     """The header announces a large image."""
 
 
+class _NoAnswer(Exception):
+    """The process ended before it answered anything: it may have been killed, by the system for one, while idle."""
+
+
 @dataclass(frozen=True)
 class _Lane:
     """The processes for images of one kind: those that nobody uses, started or starting, and the turns at them."""
 
     turns: Turns
+    niceness: int
     idle: list["asyncio.Future[CodingProcess]"] = field(default_factory=list)
 
 
@@ -77,8 +86,8 @@ class Coders:
     """
 
     def __init__(self, workers: int, most_pixels: int) -> None:
-        self._small = _Lane(Turns(workers + 1))
-        self._large = _Lane(Turns(workers))
+        self._small = _Lane(Turns(workers + 1), SMALL_NICENESS)
+        self._large = _Lane(Turns(workers), LARGE_NICENESS)
         self._memory_bytes = PROCESS_BYTES + CORE_BYTES * (os.cpu_count() or 1) + PIXEL_BYTES * most_pixels
         self._ending: set[asyncio.Task[int]] = set()
         self._busy: set[CodingProcess] = set()
@@ -137,8 +146,8 @@ class Coders:
                 return await self._use(self._large, caller, clock, lambda process: read(process, float("inf")))
             except Crashed as error:
                 raise ImageError(
-                    f"the image file of {len(reading.file)} bytes cannot be read: the process that decoded it "
-                    f"{error.end}; save the image again, as 8-bit PNG"
+                    f"the image file of {len(reading.file)} bytes cannot be read: it crashed its decoder, whose "
+                    f"process {error.end}; save the image again, as 8-bit PNG"
                 ) from error
 
     async def write(
@@ -183,20 +192,39 @@ class Coders:
             await lane.turns.enter(caller.client)
         try:
             with clock.working():
-                async with self._process(lane) as process, asyncio.timeout(limit_s):
-                    return await work(process)
+                with suppress(_NoAnswer):
+                    return await self._attempt(lane, work, limit_s)
+                return await self._attempt(lane, work, limit_s, fresh=True)
         finally:
             lane.turns.leave(caller.client)
 
+    async def _attempt(
+        self,
+        lane: _Lane,
+        work: Callable[[CodingProcess], Awaitable[T]],
+        limit_s: float | None,
+        fresh: bool = False,
+    ) -> T:
+        """Let a process, a `fresh` one where asked, do work; raises _NoAnswer where another one may fare better."""
+        async with self._process(lane, fresh) as process:
+            try:
+                async with asyncio.timeout(limit_s):
+                    return await work(process)
+            except Crashed as error:
+                if fresh or process.holds_image or self._closed:
+                    raise
+                raise _NoAnswer from error
+
     @asynccontextmanager
-    async def _process(self, lane: _Lane) -> AsyncIterator[CodingProcess]:
+    async def _process(self, lane: _Lane, fresh: bool = False) -> AsyncIterator[CodingProcess]:
         """Give an idle process, or a new one; kill the process where the context ends in the middle of a request."""
-        process = await self._next(lane)
+        process = await self._next(lane, fresh)
         self._busy.add(process)
         try:
             yield process
             if process.holds_image:
-                await process.ask({"do": "drop"})
+                with suppress(Crashed):  # the work is done
+                    await process.ask({"do": "drop"})
         finally:
             self._busy.discard(process)
             if process.is_ready and not self._closed:
@@ -206,9 +234,12 @@ class Coders:
             else:
                 self._kill(process)
 
-    async def _next(self, lane: _Lane) -> CodingProcess:
+    async def _next(self, lane: _Lane, fresh: bool) -> CodingProcess:
         while True:
-            starting = lane.idle.pop() if lane.idle else asyncio.create_task(CodingProcess.start(self._memory_bytes))
+            if lane.idle and not fresh:
+                starting = lane.idle.pop()
+            else:
+                starting = asyncio.create_task(CodingProcess.start(self._memory_bytes, lane.niceness))
             try:
                 process = await asyncio.shield(starting)
             except asyncio.CancelledError:

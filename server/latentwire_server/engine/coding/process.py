@@ -43,8 +43,8 @@ class CodingProcess:
         self.holds_image = False
 
     @classmethod
-    async def start(cls, memory_bytes: int) -> "CodingProcess":
-        """Start a process, and wait until it is ready.
+    async def start(cls, memory_bytes: int, niceness: int) -> "CodingProcess":
+        """Start a process with this much address space and priority, and wait until it is ready.
 
         Raises:
             ServerError: it cannot be started.
@@ -53,7 +53,7 @@ class CodingProcess:
         try:
             with its:
                 process = await asyncio.create_subprocess_exec(
-                    sys.executable, "-P", "-c", MAIN, str(its.fileno()), str(memory_bytes),
+                    sys.executable, "-P", "-c", MAIN, str(its.fileno()), str(memory_bytes), str(niceness),
                     stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, pass_fds=(its.fileno(),),
                     # A group of its own: a terminal sends Ctrl-C to a whole group.
                     process_group=0, env=os.environ | ONE_THREAD,

@@ -158,12 +158,12 @@ async def test_a_caller_that_goes_ends_the_process_and_the_next_has_another(
 async def test_a_caller_that_goes_while_its_process_starts_leaves_it_to_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    starts: list[int] = []
+    starts: list[tuple[int, ...]] = []
     start = CodingProcess.start
 
-    async def counted(memory_bytes: int) -> CodingProcess:
-        starts.append(memory_bytes)
-        return await start(memory_bytes)
+    async def counted(*given: int) -> CodingProcess:
+        starts.append(given)
+        return await start(*given)
 
     monkeypatch.setattr(CodingProcess, "start", counted)
     async with coding() as coders:
@@ -252,6 +252,73 @@ async def test_a_process_that_ended_while_nobody_used_it_is_replaced() -> None:
         os.kill(process._process.pid, signal.SIGKILL)
         await until_async(lambda: not process.is_ready)
         assert await coders.read(reading(), CALLER, Clock()) is not None
+
+
+@pytest.mark.parametrize("do", ["read", "write"])
+async def test_a_process_killed_an_instant_before_its_use_costs_no_file(
+    monkeypatch: pytest.MonkeyPatch, do: str
+) -> None:
+    ask = CodingProcess.ask
+    killed: list[CodingProcess] = []
+
+    async def killed_before(process: CodingProcess, *given: Any) -> Any:
+        if process in idle:
+            killed.append(process)
+            os.kill(process._process.pid, signal.SIGKILL)
+        return await ask(process, *given)
+
+    async with coding(workers=2) as coders:
+        async with coders._process(coders._small), coders._process(coders._small):
+            pass
+        idle = [each.result() for each in coders._small.idle]
+        assert len(idle) == 2  # the second attempt takes neither
+        monkeypatch.setattr(CodingProcess, "ask", killed_before)
+        if do == "read":
+            assert np.array_equal(await coders.read(reading(), CALLER, Clock()), SMALL)  # type: ignore[arg-type]
+        else:
+            assert await coders.write(SMALL, (5, 7), PNG, CALLER, Clock()) == write_image(SMALL)
+        assert len(killed) == 1
+
+
+@pytest.mark.parametrize(("do", "processes"), [("open", 2), ("read", 1)])
+async def test_a_file_that_crashes_every_decoder_is_refused(
+    monkeypatch: pytest.MonkeyPatch, do: str, processes: int
+) -> None:
+    ask = CodingProcess.ask
+    crashed: list[CodingProcess] = []
+
+    async def crashing(process: CodingProcess, head: dict[str, Any], *given: Any) -> Any:
+        if head["do"] == do:
+            crashed.append(process)
+            os.kill(process._process.pid, signal.SIGSEGV)
+        return await ask(process, head, *given)
+
+    monkeypatch.setattr(CodingProcess, "ask", crashing)
+    async with coding() as coders:
+        with pytest.raises(ImageError, match="crashed its decoder, whose process was ended by signal 11"):
+            await coders.read(reading(), CALLER, Clock())
+        assert len(crashed) == processes
+
+
+async def test_a_process_that_dies_while_it_drops_an_image_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    ask = CodingProcess.ask
+
+    async def killed_at_drop(process: CodingProcess, head: dict[str, Any], *given: Any) -> Any:
+        if head["do"] == "drop":
+            os.kill(process._process.pid, signal.SIGKILL)
+        return await ask(process, head, *given)
+
+    monkeypatch.setattr(CodingProcess, "ask", killed_at_drop)
+    async with coding() as coders:
+        assert await coders.read(reading(admit=lambda width, height: False), CALLER, Clock()) is None
+        assert not coders._small.idle
+
+
+async def test_large_images_yield_to_the_model_and_small_ones_do_not() -> None:
+    async with coding() as coders:
+        for lane, yields in ((coders._small, 0), (coders._large, 10)):
+            async with coders._process(lane) as process:
+                assert os.getpriority(os.PRIO_PROCESS, process._process.pid) == min(19, os.nice(0) + yields)
 
 
 async def test_an_encoder_that_crashes_is_a_fault_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:

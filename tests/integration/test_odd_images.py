@@ -106,6 +106,7 @@ def test_an_odd_file_has_the_latents_of_its_right_pixels(doors: dict[str, Door],
     file, right = READ[name]
     there, here = (doors[door](data) for data in (file(), encode(Image.fromarray(right), "PNG")))
     assert not isinstance(there, str), there
+    assert not isinstance(here, str), here
     np.testing.assert_allclose(there, here, rtol=0, atol=TOLERANCES.get(name, 0))
 
 

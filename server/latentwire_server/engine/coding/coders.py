@@ -29,7 +29,7 @@ SMALL_BYTES = 8 << 20
 SMALL_S = 1.0
 """The longest time for which an image counts as small. Undisturbed, the worst files of `SMALL_PIXELS` take 0.2 s."""
 SMALL_NICENESS = 0
-"""The model waits for small images, and they are done soon: at a lower priority they starve beside its threads."""
+"""The model waits for small images, and they are done soon."""
 LARGE_NICENESS = 10
 """The event loop, the model and small images come first: a large image takes seconds anyway."""
 AVIF_WEIGHT = 4

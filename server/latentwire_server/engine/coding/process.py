@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -107,10 +108,16 @@ class CodingProcess:
 
     def kill(self) -> "asyncio.Task[int]":
         """End the process at once; the task ends when the process has ended."""
-        self._connection.close()
+        with suppress(OSError):  # wakes whoever still waits for an answer, as closing would not
+            self._connection.shutdown(socket.SHUT_RDWR)
         if self._process.returncode is None:
             self._process.kill()
-        return asyncio.create_task(self._process.wait())
+        return asyncio.create_task(self._ended())
+
+    async def _ended(self) -> int:
+        status = await self._process.wait()
+        self._connection.close()
+        return status
 
     async def _receive(self) -> tuple[dict[str, Any], Any]:
         try:

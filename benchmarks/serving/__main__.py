@@ -34,7 +34,7 @@ from benchmarks.serving.forms import DEFAULT_FORMS, FORMS, OPERATIONS
 from benchmarks.serving.measuring import Bench, InProcess, stream_length
 from benchmarks.serving.server import Served, serving
 from benchmarks.serving.statistics import Drift
-from latentwire_codec.load import load_autoencoder
+from latentwire_codec.load import MEASURED, load_autoencoder
 from latentwire_codec.runtime.autoencoder import Autoencoder
 from latentwire_core.errors import ModelError
 
@@ -82,8 +82,9 @@ def flags(network: Network, options: argparse.Namespace) -> list[str]:
 
 
 def load(network: Network, options: argparse.Namespace) -> Autoencoder:
-    """Load the model in this process, on the first of the server's devices."""
-    return load_autoencoder(network.source, device=options.device.partition(",")[0], dtype=options.dtype)
+    """Load the model in this process, on the first of the server's devices, to run as the server runs it."""
+    dtype = MEASURED if options.dtype == "auto" else options.dtype
+    return load_autoencoder(network.source, device=options.device.partition(",")[0], dtype=dtype)
 
 
 def measure(network: Network, served: Served, options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], Page]:

@@ -13,11 +13,11 @@ from latentwire_cli.exit_status import Refusal
 from latentwire_core.extras import install_hint
 from latentwire_server.config import MOST_ITERATIONS, ModelSource, ServerConfig
 
-CODEC = ("torch", "diffusers", "numba")
+CODEC = ("torch", "diffusers", "isal", "numba")
 # extra -> the packages that it installs and the code behind it imports
 EXTRAS = {
     "codec": CODEC,
-    "lab": ("matplotlib", "scipy", "sklearn"),
+    "lab": ("isal", "matplotlib", "scipy", "sklearn"),
     "server": (*CODEC, "grpc_reflection", "grpc_status", "prometheus_client", "pythonjsonlogger"),
     "train": ("torch", "diffusers", "accelerate", "matplotlib", "pydantic", "tensorboard"),
 }
@@ -56,8 +56,8 @@ def local_server(model: str) -> Iterator[str]:
     # Nobody reads the server's log here; errors are still printed.
     logging.getLogger("latentwire").setLevel(logging.ERROR)
     models = (ModelSource.parse(model),) if model else ServerConfig.models
-    # The server has one client. After an interrupt no client waits for the accepted requests, and a long refinement
-    # delays no other client.
-    config = ServerConfig(port=0, models=models, max_refinement=MOST_ITERATIONS, drain_timeout_s=0)
+    # In float32 a file is the same on every machine, and nothing has to be measured first. The server has one client:
+    # after an interrupt no client waits for the accepted requests, and a long refinement delays no other client.
+    config = ServerConfig(port=0, models=models, dtype="float32", max_refinement=MOST_ITERATIONS, drain_timeout_s=0)
     with background(config) as server:
         yield f"127.0.0.1:{server.port}"

@@ -104,7 +104,7 @@ def test_a_broken_file_does_not_end_a_run_and_is_named(
         measured = measure_folder(image_files(photographs), Counting().prepare, kept)
     assert len(measured.rows) == 2
     assert [failure.file for failure in measured.failures] == [BROKEN]
-    assert "cannot be read" in measured.failures[0].error
+    assert "save it again" in measured.failures[0].error
     assert BROKEN in capsys.readouterr().err
 
 

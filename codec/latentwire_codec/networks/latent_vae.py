@@ -145,6 +145,8 @@ class Decoder(nn.Module):
 
 def _exactly(linear: nn.Module, x: Tensor) -> Tensor:
     """Apply a half of the linear pair without autocast: in bfloat16 the first latents would lose their last digits."""
+    if not torch.amp.is_autocast_available(x.device.type):  # the device of shapes alone
+        return cast(Tensor, linear(x))
     with torch.autocast(x.device.type, enabled=False):
         return cast(Tensor, linear(x))
 

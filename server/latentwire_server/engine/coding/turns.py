@@ -45,15 +45,16 @@ class Turns:
         self._held[client] -= 1
         if not self._held[client]:
             del self._held[client]
-        waiting = [other for other in self._lines if self._held[other] < self._most]
-        if waiting:
+        while waiting := [other for other in self._lines if self._held[other] < self._most]:
             chosen = min(waiting, key=lambda other: self._held[other])
             line = self._lines.pop(chosen)
             turn = line.popleft()
             if line:
                 self._lines[chosen] = line
-            self._take(chosen)
-            turn.set_result(None)
+            if not turn.done():  # its caller was cancelled, and has not stepped out of the line yet
+                self._take(chosen)
+                turn.set_result(None)
+                return
 
     def _take(self, client: str) -> None:
         self._free -= 1

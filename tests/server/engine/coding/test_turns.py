@@ -127,3 +127,17 @@ def test_nobody_starves_and_the_workers_are_never_more_than_there_are(
             check()
 
     asyncio.run(simulate())
+
+
+async def test_a_worker_is_not_lost_to_a_caller_that_is_cancelled_in_the_same_moment() -> None:
+    turns = Turns(1)
+    await turns.enter("first")
+    going, staying = (asyncio.create_task(turns.enter(client)) for client in ("going", "staying"))
+    await asyncio.sleep(0)
+    going.cancel()
+    turns.leave("first")  # before the cancelled task has run
+    await staying
+    turns.leave("staying")
+    with pytest.raises(asyncio.CancelledError):
+        await going
+    await turns.enter("next")

@@ -118,10 +118,12 @@ def test_a_chunk_whose_size_is_no_number_ends_the_connection(
     assert [record for record in caplog.records if record.levelno > logging.WARNING] == []
 
 
-@pytest.mark.parametrize("path", [b"/", b"/encode", b"/health", b"/nothing"])
-def test_a_malformed_body_is_answered_once(door: Server, path: bytes, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "target", [b"POST /", b"POST /encode", b"GET /health", b"HEAD /health", b"OPTIONS /health", b"PUT /nothing"]
+)
+def test_a_malformed_body_is_answered_once(door: Server, target: bytes, caplog: pytest.LogCaptureFixture) -> None:
     with connect(door) as connection:
-        connection.sendall(b"POST " + path + b" HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        connection.sendall(target + b" HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
         connection.sendall(b"3\r\nabcXX\r\n")
         answer = rest(connection)
     assert answer.count(b"HTTP/1.1 ") == 1

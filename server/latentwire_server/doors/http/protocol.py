@@ -6,6 +6,7 @@ uvicorn waits without end for the rest of a header, and for a client that takes 
 
 import asyncio
 import logging
+from contextlib import suppress
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -65,9 +66,9 @@ class LimitedProtocol(H11Protocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            super().send_400_response(msg)
-        else:
-            self.transport.close()
+            with suppress(h11.LocalProtocolError):  # the answer to HEAD has no text
+                super().send_400_response(msg)
+        self.transport.close()
 
     def timeout_keep_alive_handler(self) -> None:
         """Close a connection without a further request; an answer that nobody reads is given up later."""

@@ -34,7 +34,7 @@ log = logging.getLogger("latentwire")
 LEAST_DB = 50.0
 """The least PSNR to float32 of a way that may be chosen: an 8-bit image then differs in few places, by one step."""
 SIDE = 96
-ROUNDS, LIMIT_S = 5, 4.0
+ROUNDS, LIMIT_S = 5, 2.0
 HOPELESS = 1.6
 """A way whose first run takes this many times the fastest one's is not timed again."""
 WAIT_S = 60.0

@@ -4,10 +4,8 @@
 Long work pauses now and then, and in the pause the same thread computes what the loop wants in between. A second thread
 would compete for the cores with OpenMP threads of its own, and miss what compilers keep for each thread.
 
-The device's thread has all cores, and every other thread of the server has one, because its work is small. OpenMP
-keeps a team of threads for each thread that has computed in parallel. Once the teams together are larger than the
-machine, GNU's OpenMP puts them to sleep after each loop instead of letting them wait for the next one, which costs the
-model up to half of its speed.
+The device's thread has all cores, and so has the thread for loads. The threads that convert messages have one core
+each, because their work is small, and OpenMP would keep a team of threads for each of them.
 """
 
 import asyncio

@@ -82,13 +82,13 @@ class Engine:
         self._placement = placement
         self.places = Shares(config.max_queue)
         self._device = Device(torch.get_num_threads())
-        one_core = partial(use_cores, 1)
         # Half as many threads, and processes, as compute; a worker counts its own share of the cores.
         threads = max(2, torch.get_num_threads() // 2)
-        self._threads = Threads(threads, one_core)
+        self._threads = Threads(threads, partial(use_cores, 1))
         self._coders = Coders(threads, config.image_limits.max_pixels)
-        # A thread beside the device's: a load keeps no batch of another model waiting.
-        self._load_thread = ThreadPoolExecutor(1, thread_name_prefix="loading", initializer=one_core)
+        # A thread beside the device's: a load keeps no batch of another model waiting. It has all cores, too, because
+        # the way to run a model is chosen in it.
+        self._load_thread = ThreadPoolExecutor(1, thread_name_prefix="loading")
         self._loop_task: asyncio.Task[None] | None = None
         self.models = ModelStore(self._load, config.model_memory_bytes, metrics)
         self.work = JobRunner(config, metrics, self.models, self._batcher, self.places, self._threads, self._coders)

@@ -4,6 +4,8 @@
 import io
 import struct
 import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -118,3 +120,86 @@ def avif_of(image: Image.Image, primaries: int, transfer: int) -> bytes:
     at = file.index(b"nclx") + 4
     file[at : at + 4] = struct.pack(">HH", primaries, transfer)
     return bytes(file)
+
+
+def av1_sequence_header(width: int, height: int, *, reduced: bool = True) -> bytes:
+    """The unit of an AV1 stream that announces frames of at most this size; in full form with timing and two points."""
+    bits = "000" + "1" * (1 + reduced)
+    if reduced:
+        bits += "00000"
+    else:
+        bits = "00010" + "1" + f"{1:064b}" + "1" + "0001" + "010" + "1" + f"{9:05b}" + f"{0:032b}" + f"{0:010b}"
+        bits += "1" + f"{1:05b}"
+        bits += f"{0:012b}" + f"{9:05b}" + "0" + "1" + f"{0:020b}" + "0" + "1" + "0000"
+        bits += f"{1:012b}" + f"{4:05b}" + "0" + "0"
+    for side in (width, height):
+        bits += f"{max(1, (side - 1).bit_length()) - 1:04b}"
+    for side in (width, height):
+        bits += f"{side - 1:0{max(1, (side - 1).bit_length())}b}"
+    payload = int(bits.ljust(-(-len(bits) // 8) * 8, "0"), 2).to_bytes(-(-len(bits) // 8), "big")
+    return bytes([0x0A, len(payload)]) + payload
+
+
+def box(kind: bytes, *parts: bytes) -> bytes:
+    """A box of a file in the ISO base media format."""
+    body = b"".join(parts)
+    return struct.pack(">I4s", 8 + len(body), kind) + body
+
+
+@dataclass(frozen=True)
+class AvifItem:
+    """An item of an AVIF: its type, its size as the boxes announce it, and its bytes."""
+
+    kind: bytes
+    size: tuple[int, int]
+    data: bytes
+
+
+def avif_boxes(
+    items: Sequence[AvifItem],
+    references: Sequence[tuple[bytes, int, Sequence[int]]] = (),
+    *,
+    in_idat: bool = False,
+    extents: int = 1,
+) -> bytes:
+    """An AVIF whose boxes hold these items; the first is the primary one, and numbers begin with 1.
+
+    Items with the same bytes share them.
+    """
+    zero = bytes(4)
+    streams = list(dict.fromkeys(item.data for item in items))
+    held = b"".join(streams)
+
+    def meta(start: int) -> bytes:
+        places = b""
+        for number, item in enumerate(items, 1):
+            at = start + sum(map(len, streams[: streams.index(item.data)]))
+            places += struct.pack(">HHHH", number, int(in_idat), 0, extents)
+            step = -(-len(item.data) // extents)
+            for part in range(extents):
+                size = min(step, len(item.data) - part * step)
+                places += struct.pack(">II", at, size)
+                at += size
+        infos = [
+            box(b"infe", b"\2\0\0\0", struct.pack(">HH4sx", number, 0, item.kind))
+            for number, item in enumerate(items, 1)
+        ]
+        sizes = [box(b"ispe", zero, struct.pack(">II", *item.size)) for item in items]
+        links = b"".join(struct.pack(">HBB", number, 1, number) for number in range(1, 1 + len(items)))
+        leads = [
+            box(kind, struct.pack(f">HH{len(others)}H", one, len(others), *others)) for kind, one, others in references
+        ]
+        return box(
+            b"meta",
+            zero,
+            box(b"pitm", zero, struct.pack(">H", 1)),
+            box(b"iloc", b"\1\0\0\0", b"\x44\0", struct.pack(">H", len(items)), places),
+            box(b"iinf", zero, struct.pack(">H", len(items)), *infos),
+            box(b"iprp", box(b"ipco", *sizes), box(b"ipma", zero, struct.pack(">I", len(items)), links)),
+            box(b"iref", zero, *leads) if leads else b"",
+            box(b"idat", held) if in_idat else b"",
+        )
+
+    head = box(b"ftyp", b"avif", zero, b"avifmif1miaf")
+    start = 0 if in_idat else len(head) + len(meta(0)) + 8
+    return head + meta(start) + (b"" if in_idat else box(b"mdat", held))

@@ -210,6 +210,11 @@ def _webp(data: bytes) -> Checked:
     return Checked(data)
 
 
+def _avif(data: bytes) -> Checked:
+    boxes.check_frames(data)
+    return Checked(data, boxes.code_points(data))
+
+
 def _ppm(data: bytes) -> Checked:
     head = re.sub(rb"#[^\r\n]*", b"", data[:PPM_HEAD_BYTES])
     if len(data) > PPM_HEAD_BYTES and len(head.split(None, 3)) < 3:
@@ -226,7 +231,7 @@ def _bmp(data: bytes) -> Checked:
 
 
 _CHECKS: dict[str, Callable[[bytes], Checked]] = {
-    "AVIF": lambda data: Checked(data, boxes.code_points(data)),
+    "AVIF": _avif,
     "BMP": _bmp,
     "GIF": _gif,
     "JPEG": _jpeg,

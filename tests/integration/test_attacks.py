@@ -146,6 +146,20 @@ def test_a_connection_has_four_messages_received_at_once(attacked: Attacked, mib
         assert attacked.answers_another()
 
 
+@pytest.mark.parametrize("mib", [2, pytest.param(60, marks=pytest.mark.slow)])
+def test_a_connection_has_sixteen_streams(attacked: Attacked, mib: int) -> None:
+    with RawConnection(attacked.target) as connection:
+        path = "/latentwire.v1.LatentCodecService/EncodeStream"
+        streams = [connection.call(path, BEARER) for _ in range(20)]
+        taken = unfinished(connection, streams, mib * MIB)
+        assert connection.reset == set(streams[16:])
+        assert all(taken[stream] > 2 * UNASKED for stream in streams[:16])
+        assert attacked.answers_another()
+    with RawConnection(attacked.target) as connection:  # the others have ended with their connection
+        stream = connection.call(path, BEARER)
+        assert unfinished(connection, [stream], mib * MIB)[stream] > 2 * UNASKED
+
+
 @pytest.mark.parametrize("path", PROBES)
 def test_four_messages_to_probes_are_received_at_once_and_the_newest_come_first(attacked: Attacked, path: str) -> None:
     with RawConnection(attacked.target) as connection:

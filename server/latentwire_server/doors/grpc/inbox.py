@@ -2,10 +2,14 @@
 """The context of a call -> the bytes of its message, received in turn and within a time.
 
 Until a message is asked for, the transport takes 64 KiB of it; then it takes as many bytes as the message announces,
-and keeps them until the last one is there.
+and keeps them until the last one is there. A stream asks for its next message before the client has one: its turn would
+never end. Therefore a connection has few streams.
 """
 
 import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 from typing import Any
 from weakref import WeakValueDictionary
@@ -16,13 +20,15 @@ from latentwire_server.errors import InvalidRequest, QueueFull, SlowSender
 
 # Messages of one connection that are received at once. They share its bandwidth: more would come no sooner.
 AT_ONCE = 4
+# Streams of one connection. Each can hold an unfinished message.
+STREAMS_AT_ONCE = 16
 # Messages of callers whose token nobody checks, from all connections: what probes send is there with its headers.
 OPEN_AT_ONCE = 4
 OPEN_S = 5.0
 
 
 class Inbox:
-    """Receives the messages of one server's unary calls.
+    """Receives the messages of one server's unary calls, and counts its streams.
 
     Args:
         timeout_s: how long a message may take.
@@ -31,6 +37,7 @@ class Inbox:
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
         self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._streams: Counter[str] = Counter()
         self._open: dict[int, asyncio.Timeout] = {}
         self._numbers = count()
 
@@ -47,6 +54,28 @@ class Inbox:
                 return _checked(await context.read())
         except TimeoutError as error:
             raise _slow(self._timeout_s, " (serve --receive-timeout-s)") from error
+
+    @contextmanager
+    def stream(self, context: Any) -> Iterator[None]:
+        """Let a stream of a caller who was let in go on.
+
+        Raises:
+            QueueFull: the connection has as many streams as it may have.
+        """
+        connection = context.peer()
+        if self._streams[connection] >= STREAMS_AT_ONCE:
+            raise QueueFull(
+                f"this connection has {STREAMS_AT_ONCE} streams, and may have no more; send more items through each, or "
+                "open another connection",
+                retry_after_s=1,
+            )
+        self._streams[connection] += 1
+        try:
+            yield
+        finally:
+            self._streams[connection] -= 1
+            if not self._streams[connection]:
+                del self._streams[connection]
 
     async def receive_openly(self, context: Any) -> bytes:
         """Map the call of anybody to its message; where too many are on their way, the oldest is given up.

@@ -99,10 +99,11 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                 async with (
                     self._around(method, context),
                     self._until_closed() if service == REFLECTION else self._counted(),
-                    aclosing(handler.stream_stream(requests, context)) as responses,
                 ):
-                    async for response in responses:
-                        await context.write(response)
+                    with self._inbox.stream(context):
+                        async with aclosing(handler.stream_stream(requests, context)) as responses:
+                            async for response in responses:
+                                await context.write(response)
 
             return grpc.stream_stream_rpc_method_handler(stream, read, handler.response_serializer)
 

@@ -80,12 +80,17 @@ def _own_logging() -> Iterator[None]:
     logger.handlers, logger.level, logger.propagate = before
 
 
-@pytest.fixture(autouse=True)
-def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No variable of the user's decides a test; a server in a process of its own computes in float32."""
-    for name in [name for name in os.environ if name.startswith("LATENTWIRE_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("LATENTWIRE_DTYPE", "float32")
+@pytest.fixture(scope="session", autouse=True)
+def _no_variables() -> Iterator[None]:
+    """No variable of the user's decides a test; a server in a process of its own computes in float32.
+
+    Servers that many tests share start before any fixture of a single test.
+    """
+    with pytest.MonkeyPatch.context() as variables:
+        for name in [name for name in os.environ if name.startswith("LATENTWIRE_")]:
+            variables.delenv(name)
+        variables.setenv("LATENTWIRE_DTYPE", "float32")
+        yield
 
 
 @pytest.fixture

@@ -47,6 +47,7 @@ class ModelInfo:
     device: str
     config: Mapping[str, Any]
     loaded: bool
+    rewrites: bool
 
     @property
     def file_hash(self) -> str:

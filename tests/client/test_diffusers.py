@@ -252,6 +252,7 @@ def model(**changes: Any) -> ModelInfo:
         "name": "m", "class_name": "AutoencoderKL", "latent_space": "", "weights_digest": "0" * 64, "file_sha256": "",
         "latent_channels": 4, "downsample_factor": 8, "scale": (0.5,), "shift": (0.0,), "has_logvar": True,
         "fixed_size": None, "parameters": 1, "dtype": "float32", "device": "cpu", "config": {}, "loaded": True,
+        "rewrites": False,
     }  # fmt: skip
     return ModelInfo(**{**fields, **changes})
 

@@ -235,7 +235,7 @@ def test_info_lists_models_and_limits(run: Run, address: str) -> None:
     status, out, _ = run("info")
     assert status == 0
     assert out.splitlines()[0].endswith(f" at {address}")
-    for words in ("f8c4", "tiny", "AutoencoderKL", "float32 on ", "67,108,864"):
+    for words in ("f8c4", "tiny", "AutoencoderKL", "float32 on cpu, rewritten", "67,108,864"):
         assert words in out
     document = json.loads(run("info", "--json")[1])
     assert [model["name"] for model in document["models"]] == ["f8c4", "tiny"]

@@ -43,6 +43,7 @@ def model(**settings: object) -> ModelInfo:
         "name": "m", "class_name": "M", "latent_space": "m@1", "weights_digest": "1" * 64, "file_sha256": "",
         "latent_channels": 4, "downsample_factor": 8, "scale": (1.0,), "shift": (0.0,), "has_logvar": True,
         "fixed_size": None, "parameters": 1, "dtype": "float32", "device": "cpu", "config": {}, "loaded": True,
+        "rewrites": False,
     }  # fmt: skip
     return ModelInfo(**{**values, **settings})  # type: ignore[arg-type]
 

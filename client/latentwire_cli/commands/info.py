@@ -23,7 +23,7 @@ ROWS: tuple[tuple[str, Callable[[ModelInfo], str]], ...] = (
     ("scale", lambda model: _numbers(model.scale)),
     ("shift", lambda model: _numbers(model.shift)),
     ("image size", lambda model: "any" if model.fixed_size is None else "{1}x{0}".format(*model.fixed_size)),
-    ("computes in", lambda model: f"{model.dtype} on {model.device}"),
+    ("computes in", lambda model: f"{model.dtype} on {model.device}" + (", rewritten" if model.rewrites else "")),
 )
 
 

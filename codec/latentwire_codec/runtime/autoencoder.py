@@ -68,6 +68,7 @@ class Autoencoder:
             weights_bytes=self._runtime.network.weights_bytes + spare_bytes,
             device=str(placement.device),
             dtype=DTYPE_NAMES[placement.dtype],
+            rewrites=self._runtime.network.rewrites,
             has_logvar=bool(logvar),
         )
 

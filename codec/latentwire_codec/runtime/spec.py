@@ -30,6 +30,8 @@ class AutoencoderSpec:
             precision.
         device: the torch device that it runs on.
         dtype: the dtype that it computes in, `float32`, `bfloat16` or `float16`.
+        rewrites: whether its arithmetic is another than that of its class, equal within rounding: less of it, or a form
+            of its own in bfloat16.
         has_logvar: whether its posterior has a log-variance; without it there is only the mode.
     """
 
@@ -48,6 +50,7 @@ class AutoencoderSpec:
     weights_bytes: int
     device: str
     dtype: str
+    rewrites: bool = False
     has_logvar: bool = True
 
     def check_images(self, height: int, width: int) -> None:

@@ -317,7 +317,7 @@ class Limits(_message.Message):
     def __init__(self, max_message_bytes: _Optional[int] = ..., max_image_side: _Optional[int] = ..., max_image_pixels: _Optional[int] = ..., max_batch_images: _Optional[int] = ..., max_queue_images: _Optional[int] = ..., stream_window: _Optional[int] = ..., max_refinement: _Optional[int] = ...) -> None: ...
 
 class ModelInfo(_message.Message):
-    __slots__ = ("name", "class_name", "latent_space", "weights_digest", "file_sha256", "latent_channels", "downsample_factor", "scale", "shift", "has_logvar", "fixed_size", "parameters", "dtype", "device", "config_json", "loaded")
+    __slots__ = ("name", "class_name", "latent_space", "weights_digest", "file_sha256", "latent_channels", "downsample_factor", "scale", "shift", "has_logvar", "fixed_size", "parameters", "dtype", "device", "config_json", "loaded", "rewrites")
     NAME_FIELD_NUMBER: _ClassVar[int]
     CLASS_NAME_FIELD_NUMBER: _ClassVar[int]
     LATENT_SPACE_FIELD_NUMBER: _ClassVar[int]
@@ -334,6 +334,7 @@ class ModelInfo(_message.Message):
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     CONFIG_JSON_FIELD_NUMBER: _ClassVar[int]
     LOADED_FIELD_NUMBER: _ClassVar[int]
+    REWRITES_FIELD_NUMBER: _ClassVar[int]
     name: str
     class_name: str
     latent_space: str
@@ -350,4 +351,5 @@ class ModelInfo(_message.Message):
     device: str
     config_json: str
     loaded: bool
-    def __init__(self, name: _Optional[str] = ..., class_name: _Optional[str] = ..., latent_space: _Optional[str] = ..., weights_digest: _Optional[str] = ..., file_sha256: _Optional[str] = ..., latent_channels: _Optional[int] = ..., downsample_factor: _Optional[int] = ..., scale: _Optional[_Iterable[float]] = ..., shift: _Optional[_Iterable[float]] = ..., has_logvar: _Optional[bool] = ..., fixed_size: _Optional[_Union[ImageSize, _Mapping]] = ..., parameters: _Optional[int] = ..., dtype: _Optional[_Union[DType, str]] = ..., device: _Optional[str] = ..., config_json: _Optional[str] = ..., loaded: _Optional[bool] = ...) -> None: ...
+    rewrites: bool
+    def __init__(self, name: _Optional[str] = ..., class_name: _Optional[str] = ..., latent_space: _Optional[str] = ..., weights_digest: _Optional[str] = ..., file_sha256: _Optional[str] = ..., latent_channels: _Optional[int] = ..., downsample_factor: _Optional[int] = ..., scale: _Optional[_Iterable[float]] = ..., shift: _Optional[_Iterable[float]] = ..., has_logvar: _Optional[bool] = ..., fixed_size: _Optional[_Union[ImageSize, _Mapping]] = ..., parameters: _Optional[int] = ..., dtype: _Optional[_Union[DType, str]] = ..., device: _Optional[str] = ..., config_json: _Optional[str] = ..., loaded: _Optional[bool] = ..., rewrites: _Optional[bool] = ...) -> None: ...

@@ -575,6 +575,7 @@ def test_a_model_is_told_in_full() -> None:
         weights_bytes=10**8,
         device="cpu",
         dtype="bfloat16",
+        rewrites=True,
     )
     info = from_spec("name", spec, loaded=True)
     fields = {field.name for field, _ in info.ListFields()}

@@ -124,6 +124,11 @@ class Tiled:
         """Tell whether an image, or latents, of a shape (B,C,H,W) are computed by the class's own tiling."""
         return not self._fits(half, (1, *shape[1:])) and self._strips is None
 
+    @property
+    def rewrites(self) -> bool:
+        """Whether it computes with less arithmetic, or in a form of its own in bfloat16, within the memory for that."""
+        return self._whole is not None or (self._always and self._strips is not None)
+
     @cached_property
     def _strips(self) -> Strips | None:
         """The network as steps over strips; None where its class cannot be computed so."""

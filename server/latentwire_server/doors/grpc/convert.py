@@ -37,7 +37,7 @@ QUALITIES = {pb.LAT_QUALITY_UNSPECIFIED: "cache"} | {number: name for name, numb
 # What a spec and a ModelInfo call by the same name.
 SPEC_FIELDS = (
     "class_name", "latent_space", "weights_digest", "file_sha256", "latent_channels", "downsample_factor", "scale",
-    "shift", "has_logvar", "parameters", "device",
+    "shift", "has_logvar", "parameters", "device", "rewrites",
 )  # fmt: skip
 # Attribute of a job -> the field of a message that sets it; the others have the same name.
 ENCODE_FIELDS = {

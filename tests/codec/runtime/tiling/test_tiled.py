@@ -118,6 +118,12 @@ def test_a_full_size_autoencoder_in_little_memory_gives_what_it_gives_at_once(
         assert max(both_ways(module, tiled(module, Tiling(budget_bytes=0)), image(*size))) < 1e-4
 
 
+def test_a_known_network_on_a_cpu_is_rewritten_unless_told() -> None:
+    assert tiled(kl(), Tiling()).rewrites
+    assert not tiled(kl(), Tiling(rewrites=False)).rewrites
+    assert not tiled(kl().to(torch.bfloat16), Tiling()).rewrites  # its strips have the arithmetic of the class
+
+
 def test_without_rewrites_a_network_with_room_is_the_class_itself_bit_for_bit() -> None:
     module = kl()
     assert both_ways(module, tiled(module, Tiling(rewrites=False)), image(64, 40)) == (0.0, 0.0)

@@ -15,11 +15,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.report.networks import Network
 from benchmarks.report.rows import Row
-from benchmarks.throughput.openvino import compile_halves, openvino_refusal
+from benchmarks.throughput import onnx, openvino
 from latentwire_codec.load import MEASURED, load_autoencoder
 from latentwire_codec.runtime.placement import Placement
 
-EAGER, LATENTWIRE, OPENVINO = "eager", "latentwire", "openvino"
+EAGER, LATENTWIRE, ONNX, OPENVINO = "eager", "latentwire", "onnx runtime", "openvino"
 OPERATIONS = ("encode", "decode")
 TERA = 1e12
 MATRIX_SIDES = {"cpu": 2048, "cuda": 8192}
@@ -30,7 +30,7 @@ class Case:
     """A network and a way to run it."""
 
     network: Network
-    engine: str  # EAGER, LATENTWIRE or OPENVINO
+    engine: str  # EAGER, LATENTWIRE, ONNX or OPENVINO
     dtype: str = "float32"  # dtype of the arithmetic; MEASURED: LATENTWIRE chooses, as its server does
     channels_last: bool = False  # whether EAGER runs in channels_last; otherwise contiguous
     tiled: bool = False  # whether EAGER runs with the tiling of its class
@@ -59,7 +59,8 @@ class Case:
 
     def refusal(self, device: str) -> str:
         """Return why the case is not measured on a device; empty: it is."""
-        if self.engine == OPENVINO and (reason := openvino_refusal(Placement.choose(device).device.type)):
+        refusals = {OPENVINO: openvino.openvino_refusal, ONNX: onnx.onnx_refusal}
+        if self.engine in refusals and (reason := refusals[self.engine](Placement.choose(device).device.type)):
             return reason
         if self.dtype == MEASURED or not Placement.choose(device, self.dtype).is_emulated:
             return ""
@@ -71,7 +72,9 @@ class Case:
             model = load_autoencoder(self.network.source, device=device, dtype=self.dtype, **self.options)
             return Runner(lambda images: model.encode(images).mode(), model.decode, model.spec.dtype)
         if self.engine == OPENVINO:
-            return Runner(*compile_halves(self.network.module(), self.dtype), self.dtype)
+            return Runner(*openvino.compile_halves(self.network.module(), self.dtype), self.dtype)
+        if self.engine == ONNX:
+            return Runner(*onnx.compile_halves(self.network.module()), self.dtype)
         return self._eager(Placement.choose(device, self.dtype))
 
     def _eager(self, placement: Placement) -> "Runner":
@@ -118,6 +121,7 @@ def of_network(network: Network) -> list[Case]:
     return [
         Case(network, EAGER),
         Case(network, EAGER, "bfloat16", channels_last=True),
+        Case(network, ONNX),
         Case(network, OPENVINO),
         Case(network, OPENVINO, "bfloat16"),
         Case(network, LATENTWIRE, MEASURED),

@@ -18,7 +18,7 @@ from benchmarks.report.pictures import photograph
 from benchmarks.report.timing import Spread, speed_up, take_turns
 from benchmarks.throughput.__main__ import cases_at, main, parser
 from benchmarks.throughput.apart import Footprint, Task, run_apart
-from benchmarks.throughput.cases import EAGER, LATENTWIRE, OPENVINO, Case, MatrixProduct, operations
+from benchmarks.throughput.cases import EAGER, LATENTWIRE, ONNX, OPENVINO, Case, MatrixProduct, operations
 from benchmarks.throughput.measuring import CAP_DB, difference
 from benchmarks.throughput.summary import BOTH, comparisons
 from latentwire_codec.runtime.placement import Placement
@@ -37,6 +37,7 @@ def record(throughput_run: Path) -> dict[str, Any]:
 def test_every_case_has_a_row_for_each_operation(record: dict[str, Any], tiny_kl: Path) -> None:
     names = {(row["network"], row["case"], row["operation"]) for row in record["rows"]}
     eager, peers = {"eager float32", "eager bfloat16, channels_last"}, {"openvino float32", "openvino bfloat16"}
+    peers.add("onnx runtime float32")
     ours = {"latentwire", "latentwire float32", "latentwire bfloat16", "latentwire float32, no rewrites"}
     wanted = {(network, way) for network in (BUNDLED, tiny_kl.name) for way in eager | peers | ours}
     wanted |= {("tiny", way) for way in eager}
@@ -53,11 +54,16 @@ def test_a_half_that_is_emulated_is_left_out_with_the_reason(record: dict[str, A
         assert "no instructions for bfloat16" in (throughput_run / "report.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("openvino") is not None, reason="OpenVINO is installed here")
-def test_openvino_is_left_out_with_the_reason_where_it_is_not_installed(record: dict[str, Any]) -> None:
-    peers = [row for row in record["rows"] if row["engine"] == OPENVINO]
+@pytest.mark.parametrize(("engine", "package"), [(OPENVINO, "openvino"), (ONNX, "onnxruntime")])
+def test_a_peer_computes_the_same_or_is_left_out_where_it_is_not_installed(
+    record: dict[str, Any], engine: str, package: str
+) -> None:
+    peers = [row for row in record["rows"] if row["engine"] == engine]
     assert peers
-    assert all("pip install openvino" in row["left_out"] for row in peers)
+    if importlib.util.find_spec(package) is None:
+        assert all(f"{package} is not installed: pip install 'latentwire[peers]'" in row["left_out"] for row in peers)
+    else:
+        assert all(row["psnr_db"] > (90 if row["dtype"] == "float32" else 30) for row in peers)
 
 
 def test_the_numbers_of_a_row_fit_each_other(record: dict[str, Any]) -> None:

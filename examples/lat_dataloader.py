@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read `.lat` files in a torch DataLoader: a latent cache, on Kodak 4.7 times smaller than float16.
 
-    latentwire compress photos -o cache --quality cache
+    latentwire compress photos -o cache --quality cache --model f8c4
     python examples/lat_dataloader.py cache
 
 `decompress_latents` needs no model and no torch: DataLoader workers decode in numpy. A diffusion model trains on scaled
@@ -35,7 +35,7 @@ class LatFolder(Dataset[Tensor]):
         self._paths = sorted(folder.rglob("*.lat"))
         if not self._paths:
             raise FileNotFoundError(
-                f"{folder} holds no .lat file; `latentwire compress IMAGES -o {folder}` writes them"
+                f"{folder} holds no .lat file; `latentwire compress IMAGES -o {folder} --model f8c4` writes them"
             )
         self._space = space
         self._scale, self._shift = (torch.tensor(numbers).view(-1, 1, 1) for numbers in (scale, shift))

@@ -89,7 +89,7 @@ def test_the_curve_of_a_vae_rises_with_its_rate(photos: Path) -> None:
 def test_lat_files_reach_a_training_loop_through_workers(photos: Path, tmp_path: Path, target: str) -> None:
     from latentwire_client import Client
 
-    with Client(target) as client:
+    with Client(target, model="f8c4") as client:
         for index, path in enumerate(sorted(photos.rglob("*.png"))):
             (tmp_path / f"{index}.lat").write_bytes(client.compress(path))
         (tmp_path / "other.lat").write_bytes(client.compress(Image.new("RGB", (40, 24))))

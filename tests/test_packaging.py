@@ -88,10 +88,12 @@ def test_every_package_is_marked_as_typed(names: set[str], package: str) -> None
     assert f"{package}/py.typed" in names
 
 
-def test_the_wheel_carries_the_bundled_model(names: set[str]) -> None:
-    model = "latentwire_codec/weights/f8c4/"
-    assert f"{model}config.json" in names
-    assert [name for name in names if name.startswith(model) and name.endswith(".safetensors")]
+@pytest.mark.parametrize("model", ["f8c4", "f8c32"])
+def test_the_wheel_carries_a_bundled_model(names: set[str], model: str) -> None:
+    folder = f"latentwire_codec/weights/{model}"
+    assert {name for name in names if name.startswith(folder + "/")} == {
+        f"{folder}/{file}" for file in ("README.md", "config.json", "diffusion_pytorch_model.safetensors")
+    }
 
 
 def test_the_wheel_carries_the_protocol_and_its_types(names: set[str]) -> None:

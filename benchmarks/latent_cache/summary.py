@@ -64,7 +64,7 @@ class Coding:
 
     lat: float  # the whole file
     coded: float  # the file without its header and checksums
-    zstd: float  # zstd 19 over the integers as int8, or as int32 where one is larger
+    zstd: float  # zstd 19 over the integers, each channel as int8, or wider where one is larger
     own_tables: float  # an ideal coder with a table for each channel of each image; tables cost nothing
     folder_tables: float  # an ideal coder with a table for each channel of the whole folder; tables cost nothing
     rounded_own_tables: float  # `own_tables` over the nearest integers, without the choice by rate and distortion

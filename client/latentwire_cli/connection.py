@@ -40,7 +40,7 @@ class Connection:
         str,
         option(
             text="A model of the server; with --local what `serve --model` takes.",
-            default="its first; f8c4",
+            default="its first, f8c4; for .lat files f8c32, and the one that made the file",
             panel=PANEL,
             metavar="NAME",
         ),

@@ -44,7 +44,9 @@ def served_name(model: str) -> str:
 
 @contextmanager
 def local_server(model: str) -> Iterator[str]:
-    """Serve one model from a thread, on a free port of the loopback interface; yield the address.
+    """Serve a model from a thread, on a free port of the loopback interface; yield the address.
+
+    An empty argument stands for the models that `serve` has by default.
 
     Raises:
         Refusal: the server extra is not installed.

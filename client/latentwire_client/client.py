@@ -114,7 +114,10 @@ class Client(Configured[Connections]):
     def decompress(self, payload: Sequence[bytes], *, model: str = "") -> list[Image.Image]: ...
 
     def decompress(self, payload: bytes | Sequence[bytes], *, model: str = "") -> Image.Image | list[Image.Image]:
-        """Map a `.lat` payload, or each of a list, to PIL images; the other decode methods take payloads, too."""
+        """Map a `.lat` payload, or each of a list, to PIL images; the other decode methods take payloads, too.
+
+        The model is the client's where the call names none, else the one that the payload names.
+        """
         return self.decode(payload, model=model)
 
     @overload

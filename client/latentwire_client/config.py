@@ -136,7 +136,7 @@ class CompressOptions(TypedDict, total=False):
         bytes. One iteration takes about as long as encoding and decoding the image twice: a call may need a longer
         `Timeout.call_s`.
     size: (height, width) to scale and crop an image file to; default: the size of the file.
-    model: a served name; default: the client's, else the server's.
+    model: a served name; default: the client's, else `f8c32` where it is served, else the server's.
     """
 
     quality: str | float

@@ -75,7 +75,7 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class ServerInfo:
-    """A server's version, limits and models; the first model is its default."""
+    """A server's version, limits and models; the first model is its default, see also `CompressOptions`."""
 
     version: str
     limits: ServerLimits

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The files that latentwire reads and writes: image formats, the suffixes of file names, the name of a model."""
+"""The files that latentwire reads and writes: image formats, suffixes of file names, the names of models."""
 
 import os
 from enum import StrEnum
@@ -37,6 +37,8 @@ SAFETENSORS_SUFFIXES = (".safetensors", ".sft")
 PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth")
 """Pickles that somebody names as such. A `.bin` must be allowed: diffusers falls back to it unasked."""
 WEIGHT_SUFFIXES = (*SAFETENSORS_SUFFIXES, *PICKLE_SUFFIXES, ".bin")
+PAYLOAD_MODEL = "f8c32"
+"""The model that makes a payload where no model is named: it was trained for the bytes of payloads."""
 
 
 def model_name(source: str) -> str:

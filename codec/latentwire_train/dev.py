@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Models and photographs -> the files that the `.lat` coder needs: a command for developers.
 
-python -m latentwire_train.dev units MODEL FOLDER
+python -m latentwire_train.dev measure MODEL FOLDER [--equal-units]
 python -m latentwire_train.dev tables FOLDER TABLES.safetensors --model MODEL [--model MODEL ...]
 """
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +29,7 @@ from latentwire_core.errors import CodecError
 from latentwire_core.files import write_whole
 from latentwire_train.data.folder import scan_folder
 from latentwire_train.prior_fitting import fit_prior
+from latentwire_train.record.export import measure_latents
 
 MULTIPLES = (0.1, 0.2, 0.35, 0.6, 1.0, 1.8, 3.2, 5.0)
 """The steps for fitting the tables, in units of the model."""
@@ -43,6 +46,27 @@ def prior_for(models: Sequence[Autoencoder], paths: Sequence[Path]) -> Tables:
             units = np.array(units_for(latents, model.spec.latent_units))
             samples += [(latents, Steps.nearest(units * multiple)) for multiple in MULTIPLES]
     return fit_prior(samples)
+
+
+def scaling_factor_of(model: Autoencoder, paths: Sequence[Path]) -> float:
+    """Measure the factor that gives samples of the posteriors of images a variance of 1."""
+
+    def encode(image: torch.Tensor) -> torch.Tensor:
+        posterior = model.encode(image)
+        without = torch.full_like(posterior.mean, -math.inf)
+        return torch.cat((posterior.mean, without if posterior.logvar is None else posterior.logvar), dim=1)
+
+    return float(f"{measure_latents(encode, _images(paths, model)).scaling_factor:.5g}")
+
+
+def equal_units_of(model: Autoencoder, paths: Sequence[Path]) -> tuple[float, ...]:
+    """Measure one step for all channels: the geometric mean of their standard deviations.
+
+    A model that was trained for the rate had one step for all channels.
+    """
+    latents = [model.encode(image).mode().flatten(2)[0] for image in _images(paths, model)]
+    mean = float(torch.cat(latents, dim=1).std(dim=1).log().mean().exp())
+    return (float(f"{mean:.4g}"),) * model.spec.latent_channels
 
 
 def units_of(model: Autoencoder, paths: Sequence[Path]) -> tuple[float, ...]:
@@ -81,10 +105,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit status: 0 for success, 1 for a refusal."""
     parser = argparse.ArgumentParser(prog="python -m latentwire_train.dev", description="Fit what `.lat` needs.")
     commands = parser.add_subparsers(dest="command", required=True)
-    units = commands.add_parser("units", help="measure a model's latent_units; write config.json and print them")
-    units.add_argument("model", type=Path, help="the model's folder")
-    units.add_argument("folder", type=Path, help="photographs")
-    units.add_argument("--images", type=int, default=24, help="number of images, spread over the folder (default 24)")
+    measure = commands.add_parser(
+        "measure", help="measure a model's latent_units and scaling_factor; write both to config.json and print them"
+    )
+    measure.add_argument("model", type=Path, help="the model's folder")
+    measure.add_argument("folder", type=Path, help="photographs")
+    measure.add_argument("--images", type=int, default=24, help="number of images, spread over the folder (default 24)")
+    measure.add_argument(
+        "--equal-units", action="store_true", help="one unit for all channels, as a model trained for the rate had"
+    )
     tables = commands.add_parser("tables", help="fit the common tables that code latents to those of some models")
     tables.add_argument("folder", type=Path, help="photographs")
     tables.add_argument("out_file", type=Path)
@@ -93,8 +122,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         paths = _some(options.folder, options.images)
-        if options.command == "units":
-            print(json.dumps(_measure_units(options.model, paths)))
+        if options.command == "measure":
+            print(json.dumps(_measure(options.model, paths, options.equal_units)))
         else:
             models = [load_autoencoder(model, dtype="float32") for model in options.model]
             write_whole(options.out_file, prior_for(models, paths).to_bytes())
@@ -112,11 +141,16 @@ def _some(folder: Path, count: int) -> list[Path]:
     return [source.root / source.items[index].path for index in range(0, len(source), -(-len(source) // count))]
 
 
-def _measure_units(model: Path, paths: Sequence[Path]) -> tuple[float, ...]:
-    units = units_of(load_autoencoder(str(model), dtype="float32"), paths)
-    file = model / "config.json"
-    write_whole(file, (json.dumps(json.loads(file.read_text()) | {"latent_units": units}, indent=2) + "\n").encode())
-    return units
+def _measure(folder: Path, paths: Sequence[Path], equal: bool) -> dict[str, Any]:
+    model = load_autoencoder(str(folder), dtype="float32")
+    measured = {
+        "scaling_factor": scaling_factor_of(model, paths),
+        "shift_factor": None,
+        "latent_units": equal_units_of(model, paths) if equal else units_of(model, paths),
+    }
+    file = folder / "config.json"
+    write_whole(file, (json.dumps(json.loads(file.read_text()) | measured, indent=2) + "\n").encode())
+    return measured
 
 
 if __name__ == "__main__":

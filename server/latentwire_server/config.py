@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latentwire_core.formats import model_name
+from latentwire_core.formats import PAYLOAD_MODEL, model_name
 from latentwire_server.errors import ServerError
 from latentwire_server.options import Option, options_of, setting
 
@@ -139,9 +139,10 @@ class ServerConfig:
 
     # fmt: off
     models: tuple[ModelSource, ...] = setting(
-        (ModelSource("f8c4", "f8c4"),), "--model [NAME=]SOURCE", MODELS,
+        (ModelSource("f8c4", "f8c4"), ModelSource(PAYLOAD_MODEL, PAYLOAD_MODEL)), "--model [NAME=]SOURCE", MODELS,
         "A bundled model, a diffusers folder, a checkpoint file, or a hub id in the local cache; repeatable, the first "
-        "is the default (in the variable: separated by spaces).", repeatable=True, default="f8c4")
+        f"is the default, but {PAYLOAD_MODEL}, where it is served, compresses (in the variable: separated by spaces).",
+        repeatable=True, default=f"f8c4 {PAYLOAD_MODEL}")
     model_memory_mib: int | None = setting(
         None, "--model-memory MIB", MODELS,
         "MiB of weights in memory, {range}; models beyond it are loaded on request, and the least recently used "

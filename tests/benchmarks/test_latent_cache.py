@@ -20,6 +20,7 @@ from benchmarks.latent_cache.caching import (
     integers_of,
     lat_name,
     measure_model,
+    narrowest,
     over_images,
     own_tables_bits,
 )
@@ -152,6 +153,21 @@ def test_the_integers_of_a_payload_are_its_latents_in_steps(channels: int) -> No
     assert 0 < found["coded_bytes"] < found["lat_bytes"]
     assert found["own_tables_bits"] == pytest.approx(own_tables_bits(integers))
     assert sum(sum(channel["counts"]) for channel in found["channels"]) == latents.size
+
+
+@pytest.mark.parametrize(
+    ("numbers", "dtype"),
+    [
+        ((0, 0), np.int8),
+        ((-128, 127), np.int8),
+        ((0, 128), np.int16),
+        ((-129, 0), np.int16),
+        ((-32768, 32767), np.int16),
+        ((0, 32768), np.int32),
+    ],
+)
+def test_integers_beside_lat_take_the_fewest_bytes_that_hold_them(numbers: tuple[int, int], dtype: type) -> None:
+    assert narrowest(np.array(numbers, np.int64)) == dtype
 
 
 def test_a_run_measures_models_of_4_and_of_32_channels(latent_cache_run: Path) -> None:

@@ -186,7 +186,7 @@ def test_a_latent_file_is_what_compress_gives(astronaut: Pixels) -> None:
     codec = LatentCodec(Source("f8c4", device="cpu").load())
     image = np.ascontiguousarray(astronaut[:50, 200:277])
     ((_, payload),) = codec.encode(image, ["0.5"])
-    assert payload == compress(image, quality=0.5)
+    assert payload == compress(image, model="f8c4", quality=0.5)
     assert (codec.decode(payload, image) == decompress(payload)).all()
 
 
@@ -199,7 +199,10 @@ def test_refined_files_are_named_and_made_as_such(astronaut: Pixels) -> None:
     assert "fitted to each image by 2 iterations" in refined.counted
     image = np.ascontiguousarray(astronaut[:50, 200:277])
     ((setting, payload),) = refined.encode(image, ["0.35"])
-    assert (setting, payload) == ("0.35", compress(image, quality="high", optimisation=LatentOptimisation(2)))
+    assert (setting, payload) == (
+        "0.35",
+        compress(image, model="f8c4", quality="high", optimisation=LatentOptimisation(2)),
+    )
 
 
 def test_fitted_latents_are_not_limited_by_what_was_encoded(astronaut: Pixels) -> None:

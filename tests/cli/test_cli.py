@@ -124,7 +124,7 @@ def test_without_a_command_it_shows_its_help(capsys: pytest.CaptureFixture[str])
         (["serve", "--model", "=x"], "[NAME=]SOURCE"),
         (["serve", "--tls-cert", "x.pem"], "--tls-key"),
         (["serve", "--model-memory", "0"], "--model-memory is 0; it must be in 1..16777216"),
-        (["serve", "--scale", "sd=1"], "--scale sd=1: there is no model 'sd'; there is f8c4"),
+        (["serve", "--scale", "sd=1"], "--scale sd=1: there is no model 'sd'; there is f8c4, f8c32"),
     ],
 )
 def test_wrong_arguments_are_one_line(
@@ -190,7 +190,7 @@ def test_serve_states_the_defaults_that_the_configuration_has() -> None:
     for field in fields(ServerConfig):
         stated = re.search(r"\[default: (.*)\]\[/dim\]", parameters[field.name].annotation.__metadata__[0].help)
         if field.name == "models":
-            expected: str | None = ServerConfig.models[0].source
+            expected: str | None = " ".join(model.source for model in ServerConfig.models)
         elif field.default is None:
             expected = unset.get(field.name)
         elif isinstance(field.default, bool):
@@ -295,7 +295,7 @@ def test_several_workers_are_started_by_a_parent_whose_status_is_the_commands(
 
     monkeypatch.setattr("latentwire_server.process.workers.run_workers", run_workers)
     assert main(["serve", *flags, "--log-format", "json"]) == 1
-    line = "serving f8c4 on 127.0.0.1:4321, HTTP on 127.0.0.1:80, metrics on 127.0.0.1:8765, 127.0.0.1:8766\n"
+    line = "serving f8c4,f8c32 on 127.0.0.1:4321, HTTP on 127.0.0.1:80, metrics on 127.0.0.1:8765, 127.0.0.1:8766\n"
     assert capsys.readouterr().out == line
 
 

@@ -282,7 +282,7 @@ def test_local_needs_no_server_and_gives_the_same_latents(
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        ("nothing", "no model 'nothing': it is neither a bundled one (f8c4) nor a folder"),
+        ("nothing", "no model 'nothing': it is neither a bundled one (f8c32, f8c4) nor a folder"),
         ("somebody/no-such-vae", "`hf download somebody/no-such-vae`"),
         ("photos", "photos has no config.json"),
     ],

@@ -86,9 +86,9 @@ def test_what_cannot_be_said_of_a_model_is_refused(options: dict[str, list[str]]
     assert str(caught.value).startswith(words)
 
 
-def test_the_default_configuration_is_valid_and_serves_the_bundled_model_on_loopback() -> None:
+def test_the_default_configuration_is_valid_and_serves_the_bundled_models_on_loopback() -> None:
     config = ServerConfig()
-    assert config.models == (ModelSource("f8c4", "f8c4"),)
+    assert config.models == (ModelSource("f8c4", "f8c4"), ModelSource("f8c32", "f8c32"))
     assert config.host == "127.0.0.1"
     assert config.max_message_bytes == 64 * 2**20
 

@@ -15,6 +15,7 @@ from latentwire_core.formats import LATENT_SUFFIXES, PAYLOAD_SUFFIXES
 def decompress(files: PayloadFiles, *, decoding: Decoding, connection: Connection) -> None:
     """Decompress `.lat` files to images: NAME.lat becomes DIR/NAME.png.
 
+    Without --model, each file is decoded by the model that it names, if the server has a model of its latent space.
     A file that is damaged, or of another latent space, is reported, and the other files are decoded all the same.
     """
     decoding.run(connection, files, PAYLOAD_SUFFIXES, _read, "payload")

@@ -53,7 +53,7 @@ def _with_its_options(command: Callable[..., int]) -> Callable[..., int]:
 def serve(**values: Any) -> int:
     """Serve models until SIGTERM or Ctrl-C, which lets accepted requests finish.
 
-    One line on standard output says when it is ready and where: `serving f8c4 on 127.0.0.1:50051`.
+    One line on standard output says when it is ready and where: `serving f8c4,f8c32 on 127.0.0.1:50051`.
     """
     given = {name: value for name, value in values.items() if value is not None}
     require("server")

@@ -58,7 +58,7 @@ def load_checkpoint(
     """Map a source to a network with its weights.
 
     Args:
-        source: a bundled name (`f8c4`); a folder with a config.json and weights as diffusers saves them (whole,
+        source: a bundled name (`f8c4`, `f8c32`); a folder with config.json and weights as diffusers saves them (whole,
             sharded or as the fp16 variant; a pipeline's folder stands for its `vae`); the hub id of such a folder
             that is in the local Hugging Face cache; or a single file (see `single_file`): a VAE's own, or a full
             checkpoint, of which only the VAE is read.

@@ -32,6 +32,14 @@ def bundled_names() -> list[str]:
     return sorted(path.parent.name for path in WEIGHTS.glob("*/config.json"))
 
 
+def bundled_in(latent_space: str) -> str:
+    """Return the name of the bundled model with a latent space; empty where no bundled model has it."""
+    for name in bundled_names():
+        if latent_space and read_config(WEIGHTS / name / "config.json").get("latent_space") == latent_space:
+            return name
+    return ""
+
+
 def find_folder(source: str) -> Path:
     """Map a bundled name, a folder, or a hub id in the local cache to the folder that holds its config.json.
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from latentwire_codec.checkpoints.folder import bundled_in, bundled_names
 from latentwire_codec.images import pixels
 from latentwire_codec.images.geometry import Pixels, check_pixels, crop, pad_to_multiple
 from latentwire_codec.lat.optimise import LatentOptimisation, optimise
@@ -14,15 +15,17 @@ from latentwire_codec.lat.payload import Latents, Provenance, compress_latents, 
 from latentwire_codec.lat.quantizer import Steps
 from latentwire_codec.load import load_autoencoder
 from latentwire_codec.runtime.autoencoder import Autoencoder
-from latentwire_core.errors import Malformed, TensorError
-from latentwire_core.formats import model_name
+from latentwire_core.container import Header
+from latentwire_core.errors import LatentSpaceMismatch, Malformed, TensorError
+from latentwire_core.formats import PAYLOAD_MODEL, model_name
+from latentwire_core.identity import space_in_words
 from latentwire_core.quality import LOSSLESS, step_multiple
 
 
 def compress(
     image: Pixels,
     *,
-    model: Autoencoder | str = "f8c4",
+    model: Autoencoder | str = PAYLOAD_MODEL,
     quality: str | float = "cache",
     optimisation: LatentOptimisation | None = None,
     name: str = "",
@@ -31,7 +34,7 @@ def compress(
 
     Args:
         image: uint8 (H,W,3), RGB, of any size; for a model with a fixed size, of that size.
-        model: a source for `load_autoencoder`, or a loaded model.
+        model: a source for `load_autoencoder`, or a loaded model; `f8c4` makes payloads of Stable Diffusion's shape.
         quality: see `compress_latents`.
         optimisation: how far the latents are fitted to the image, which takes its time; None: they are as encoded.
         name: the model's name in the payload; empty: `model_name` of the source, if the model is loaded here.
@@ -64,19 +67,20 @@ def compress(
     return compress_latents(latents, quality, units=units, provenance=provenance)
 
 
-def decompress(payload: bytes, *, model: Autoencoder | str = "f8c4") -> Pixels:
+def decompress(payload: bytes, *, model: Autoencoder | str = "") -> Pixels:
     """Map a `.lat` payload to the image, uint8 (H,W,3).
 
-    The model is the one that made the payload: a source for `load_autoencoder`, or a loaded model.
+    The model is the one that made the payload: a source for `load_autoencoder`, or a loaded model; empty: the bundled
+    model with the payload's latent space.
 
     Raises:
         BitstreamError: it is no `.lat` payload as it was written.
-        LatentSpaceMismatch: its latent space is not the model's.
+        LatentSpaceMismatch: its latent space is not the model's, or no bundled model's where no model is given.
         TensorError: its latents do not have the model's shape.
         ModelError: the model cannot be loaded.
     """
     latents, header = decompress_latents(payload)
-    autoencoder = _loaded(model)
+    autoencoder = _loaded(model or _bundled(header))
     autoencoder.check_latent_space(header, header.model)
     decoded = autoencoder.decode(torch.from_numpy(latents.astype(np.float32)).unsqueeze(0), pixels.to_uint8)[0].numpy()
     if header.image_size == (0, 0):
@@ -118,6 +122,16 @@ def optimise_latents(
     units = units_for(latents[0].numpy(), model.spec.latent_units)
     steps = Steps.nearest(np.array(units) * multiple)
     return optimise(model, image, latents, steps, optimisation, pause), units
+
+
+def _bundled(header: Header) -> str:
+    name = bundled_in(header.latent_space)
+    if not name:
+        raise LatentSpaceMismatch(
+            f"the latents' space is {space_in_words(header)}, which no bundled model has "
+            f"({', '.join(bundled_names())}); give the model that made them: decompress(payload, model=...)"
+        )
+    return name
 
 
 def _loaded(model: Autoencoder | str) -> Autoencoder:

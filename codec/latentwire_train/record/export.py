@@ -10,14 +10,14 @@ It is written without diffusers.
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
 from latentwire_core.files import write_whole
 from latentwire_train.networks import Network
@@ -35,8 +35,10 @@ class LatentMoments:
 
 
 @torch.no_grad()
-def measure_latents(encoder: nn.Module, batches: Iterable[Tensor]) -> LatentMoments:
+def measure_latents(encoder: Callable[[Tensor], Tensor], batches: Iterable[Tensor]) -> LatentMoments:
     """Map batches of images (B,3,H,W) in [-1,1] to the moments of samples of their posteriors.
+
+    The encoder gives means and log-variances, (B,2C,h,w) together.
 
     The variance of a sample is the variance of the mean plus the variance of the posterior, so no sample is drawn.
 

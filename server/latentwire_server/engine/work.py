@@ -57,7 +57,7 @@ class Passage(Generic[J, R, A]):
     """What a door knows of one request.
 
     Attributes:
-        model: the model as the request names it; empty: the default.
+        model: the name of the model; empty: the default.
         images: counts the images, quickly, before the message is read as a whole.
         to_job: makes the job; runs in a thread, with the model in memory.
         to_answer: makes the answer of the result; runs in a thread.

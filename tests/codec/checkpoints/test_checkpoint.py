@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from latentwire_codec.checkpoints.checkpoint import digest, load_checkpoint
-from latentwire_codec.checkpoints.folder import WEIGHTS, bundled_names, find_folder
+from latentwire_codec.checkpoints.folder import WEIGHTS, bundled_in, bundled_names, find_folder
 from latentwire_codec.networks.pipeline_vae import AutoencoderLatentVAE, AutoencoderVectorVAE
 from latentwire_core.errors import CheckpointError, ModelError, UnknownModel
 
@@ -46,14 +46,23 @@ def reconfigure(folder: Path, **changes: Any) -> None:
 # Bundled
 
 
-def test_f8c4_is_bundled_and_known_by_its_name() -> None:
-    assert bundled_names() == ["f8c4"]
-    checkpoint = load_checkpoint("f8c4")
+@pytest.mark.parametrize(
+    ("name", "space", "channels"), [("f8c4", "latentwire-f8c4@3", 4), ("f8c32", "latentwire-f8c32@1", 32)]
+)
+def test_a_bundled_model_is_known_by_its_name_and_by_its_space(name: str, space: str, channels: int) -> None:
+    assert name in bundled_names()
+    assert bundled_in(space) == name
+    checkpoint = load_checkpoint(name)
     assert checkpoint.class_name == "AutoencoderLatentVAE"
-    assert checkpoint.latent_space == "latentwire-f8c4@3"
-    assert checkpoint.config["latent_channels"] == 4
-    file = (WEIGHTS / "f8c4" / WHOLE).read_bytes()
+    assert checkpoint.latent_space == space
+    assert checkpoint.config["latent_channels"] == channels
+    file = (WEIGHTS / name / WHOLE).read_bytes()
     assert checkpoint.file_sha256 == hashlib.sha256(file).hexdigest()
+
+
+@pytest.mark.parametrize("space", ["", "sd1", "latentwire-f8c4@1"])
+def test_a_space_of_no_bundled_model_gives_no_name(space: str) -> None:
+    assert bundled_in(space) == ""
 
 
 def test_a_loaded_module_is_float32_in_eval_mode_on_the_cpu() -> None:
@@ -383,7 +392,7 @@ def test_a_hub_id_that_is_cached_loads(build_kl: Build, hub_cache: Path, inside:
 
 @pytest.mark.parametrize("source", ["absent", "a/b/c", "/absent/folder", "http://x/y", "-"])
 def test_a_source_of_no_known_form_is_unknown_and_the_message_names_the_bundled(hub_cache: Path, source: str) -> None:
-    with pytest.raises(UnknownModel, match=r"neither a bundled one \(f8c4\) nor a folder or file"):
+    with pytest.raises(UnknownModel, match=r"neither a bundled one \(f8c32, f8c4\) nor a folder or file"):
         load_checkpoint(source)
 
 

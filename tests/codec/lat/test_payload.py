@@ -260,16 +260,33 @@ def test_an_image_keeps_its_size(astronaut: Pixels, size: tuple[int, int]) -> No
     image = astronaut[100 : 100 + size[0], 200 : 200 + size[1]]
     payload = compress(image, quality="high")
     header = container.read_header(payload)
-    assert (header.image_size, header.model) == (size, "f8c4")
+    assert (header.image_size, header.model, header.shape[0]) == (size, "f8c32", 32)
     decoded = decompress(payload)
     assert decoded.shape == image.shape
     assert decoded.dtype == np.uint8
 
 
-def test_a_photograph_is_recognised_after_coding(astronaut: Pixels) -> None:
+@pytest.mark.parametrize("name", ["f8c4", "f8c32"])
+def test_a_payload_is_decoded_by_the_bundled_model_of_its_space(astronaut: Pixels, name: str) -> None:
+    image, model = astronaut[:40, 180:220], load_autoencoder(name)
+    payload = compress(image, model=model)
+    assert container.read_header(payload).model == ""
+    np.testing.assert_array_equal(decompress(payload), decompress(payload, model=model))
+
+
+@pytest.mark.parametrize("name", ["f8c4", "f8c32"])
+def test_a_payload_of_another_bundled_model_is_refused(astronaut: Pixels, name: str) -> None:
+    payload = compress(astronaut[:16, :16], model=name)
+    other = "f8c32" if name == "f8c4" else "f8c4"
+    with pytest.raises(LatentSpaceMismatch, match=f"decode them with the model that made them, '{name}'"):
+        decompress(payload, model=other)
+
+
+@pytest.mark.parametrize("name", ["f8c4", "f8c32"])
+def test_a_photograph_is_recognised_after_coding(astronaut: Pixels, name: str) -> None:
     image = astronaut[:96, 180:276]
     latents = pad_to_multiple(image, 8)
-    model = load_autoencoder("f8c4")
+    model = load_autoencoder(name)
     best = model.decode(model.encode(pixels.to_float(torch.from_numpy(latents)[None])).mode(), pixels.to_uint8)
     coded = decompress(compress(image, model=model), model=model)
     assert scores.psnr(best[0].numpy(), coded) > 30
@@ -291,8 +308,12 @@ def test_lossless_is_the_decoded_float16_of_the_latents(astronaut: Pixels) -> No
 def test_latents_of_another_space_are_refused() -> None:
     latents = np.zeros((4, 2, 2), np.float32)
     payload = compress_latents(latents, provenance=Provenance(latent_space="another@1"))
-    with pytest.raises(LatentSpaceMismatch):
+    with pytest.raises(LatentSpaceMismatch, match=r"'another@1', which no bundled model has \(f8c32, f8c4\); give"):
         decompress(payload)
+    with pytest.raises(LatentSpaceMismatch, match="'another@1'; the model's is 'latentwire-f8c4@3'"):
+        decompress(payload, model="f8c4")
+    with pytest.raises(LatentSpaceMismatch, match="unknown, which no bundled model has"):
+        decompress(compress_latents(latents))
 
 
 def test_an_image_larger_than_its_latents_is_malformed() -> None:

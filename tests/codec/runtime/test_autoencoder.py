@@ -113,13 +113,14 @@ def test_the_specification_says_where_the_weights_come_from(tiny_kl_folder: Path
     assert (spec.device, spec.dtype) == ("cpu", "float32")
 
 
-def test_f8c4_has_eight_and_four_and_its_own_latent_space() -> None:
-    spec = load_autoencoder("f8c4", device="cpu").spec
-    assert (spec.downsample_factor, spec.latent_channels) == (8, 4)
-    assert spec.latent_space == "latentwire-f8c4@3"
+@pytest.mark.parametrize(("name", "channels", "units"), [("f8c4", 4, 4), ("f8c32", 32, 1)])
+def test_a_bundled_model_has_a_latent_space_and_units_of_its_own(name: str, channels: int, units: int) -> None:
+    spec = load_autoencoder(name, device="cpu").spec
+    assert (spec.downsample_factor, spec.latent_channels) == (8, channels)
+    assert spec.latent_space.startswith(f"latentwire-{name}@")
     assert (len(spec.scale), spec.shift) == (1, (0.0,))
     assert spec.latent_units is not None
-    assert len(spec.latent_units) == 4
+    assert (len(spec.latent_units), len(set(spec.latent_units))) == (channels, units)
 
 
 def test_units_of_the_latents_are_those_of_the_configuration(build_kl: Build) -> None:

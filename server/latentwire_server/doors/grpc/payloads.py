@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`.lat` payloads -> a decode job with their latents."""
+"""`.lat` payloads -> a decode job with their latents; the models that make and decode payloads."""
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -9,15 +10,38 @@ import torch
 from latentwire_codec.lat.payload import decompress_latents
 from latentwire_codec.runtime.autoencoder import Autoencoder
 from latentwire_core.container import read_header
+from latentwire_core.errors import BitstreamError
+from latentwire_core.formats import PAYLOAD_MODEL
+from latentwire_core.identity import same_space
 from latentwire_proto.v1 import latent_codec_pb2 as pb
 from latentwire_server.config import ServerConfig
 from latentwire_server.doors.grpc.convert import OUTPUT_FIELDS, to_output
 from latentwire_server.engine.jobs import DecodeJob
 from latentwire_server.engine.preparing import check_latents
+from latentwire_server.engine.residency import HostedModel
 from latentwire_server.errors import InvalidRequest, RequestTooLarge
 
 FIELDS = OUTPUT_FIELDS | {f"image_size.{side}": f"lat.payloads.image_size.{side}" for side in ("height", "width")}
 """Attribute of a job -> the field of a message with payloads that sets it."""
+
+
+def maker(models: Iterable[str]) -> str:
+    """Map the names of the served models to the one that makes payloads where none is named; empty: the default."""
+    return PAYLOAD_MODEL if PAYLOAD_MODEL in models else ""
+
+
+def reader(payloads: Sequence[bytes], models: Mapping[str, HostedModel]) -> str:
+    """Map payloads to the name of the served model that decodes them where none is named; empty: the default.
+
+    The model is the one that the first payload names, or else the first one, of those in the payload's latent space.
+    The default refuses a payload that is damaged, and one of another space.
+    """
+    try:
+        header = read_header(payloads[0])
+    except (IndexError, BitstreamError):
+        return ""
+    able = [name for name, model in models.items() if same_space(header, model.spec)]
+    return header.model if header.model in able else next(iter(able), "")
 
 
 def to_decode_job(request: pb.DecodeRequest, model: Autoencoder, config: ServerConfig) -> DecodeJob:

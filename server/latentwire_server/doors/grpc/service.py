@@ -94,8 +94,9 @@ class LatentCodecService(LatentCodecServiceServicer):
         return serve_stream(requests, answer, self._config.stream_window, self._lifecycle.draining)
 
     async def _encode(self, request: pb.EncodeRequest, caller: Caller) -> pb.EncodeResponse:
+        makes_payloads = request.WhichOneof("output") == "lat"
         passage = Passage(
-            model=request.model,
+            model=request.model or (payloads.maker(self._engine.models) if makes_payloads else ""),
             images=partial(convert.count_images, request),
             to_job=lambda model: convert.to_encode_job(request),
             to_answer=convert.from_encode_result,
@@ -112,7 +113,7 @@ class LatentCodecService(LatentCodecServiceServicer):
             return convert.to_decode_job(request)
 
         passage = Passage(
-            model=request.model,
+            model=request.model or payloads.reader(request.lat.payloads, self._engine.models),
             images=partial(convert.count_images, request),
             to_job=to_job,
             to_answer=convert.from_decode_result,

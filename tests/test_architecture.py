@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE_ROOTS = ("client", "codec", "proto", "server")
 PACKAGES = {
     "client": ("latentwire_client", "latentwire_cli", "latentwire_lab"),
-    "codec": ("latentwire_core", "latentwire_codec", "latentwire_train"),
+    "codec": ("latentwire_core", "latentwire_data", "latentwire_codec", "latentwire_train"),
     "proto": ("latentwire_proto",),
     "server": ("latentwire_server",),
 }

@@ -29,6 +29,10 @@ class NonFiniteError(CodecError):
     """An input tensor, or an output even when computed in float32, holds NaN or infinity."""
 
 
+class DataError(CodecError):
+    """Images cannot be taken from a source: none can be used, labels do not match, or too many are damaged."""
+
+
 class ModelError(CodecError):
     """Base of the errors about a model, its device and its weights."""
 

@@ -13,9 +13,9 @@ from typing import Any, cast
 
 import torch
 
+from latentwire_core.errors import DataError
 from latentwire_core.files import write_whole
 from latentwire_train.config import TrainingConfig
-from latentwire_train.data.folder import DataError
 
 STATE, RUN = "state.pt", "run.json"
 # These values may differ when a run goes on: they change neither the samples nor the weights.

@@ -12,9 +12,9 @@ from PIL import Image
 
 from latentwire_cli import local, main
 from latentwire_cli.commands.train import DEFAULT_RECIPE
+from latentwire_core.errors import DataError
 from latentwire_core.extras import install_hint
 from latentwire_train.config import TrainingConfig
-from latentwire_train.data.folder import DataError
 from latentwire_train.recipes import load_config, recipe_names
 from latentwire_train.record.observer import Observer
 from tests.conftest import Pixels

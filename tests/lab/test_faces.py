@@ -12,13 +12,13 @@ import pytest
 
 from latentwire_cli import main
 from latentwire_codec.images.files import read_image
+from latentwire_core.errors import DataError
 from latentwire_core.formats import ImageFormat
 from latentwire_lab.faces import ATTRIBUTES, NAMES, Attribute, Face, draw, random_face, write_folder
 from latentwire_lab.faces.folder import LABELS, NOTE, PARTITION
 from latentwire_lab.faces.sketch import Pose
 from latentwire_train.data.celeba import IMAGES, scan_celeba
 from latentwire_train.data.crops import area_shrink
-from latentwire_train.data.folder import DataError
 
 # CelebA's 40 names, as its label file writes them.
 CELEBA_NAMES = """

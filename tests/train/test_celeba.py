@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from latentwire_core.errors import DataError
 from latentwire_train.data.celeba import read_attributes, read_partition, scan_celeba
-from latentwire_train.data.folder import DataError, Problem
+from latentwire_train.data.folder import Problem
 
 TEXT = "3\nSmiling Eyeglasses \n000001.jpg -1  1\n000002.jpg  1 -1\n000003.jpg  1  1\n"
 CSV = "image_id,Smiling,Eyeglasses\n000001.jpg,-1,1\n000002.jpg,1,-1\n000003.jpg,1,1\n"

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from latentwire_codec.images.files import ImageLimits
-from latentwire_train.data.folder import DataError, ImageFolder, Problem, Subset, describe, scan_folder
+from latentwire_core.errors import DataError
+from latentwire_train.data.folder import ImageFolder, Problem, Subset, describe, scan_folder
 
 
 def save(path: Path, width: int = 12, height: int = 10, seed: int = 0) -> Path:

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from latentwire_train.data.folder import DataError, Problem
+from latentwire_core.errors import DataError
+from latentwire_train.data.folder import Problem
 from latentwire_train.data.idx import read_idx, scan_idx
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 5, 4), dtype=np.uint8)

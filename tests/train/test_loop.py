@@ -17,9 +17,8 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from latentwire_codec.load import load_autoencoder
-from latentwire_core.errors import NonFiniteError
+from latentwire_core.errors import DataError, NonFiniteError
 from latentwire_train.config import ConfigError, TrainingConfig
-from latentwire_train.data.folder import DataError
 from latentwire_train.data.source import open_data
 from latentwire_train.devices import Devices
 from latentwire_train.loop import Training, train

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from latentwire_train.data.folder import DataError
+from latentwire_core.errors import DataError
 from latentwire_train.data.manifest import manifest_digest
 
 

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from latentwire_core.errors import DataError
 from latentwire_train.config import TrainingConfig
-from latentwire_train.data.folder import DataError, Problem
+from latentwire_train.data.folder import Problem
 from latentwire_train.data.source import open_data
 from latentwire_train.record.curves import MAX_POINTS, draw_curves
 from latentwire_train.record.log import Log, Row, read_log

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from latentwire_core.errors import DataError
 from latentwire_train.config import DataConfig, FramingName, LayoutName
-from latentwire_train.data.folder import DataError
 from latentwire_train.data.source import TrainingData, open_data
 
 WHOLE = DataConfig(framing=FramingName.COVER, size=32, held_out_share=0.25)

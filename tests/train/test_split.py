@@ -5,7 +5,7 @@ import hashlib
 
 import pytest
 
-from latentwire_train.data.folder import DataError
+from latentwire_core.errors import DataError
 from latentwire_train.data.split import split_by_hash
 
 NAMES = [f"folder/{k:04}.png" for k in range(2000)]

@@ -11,9 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
+from latentwire_core.errors import DataError
 from latentwire_train.data.cache import ImageCache
 from latentwire_train.data.crops import Cover, RandomCrop
-from latentwire_train.data.folder import DataError, ImageFolder, Problem, Subset, scan_folder
+from latentwire_train.data.folder import ImageFolder, Problem, Subset, scan_folder
 from latentwire_train.data.stream import SampleStream, permutation
 
 # Three workers on a small machine, and forks beside the threads of other tests, are meant.

@@ -8,8 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
+from latentwire_core.errors import DataError
 from latentwire_train.data.crops import CentreCrop, Cover
-from latentwire_train.data.folder import DataError, ImageFolder, Problem, Subset, scan_folder
+from latentwire_train.data.folder import ImageFolder, Problem, Subset, scan_folder
 from latentwire_train.data.idx import IdxImages
 from latentwire_train.data.views import View
 

@@ -26,9 +26,9 @@ def draw_faces(
 
     The same command again goes on where it was stopped; a larger count adds faces.
     """
+    from latentwire_core.errors import DataError
     from latentwire_core.formats import ImageFormat
     from latentwire_lab.faces import NAMES, write_folder
-    from latentwire_train.data.folder import DataError
 
     kind = ImageFormat.PNG if image_format == "png" else ImageFormat.JPEG
     with Batch("drawing", count) as batch:

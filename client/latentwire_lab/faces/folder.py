@@ -14,12 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from latentwire_codec.images.writing import write_image
+from latentwire_core.errors import DataError
 from latentwire_core.files import write_whole
 from latentwire_core.formats import ImageFormat
 from latentwire_lab.faces.drawing import REVISION, check_size, draw
 from latentwire_lab.faces.face import ATTRIBUTES, NAMES, random_face
 from latentwire_train.data.celeba import IMAGES
-from latentwire_train.data.folder import DataError
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) in pictures."""

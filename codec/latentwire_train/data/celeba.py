@@ -24,7 +24,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from latentwire_train.data.folder import DataError, ImageFolder, Problem, describe, explain, scan_folder
+from latentwire_core.errors import DataError
+from latentwire_train.data.folder import ImageFolder, Problem, describe, explain, scan_folder
 
 IMAGES = "img_align_celeba"
 PARTITIONS = {"train": 0, "validation": 1, "test": 2}

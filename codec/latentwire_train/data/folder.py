@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 
 from latentwire_codec.images.files import ImageLimits, open_image, read_image
 from latentwire_codec.images.geometry import Pixels
-from latentwire_core.errors import CodecError
+from latentwire_core.errors import CodecError, DataError
 from latentwire_core.folders import find_files
 from latentwire_core.formats import IMAGE_SUFFIXES
 
@@ -24,10 +24,6 @@ from latentwire_core.formats import IMAGE_SUFFIXES
 DATA_LIMITS = ImageLimits(max_side=32_768, max_pixels=80_000_000)
 """The largest image that is decoded for training."""
 _ANY_SIZE = ImageLimits(max_side=2**31, max_pixels=2**62)
-
-
-class DataError(CodecError):
-    """The data cannot be used for training: no usable image, labels that do not match, or too many damaged images."""
 
 
 @dataclass(frozen=True)

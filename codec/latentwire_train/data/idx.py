@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from latentwire_codec.images.geometry import Pixels
-from latentwire_train.data.folder import DataError, Problem, explain
+from latentwire_core.errors import DataError
+from latentwire_train.data.folder import Problem, explain
 
 _PIECE_BYTES = 1 << 20
 

@@ -10,7 +10,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from latentwire_train.data.folder import DataError, explain
+from latentwire_core.errors import DataError
+from latentwire_train.data.folder import explain
 
 
 def manifest_digest(root: Path, paths: Iterable[str]) -> str:

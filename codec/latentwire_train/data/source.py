@@ -12,10 +12,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from latentwire_core.errors import DataError
 from latentwire_train.config import DataConfig, FramingName, LayoutName
 from latentwire_train.data.celeba import IMAGES, LabelledFolder, scan_celeba
 from latentwire_train.data.crops import CentreCrop, Cover, Framing, RandomCrop
-from latentwire_train.data.folder import DataError, ImageFolder, ImageSource, Problem, Subset, scan_folder
+from latentwire_train.data.folder import ImageFolder, ImageSource, Problem, Subset, scan_folder
 from latentwire_train.data.idx import IdxImages, scan_idx
 from latentwire_train.data.manifest import manifest_digest
 from latentwire_train.data.split import split_by_hash

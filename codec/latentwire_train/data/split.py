@@ -5,7 +5,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 
-from latentwire_train.data.folder import DataError
+from latentwire_core.errors import DataError
 
 
 def split_by_hash(names: Sequence[str], held_out_share: float) -> tuple[list[int], list[int]]:

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from latentwire_codec.images.pixels import to_float
 from latentwire_core.draws import Draws
-from latentwire_core.errors import ImageError
+from latentwire_core.errors import DataError, ImageError
 from latentwire_train.data.crops import Framing
-from latentwire_train.data.folder import DataError, ImageSource, Problem, describe, explain
+from latentwire_train.data.folder import ImageSource, Problem, describe, explain
 
 _FRAMING = 3  # a purpose of `Draws`
 _MAX_BAD_SHARE = 0.01

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from latentwire_core.errors import DataError
 from latentwire_core.files import write_whole
-from latentwire_train.data.folder import DataError
 
 KEYS = ("step", "seconds")
 

@@ -65,8 +65,8 @@ class Inbox:
         connection = context.peer()
         if self._streams[connection] >= STREAMS_AT_ONCE:
             raise QueueFull(
-                f"this connection has {STREAMS_AT_ONCE} streams, and may have no more; send more items through each, or "
-                "open another connection",
+                f"this connection has {STREAMS_AT_ONCE} streams, and may have no more; send more items through each, "
+                "or open another connection",
                 retry_after_s=1,
             )
         self._streams[connection] += 1

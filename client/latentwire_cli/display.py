@@ -35,7 +35,7 @@ class TrainingDisplay:
     """An observer of a training run that shows it on standard error. A context manager.
 
     Args:
-        data: the folder that is scanned before the run starts.
+        data: the path or the URL that is scanned before the run starts.
         console: the console to show the run on; default: standard error.
         clock: a clock in seconds that only grow.
 
@@ -44,7 +44,9 @@ class TrainingDisplay:
         result: the result of the run; None before the run ended.
     """
 
-    def __init__(self, data: Path, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, data: str | Path, console: Console | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.plan: Plan | None = None
         self.result: Result | None = None
         self._data, self._clock = data, clock

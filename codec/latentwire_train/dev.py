@@ -27,7 +27,7 @@ from latentwire_codec.load import load_autoencoder
 from latentwire_codec.runtime.autoencoder import Autoencoder
 from latentwire_core.errors import CodecError
 from latentwire_core.files import write_whole
-from latentwire_train.data.folder import scan_folder
+from latentwire_train.data.folder import scan_images
 from latentwire_train.prior_fitting import fit_prior
 from latentwire_train.record.export import measure_latents
 
@@ -137,8 +137,9 @@ def _some(folder: Path, count: int) -> list[Path]:
     """Return the paths of `count` images of a folder, evenly spaced; all paths where there are fewer."""
     if count < 1:
         raise ValueError(f"--images is {count}; it must be >= 1")
-    source = scan_folder(folder)
-    return [source.root / source.items[index].path for index in range(0, len(source), -(-len(source) // count))]
+    source = scan_images(folder)
+    step = -(-len(source) // count)
+    return [Path(item.origin.location) for item in source.items[::step]]
 
 
 def _measure(folder: Path, paths: Sequence[Path], equal: bool) -> dict[str, Any]:

@@ -45,12 +45,12 @@ BEGIN_WITH = 1024
 """The most training images, spread over all, to which the closed-form parts of a new network are fitted."""
 
 
-def train(config: TrainingConfig, data: Path, folder: Path, observer: Observer) -> Result:
+def train(config: TrainingConfig, data: str | Path, folder: Path, observer: Observer) -> Result:
     """Train a VAE, or go on with a run that was interrupted.
 
     Args:
         config: the configuration.
-        data: the folder of images.
+        data: the path or the URL of the images; see `latentwire_data.source`.
         folder: the folder of the run; `record.py` describes its files.
         observer: is told the events of the run.
 

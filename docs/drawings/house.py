@@ -39,17 +39,18 @@ def house() -> Canvas:
         True,
     )
     c.card(650, 262, 270, 92, "teal", "latentwire_train", "a folder of images\nbecomes a VAE", True)
-    c.card(130, 412, 300, 84, "grey", "latentwire_proto", "the wire: messages and stubs\n(protobuf, grpc)", True)
+    c.card(130, 412, 190, 84, "grey", "latentwire_proto", "the wire: messages\nand stubs (protobuf, grpc)", True)
     c.card(
-        500,
+        345,
         412,
-        420,
+        350,
         84,
         "blue",
         "latentwire_codec",
         "pixels, latents and bytes in one process:\nimages, networks, strips, .lat (torch, diffusers)",
         True,
     )
+    c.card(720, 412, 200, 84, "blue", "latentwire_data", "folders, lists, shards,\nURLs to images", True)
     c.card(
         40,
         554,
@@ -64,11 +65,13 @@ def house() -> Canvas:
     c.arrow((175, 204), (175, 260))
     c.arrow((785, 204), (785, 260))
     c.arrow((220, 354), (220, 410))
-    c.arrow((385, 354), (385, 410))
-    c.arrow((560, 354), (560, 410))
-    c.arrow((785, 354), (785, 410))
+    c.arrow((368, 354), (300, 410))
+    c.arrow((480, 354), (480, 410))
+    c.arrow((670, 354), (670, 410))
+    c.arrow((820, 354), (820, 410))
     c.arrow((85, 354), (85, 552))
-    c.arrow((710, 496), (710, 552))
+    c.arrow((520, 496), (520, 552))
+    c.arrow((820, 496), (820, 552))
     c.text(490, 121, "and everything below it", 11.5, kind="soft", anchor="start")
     c.text(97, 530, "client to core", 11.5, kind="soft", anchor="start")
     return c

@@ -10,7 +10,7 @@ from PIL import Image
 
 from latentwire_codec.images.files import ImageLimits
 from latentwire_core.errors import DataError
-from latentwire_train.data.folder import ImageFolder, Problem, Subset, describe, scan_folder
+from latentwire_train.data.folder import ImageFolder, Problem, Subset, describe, scan_images
 
 
 def save(path: Path, width: int = 12, height: int = 10, seed: int = 0) -> Path:
@@ -29,7 +29,7 @@ def test_nested_images_of_mixed_sizes_and_formats_come_in_the_order_of_their_pat
     save(tmp_path / "a" / "deep" / "z.JPG", 16, 50)
     save(tmp_path / "a" / "c.webp", 9, 9)
     save(tmp_path / "a.bmp", 8, 8)
-    found = scan_folder(tmp_path)
+    found = scan_images(tmp_path)
     assert paths(found) == ["a.bmp", "a/c.webp", "a/deep/z.JPG", "b.png"]
     assert [(item.width, item.height) for item in found.items] == [(8, 8), (9, 9), (16, 50), (30, 20)]
     assert found.problems == ()
@@ -42,7 +42,7 @@ def test_hidden_files_and_other_files_are_passed_over(tmp_path: Path) -> None:
     save(tmp_path / ".hidden.png")
     save(tmp_path / ".cache" / "b.png")
     (tmp_path / "notes.txt").write_text("no image")
-    found = scan_folder(tmp_path)
+    found = scan_images(tmp_path)
     assert paths(found) == ["a.png"]
     assert found.problems == ()
 
@@ -55,7 +55,7 @@ def test_bad_files_are_named_with_their_reason_and_the_rest_is_used(tmp_path: Pa
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "text.png").write_text("<html>not found</html>")
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
-    found = scan_folder(tmp_path, min_side=8, limits=ImageLimits(max_side=100, max_pixels=8000))
+    found = scan_images(tmp_path, min_side=8, limits=ImageLimits(max_side=100, max_pixels=8000))
     assert paths(found) == ["good.png"]
     reasons = {problem.name: problem.reason for problem in found.problems}
     assert reasons == {
@@ -72,7 +72,7 @@ def test_bad_files_are_named_with_their_reason_and_the_rest_is_used(tmp_path: Pa
 def test_only_headers_are_read(tmp_path: Path) -> None:
     whole = save(tmp_path / "cut.png", 64, 64).read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[:200])
-    assert paths(scan_folder(tmp_path)) == ["cut.png"]
+    assert paths(scan_images(tmp_path)) == ["cut.png"]
 
 
 def test_a_folder_that_contains_itself_by_a_link_ends(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_folder_that_contains_itself_by_a_link_ends(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     save(tmp_path / "elsewhere" / "b.png")
     (tmp_path / "data" / "linked").symlink_to(tmp_path / "elsewhere")
-    assert paths(scan_folder(tmp_path / "data")) == ["a.png", "linked/b.png"]
+    assert paths(scan_images(tmp_path / "data")) == ["a.png", "linked/b.png"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may list every folder")
@@ -90,28 +90,28 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path) -> None:
     save(tmp_path / "closed" / "b.png")
     (tmp_path / "closed").chmod(0)
     try:
-        found = scan_folder(tmp_path)
+        found = scan_images(tmp_path)
     finally:
         (tmp_path / "closed").chmod(0o700)
     assert found.problems == (Problem("closed", "cannot be listed: Permission denied"),)
 
 
 def test_a_folder_of_which_nothing_is_left_is_refused_with_the_first_problems(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is not a folder"):
-        scan_folder(tmp_path / "none")
+    with pytest.raises(DataError, match="is neither a folder nor a file"):
+        scan_images(tmp_path / "none")
     with pytest.raises(DataError, match=r"no usable image .it holds no image file"):
-        scan_folder(tmp_path)
+        scan_images(tmp_path)
     save(tmp_path / "a.png", 5, 5)
     with pytest.raises(DataError, match=r"1 problems: a.png: is 5x5; each side must be at least 32 px"):
-        scan_folder(tmp_path, min_side=32)
+        scan_images(tmp_path, min_side=32)
     with pytest.raises(ValueError, match="min_side is 0"):
-        scan_folder(tmp_path, min_side=0)
+        scan_images(tmp_path, min_side=0)
 
 
 def test_a_subset_has_the_names_and_pixels_of_its_source(tmp_path: Path) -> None:
     for k in range(4):
         save(tmp_path / f"{k}.png", seed=k)
-    source = scan_folder(tmp_path)
+    source = scan_images(tmp_path)
     subset = Subset(source, (3, 1))
     assert [subset.name(k) for k in range(len(subset))] == ["3.png", "1.png"]
     np.testing.assert_array_equal(subset.read(1), source.read(1))
@@ -131,7 +131,7 @@ def test_good_pixels_beside_damaged_texts_are_used_and_other_files_counted(tmp_p
     (tmp_path / "texts.png").write_bytes(data[:33] + wrong + data[33:])
     (tmp_path / "notes.txt").touch()
     (tmp_path / ".hidden.png").touch()
-    found = scan_folder(tmp_path)
+    found = scan_images(tmp_path)
     assert paths(found) == ["good.png", "texts.png"]
     assert (found.read(0) == found.read(1)).all()
     assert found.problems == ()

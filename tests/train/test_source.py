@@ -3,6 +3,7 @@
 
 import dataclasses
 import struct
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -87,3 +88,20 @@ def test_a_layout_that_is_named_is_not_looked_for(tmp_path: Path) -> None:
         open_data(root, WHOLE)
     data = open_data(root, dataclasses.replace(WHOLE, layout=LayoutName.FOLDER))
     assert len(data.train) + len(data.held_out) == 8
+
+
+def test_shards_and_lists_give_the_images_that_the_folder_gives(photos: Path, tmp_path: Path) -> None:
+    files = sorted(path for path in photos.rglob("*") if path.suffix in (".jpg", ".png"))
+    with tarfile.open(tmp_path / "photos.tar", "w") as archive:
+        for number, path in enumerate(files):
+            archive.add(path, f"{number}{path.suffix}")
+    (tmp_path / "photos.txt").write_text("\n".join(map(str, files)))
+    wanted = pixels_of(open_data(photos, WHOLE))
+    for location in ("photos.tar", "photos.txt"):
+        data = open_data(str(tmp_path / location), WHOLE)
+        assert pixels_of(data) == wanted
+        assert data.name == location
+
+
+def pixels_of(data: TrainingData) -> set[bytes]:
+    return {source.read(index).tobytes() for source in (data.train, data.held_out) for index in range(len(source))}

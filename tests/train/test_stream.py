@@ -14,7 +14,7 @@ from PIL import Image
 from latentwire_core.errors import DataError
 from latentwire_train.data.cache import ImageCache
 from latentwire_train.data.crops import Cover, RandomCrop
-from latentwire_train.data.folder import ImageFolder, Problem, Subset, scan_folder
+from latentwire_train.data.folder import ImageFolder, Problem, Subset, scan_images
 from latentwire_train.data.stream import SampleStream, permutation
 
 # Three workers on a small machine, and forks beside the threads of other tests, are meant.
@@ -32,11 +32,11 @@ def folder(tmp_path: Path) -> ImageFolder:
         pixels[:, :, 0] = k * 20
         pixels[:, :, 1:] = np.random.default_rng(k).integers(0, 256, (20 + k, 30 - k, 2))
         Image.fromarray(pixels).save(tmp_path / f"{k:02}.png")
-    return scan_folder(tmp_path, min_side=16)
+    return scan_images(tmp_path, min_side=16)
 
 
 def damage(folder: ImageFolder, index: int) -> None:
-    path = folder.root / folder.items[index].path
+    path = Path(folder.items[index].origin.location)
     path.write_bytes(path.read_bytes()[:100])
 
 
@@ -143,8 +143,8 @@ def test_a_damaged_image_leaves_the_other_samples_as_they_were(folder: ImageFold
 
 
 def test_a_file_that_disappears_or_shrinks_is_replaced_too(folder: ImageFolder) -> None:
-    (folder.root / "02.png").unlink()
-    Image.new("RGB", (15, 15)).save(folder.root / "03.png")
+    Path(folder.items[2].origin.location).unlink()
+    Image.new("RGB", (15, 15)).save(folder.items[3].origin.location)
     found: list[Problem] = []
     stream = SampleStream(folder, RandomCrop(16), seed=5, max_bad_share=0.2, report=found.append)
     for n in range(COUNT):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from latentwire_core.errors import DataError
 from latentwire_train.data.crops import CentreCrop, Cover
-from latentwire_train.data.folder import ImageFolder, Problem, Subset, scan_folder
+from latentwire_train.data.folder import ImageFolder, Problem, Subset, scan_images
 from latentwire_train.data.idx import IdxImages
 from latentwire_train.data.views import View
 
@@ -22,11 +22,11 @@ def folder(tmp_path: Path) -> ImageFolder:
     """Seven images in a colour that says which it is."""
     for k in range(COUNT):
         Image.new("RGB", (30, 20 + k), (k * 20, 0, 255)).save(tmp_path / f"{k}.png")
-    return scan_folder(tmp_path)
+    return scan_images(tmp_path)
 
 
 def damage(folder: ImageFolder, index: int) -> None:
-    path = folder.root / folder.items[index].path
+    path = Path(folder.items[index].origin.location)
     path.write_bytes(path.read_bytes()[:50])
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`latentwire train`: a folder of images -> a folder with a trained VAE.
+"""`latentwire train`: images -> a folder with a trained VAE.
 
 The options stand for a few keys of the recipe; `--set` reaches every key.
 """
@@ -73,10 +73,11 @@ def _list_recipes(wanted: bool) -> None:
 @_with_options
 def train(
     data: Annotated[
-        Path,
+        str,
         typer.Argument(
             metavar="DATA",
-            help="A folder of images, nested to any depth, or one in CelebA's layout or with IDX files, as of MNIST.",
+            help="A folder of images, nested to any depth, or one in CelebA's layout or with IDX files, as of MNIST; "
+            "WebDataset shards, a dataset of Hugging Face, or a list of files; or the URL of one of these.",
             show_default=False,
         ),
     ],

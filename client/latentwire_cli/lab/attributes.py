@@ -86,7 +86,7 @@ def fit(
     # A fixed stride could fall in step with the order of the folder or of its partition.
     chosen = np.sort(np.random.default_rng(0).permutation(len(labelled))[:limit])
     away = _held_out(labelled, chosen, held_out)
-    paths = [labelled.root / labelled.name(index) for index in chosen]
+    paths = [Path(labelled.items[index].origin.location) for index in chosen]
     with connection.open() as client, Batch("encoding", len(paths)) as batch:
         places, latents = _encoded(client, paths, batch)
     labels = {

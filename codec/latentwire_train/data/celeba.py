@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from latentwire_core.errors import DataError
-from latentwire_train.data.folder import ImageFolder, Problem, describe, explain, scan_folder
+from latentwire_train.data.folder import ImageFolder, Problem, describe, explain, scan_images
 
 IMAGES = "img_align_celeba"
 PARTITIONS = {"train": 0, "validation": 1, "test": 2}
@@ -89,7 +89,7 @@ def scan_celeba(root: Path, *, min_side: int = 1) -> LabelledFolder:
     if table_path is None:
         raise DataError(f"{root} has no list_attr_celeba.txt or .csv; put it there, or train on {folder} alone")
     table = read_attributes(table_path)
-    images = scan_folder(folder, min_side=min_side)
+    images = scan_images(folder, min_side=min_side)
     known = {item.path for item in images.items} | {problem.name for problem in images.problems}
     items = tuple(item for item in images.items if item.path in table.values)
     problems = [*table.problems, *images.problems]
@@ -111,7 +111,7 @@ def scan_celeba(root: Path, *, min_side: int = 1) -> LabelledFolder:
         partition = np.array([parts.get(item.path, UNKNOWN_PARTITION) for item in items], np.int8)
     values = np.array([table.values[item.path] for item in items], np.int8)
     return LabelledFolder(
-        folder,
+        images.source,
         items,
         tuple(problems),
         left_out=images.left_out,

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A folder of images -> the usable images with their sizes, and the problems by name.
+"""A source of images -> the usable images with their sizes, and the problems by name.
 
-    scan_folder ──┐                                  ┌─> SampleStream (stream.py): endless shuffled training samples
+    scan_images ──┐                                  ┌─> SampleStream (stream.py): endless shuffled training samples
     scan_celeba ──┼─ source.py ──> ImageSource ──────┤
     scan_idx    ──┘                  └ ImageCache    └─> View (views.py): every image once, in order
 
@@ -17,8 +17,8 @@ from typing import NamedTuple, Protocol
 from latentwire_codec.images.files import ImageLimits, open_image, read_image
 from latentwire_codec.images.geometry import Pixels
 from latentwire_core.errors import CodecError, DataError
-from latentwire_core.folders import find_files
-from latentwire_core.formats import IMAGE_SUFFIXES
+from latentwire_data.item import Item
+from latentwire_data.source import Source, open_source
 
 # Wider than a server's limits, since these files are the user's own, but below 89 million pixels, where Pillow warns.
 DATA_LIMITS = ImageLimits(max_side=32_768, max_pixels=80_000_000)
@@ -61,26 +61,31 @@ class ImageSource(Protocol):
 
 
 class ImageItem(NamedTuple):
-    """An image file: its path relative to the root, with `/`, and its size in pixels before the EXIF orientation."""
+    """An image of a source, and its size in pixels before the EXIF orientation."""
 
-    path: str
+    origin: Item
     width: int
     height: int
+
+    @property
+    def path(self) -> str:
+        """Its key; in a folder its path below the folder, with `/`."""
+        return self.origin.key
 
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """The usable images of a folder, an `ImageSource`.
+    """The usable images of a source, an `ImageSource`.
 
     Attributes:
-        root: the folder that the paths are relative to.
+        source: where their bytes are.
         items: the images, in the order of their paths.
         problems: the files that were skipped.
         limits: the largest image that `read` decodes.
         left_out: numbers and reasons of what was passed over; empty: there is none.
     """
 
-    root: Path
+    source: Source
     items: tuple[ImageItem, ...]
     problems: tuple[Problem, ...] = ()
     limits: ImageLimits = DATA_LIMITS
@@ -90,7 +95,7 @@ class ImageFolder:
         return len(self.items)
 
     def name(self, index: int) -> str:
-        """Map an index to the path relative to the root."""
+        """Map an index to the key of the image."""
         return self.items[index].path
 
     def read(self, index: int) -> Pixels:
@@ -100,7 +105,11 @@ class ImageFolder:
             ImageError: the file is damaged, or larger than `limits`.
             OSError: the file cannot be read.
         """
-        return read_image((self.root / self.items[index].path).read_bytes(), self.limits)
+        return read_image(self.read_file(index), self.limits)
+
+    def read_file(self, index: int) -> bytes:
+        """Map an index to the bytes of the image file; raises OSError."""
+        return self.source.read(self.items[index].origin)
 
 
 @dataclass(frozen=True)
@@ -122,39 +131,37 @@ class Subset:
         return self.source.read(self.indices[index])
 
 
-def scan_folder(root: Path, *, min_side: int = 1, limits: ImageLimits = DATA_LIMITS) -> ImageFolder:
-    """Map a folder, nested to any depth, to its usable images, with their sizes from the headers.
+def scan_images(location: str | Path, *, min_side: int = 1, limits: ImageLimits = DATA_LIMITS) -> ImageFolder:
+    """Map a folder, shards, a dataset, a list or a URL to its usable images, with their sizes from the headers.
 
-    Hidden files and folders (`.name`) and files without an image suffix are counted. Links are followed, each folder
-    once. Skipped and reported by name are unreadable files and folders, files that are no image, images with a side
-    below `min_side` pixels and images over `limits`.
+    `latentwire_data.source` says what each kind holds, and what of it is passed over. Skipped and reported by name are
+    unreadable files and folders, files that are no image, images with a side below `min_side` pixels and images over
+    `limits`.
 
     Raises:
-        DataError: `root` is not a folder, or no image in it can be used.
+        DataError: there is nothing at the location, it cannot be read, or no image in it can be used.
         ValueError: `min_side` is below 1.
     """
     if min_side < 1:
         raise ValueError(f"min_side is {min_side}; it must be >= 1")
-    if not root.is_dir():
-        raise DataError(f"{root} is not a folder; give one that holds images")
+    source = open_source(str(location), caption_suffixes=())
     items: list[ImageItem] = []
     problems: list[Problem] = []
-    there = find_files(root, IMAGE_SUFFIXES)
-    problems += [Problem(path.as_posix(), f"cannot be listed: {why}") for path, why in there.unlistable.items()]
-    for path in sorted(path.as_posix() for path in there.files):
+    for item in source.items():
         try:
-            size = open_image((root / path).read_bytes(), _ANY_SIZE).size
+            size = open_image(source.read(item), _ANY_SIZE).size
             reason = _refusal(*size, min_side, limits)
         except (CodecError, OSError) as error:
             reason = f"cannot be read: {explain(error)}"
         if reason:
-            problems.append(Problem(path, reason))
+            problems.append(Problem(item.key, reason))
         else:
-            items.append(ImageItem(path, *size))
+            items.append(ImageItem(item, *size))
+    problems = [*(Problem(name, why) for name, why in source.problems.items()), *problems]
     if not items:
         found = f"{len(problems)} problems: {describe(problems)}" if problems else "it holds no image file"
-        raise DataError(f"{root} has no usable image ({found}); give a folder with images of at least {min_side} px")
-    return ImageFolder(root, tuple(items), tuple(problems), limits, there.left_out)
+        raise DataError(f"{location} has no usable image ({found}); give images of at least {min_side} px")
+    return ImageFolder(source, tuple(items), tuple(problems), limits, source.left_out)
 
 
 def explain(error: Exception) -> str:

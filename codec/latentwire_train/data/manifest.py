@@ -7,26 +7,23 @@ path, NUL, size in decimal, NUL, SHA-256 in hex, newline
 
 import hashlib
 import os
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Callable, Mapping
 
 from latentwire_core.errors import DataError
 from latentwire_train.data.folder import explain
 
 
-def manifest_digest(root: Path, paths: Iterable[str]) -> str:
-    """Map different paths below a root, in any order, with `/`, to 64 hex digits; every byte is read once.
+def manifest_digest(files: Mapping[str, Callable[[], bytes]]) -> str:
+    """Map files, by path with `/` or by key, to 64 hex digits; every byte is read once.
 
     Raises:
         DataError: a file cannot be read.
     """
     digest = hashlib.sha256()
-    for path in sorted(paths, key=os.fsencode):
+    for path in sorted(files, key=os.fsencode):
         try:
-            with (root / path).open("rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-                size_bytes = file.tell()
+            data = files[path]()
         except OSError as error:
             raise DataError(f"{path} cannot be read for the manifest: {explain(error)}; scan the data again") from error
-        digest.update(os.fsencode(f"{path}\0{size_bytes}\0{sha256}\n"))
+        digest.update(os.fsencode(f"{path}\0{len(data)}\0{hashlib.sha256(data).hexdigest()}\n"))
     return digest.hexdigest()

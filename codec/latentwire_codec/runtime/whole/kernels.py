@@ -25,12 +25,16 @@ LOG2_E, LN_2 = np.float32(1.4426950408889634), np.float32(0.6931471805599453)
 Array = npt.NDArray[Any]
 
 
-def add(total: Tensor, term: Tensor) -> Tensor:
-    """Add a bfloat16 map to a float32 map, in place; return the sums of the result as `measure` does."""
+def add(total: Tensor, term: Tensor) -> tuple[Tensor, Tensor]:
+    """Add a bfloat16 map to another map: return the result, float32, and its sums as `measure` does.
+
+    A total in float32 becomes the result itself.
+    """
+    result = total if total.dtype == torch.float32 else torch.empty_like(total, dtype=torch.float32)
     totals = _pixels(total)
     sums = _no_sums(totals)
-    run(_add_all, _add_all_on_cores, totals, _pixels(term), sums)
-    return torch.from_numpy(sums.sum(axis=0))
+    run(_add_all, _add_all_on_cores, totals, _pixels(term), _pixels(result), sums)
+    return result, torch.from_numpy(sums.sum(axis=0))
 
 
 def measure(values: Tensor) -> Tensor:
@@ -119,9 +123,9 @@ def _sum_pixel(values: Array, one: Array, square: Array) -> None:
 
 
 @inlined
-def _add_pixel(total: Array, term: Array) -> None:
+def _add_pixel(total: Array, term: Array, result: Array) -> None:
     for c in range(total.size):
-        total[c] += _value(term[c])
+        result[c] = _value(total[c]) + _value(term[c])
 
 
 @inlined
@@ -157,11 +161,11 @@ def _rounded(value: np.float32) -> np.uint16:
 
 
 @compiled
-def _add_part(totals: Array, terms: Array, sums: Array, part: int) -> None:
+def _add_part(totals: Array, terms: Array, results: Array, sums: Array, part: int) -> None:
     count, parts = len(totals), len(sums)
     for pixel in range(count * part // parts, count * (part + 1) // parts):
-        _add_pixel(totals[pixel], terms[pixel])
-        _sum_pixel(totals[pixel], sums[part, 0], sums[part, 1])
+        _add_pixel(totals[pixel], terms[pixel], results[pixel])
+        _sum_pixel(results[pixel], sums[part, 0], sums[part, 1])
 
 
 @compiled
@@ -181,14 +185,14 @@ def _normalise_block(pixels: Array, factor: Array, offset: Array, silu: bool, re
 
 
 # Each loop stands twice, because numba's cache on disk does not tell the options of two compilations apart.
-def _add(totals: Array, terms: Array, sums: Array) -> None:
+def _add(totals: Array, terms: Array, results: Array, sums: Array) -> None:
     for part in range(len(sums)):
-        _add_part(totals, terms, sums, part)
+        _add_part(totals, terms, results, sums, part)
 
 
-def _add_on_cores(totals: Array, terms: Array, sums: Array) -> None:
+def _add_on_cores(totals: Array, terms: Array, results: Array, sums: Array) -> None:
     for part in numba.prange(len(sums)):
-        _add_part(totals, terms, sums, np.int64(part))
+        _add_part(totals, terms, results, sums, np.int64(part))
 
 
 def _measure(pixels: Array, sums: Array) -> None:

@@ -32,8 +32,7 @@ class _Map:
 
     def plus(self, term: Tensor) -> "_Map":
         """Add a bfloat16 map; this map must not be used any more."""
-        total = self.values.float()
-        return _Map(total, kernels.add(total, term))
+        return _Map(*kernels.add(self.values, term))
 
 
 class _Resnet:
@@ -91,7 +90,12 @@ class _Downsampled:
         self._convolution = Convolution(layer.conv.weight, layer.conv.bias, 2, 0)
 
     def __call__(self, x: _Map) -> _Map:
-        return _Map(self._convolution(functional.pad(x.values.bfloat16(), (0, 1, 0, 1))))
+        _, channels, height, width = x.values.shape
+        shape = 1, channels, height + 1, width + 1
+        padded = torch.empty(shape, dtype=torch.bfloat16, memory_format=torch.channels_last)
+        padded[:, :, :height, :width] = x.values
+        padded[:, :, height] = padded[:, :, :, width] = 0
+        return _Map(self._convolution(padded))
 
 
 class _Upsampled:

@@ -71,11 +71,13 @@ def test_large_values_do_not_overflow_in_the_activation() -> None:
     torch.testing.assert_close(found.flatten(), torch.tensor([0.0, 1e4]), rtol=STEP, atol=1e-30)
 
 
-def test_add_adds_in_place_and_measures_the_sum() -> None:
-    total, term = feature_map(6, 5, 7), feature_map(6, 5, 7, seed=1).bfloat16()
-    expected = total + term.float()
-    sums = kernels.add(total, term)
-    assert torch.equal(total, expected)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_add_measures_the_sum_and_adds_to_a_float32_map_in_place(dtype: torch.dtype) -> None:
+    total, term = feature_map(6, 5, 7).to(dtype), feature_map(6, 5, 7, seed=1).bfloat16()
+    expected = total.float() + term.float()
+    result, sums = kernels.add(total, term)
+    assert torch.equal(result, expected)
+    assert (result is total) == (dtype == torch.float32)
     wanted = torch.stack([expected.double().sum((0, 2, 3)), expected.double().square().sum((0, 2, 3))])
     torch.testing.assert_close(sums, wanted)
 

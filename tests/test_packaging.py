@@ -22,6 +22,7 @@ PACKAGES = {
     "latentwire_lab",
     "latentwire_proto",
     "latentwire_server",
+    "latentwire_data",
     "latentwire_train",
 }
 

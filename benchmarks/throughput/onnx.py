@@ -23,8 +23,9 @@ SIDES = {2: "height", 3: "width"}
 
 def onnx_refusal(device: str) -> str:
     """Return why ONNX Runtime is not measured beside networks on a device; empty: it is."""
-    if importlib.util.find_spec("onnxruntime") is None:
-        return f"onnxruntime is not installed: {install_hint('peers')}"
+    for package in ("onnxruntime", "onnx"):
+        if importlib.util.find_spec(package) is None:
+            return f"{package} is not installed: {install_hint('peers')}"
     return "" if device == "cpu" else "ONNX Runtime is measured on CPUs only"
 
 

@@ -46,7 +46,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Callable[..., TrainingConfig]:
 
         def refuse(config: TrainingConfig, data: Path, folder: Path, observer: Observer) -> None:
             calls.append(config)
-            assert (data, folder) == (Path("photos"), Path("run"))
+            assert (data, folder) == ("photos", Path("run"))
             raise DataError("there is no image")
 
         monkeypatch.setattr("latentwire_train.loop.train", refuse)
@@ -102,7 +102,7 @@ def test_what_to_start_from_is_text_whatever_it_looks_like(init: str, asked: Cal
         (["--set", "steps=1"], "section.key=value"),
         (["--size", "4"], "data.size is 4; it must be greater than or equal to 8"),
         (["--kind", "gan"], "'gan'"),
-        ([], "is not a folder; give one that holds images"),
+        ([], "is neither a folder nor a file; name one that exists"),
     ],
 )
 def test_what_cannot_be_used_is_refused_in_one_line_and_nothing_begins(

@@ -21,8 +21,8 @@ from tests.mutation import EQUIVALENT, TARGETS, changes
 ROOT = Path(__file__).parents[1]
 PACKAGE_ROOTS = ("client", "codec", "proto", "server")
 PACKAGES = {
-    "client": ("latentwire_client", "latentwire_cli", "latentwire_lab"),
-    "codec": ("latentwire_core", "latentwire_codec", "latentwire_train"),
+    "client": ("latentwire_cache", "latentwire_client", "latentwire_cli", "latentwire_lab"),
+    "codec": ("latentwire_core", "latentwire_codec", "latentwire_data", "latentwire_train"),
     "proto": ("latentwire_proto",),
     "server": ("latentwire_server",),
 }

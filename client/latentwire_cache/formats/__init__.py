@@ -1,63 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Encoded images -> the files that a trainer reads."""
+"""Encoded images -> the files that a trainer reads, one module for each trainer.
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+for path, data in FORMATS["kohya-sdxl"].files(items, space, shard=0): ...
+"""
 
-import numpy as np
-import numpy.typing as npt
+from collections.abc import Mapping
 
-from latentwire_cache.buckets import Frame
+from latentwire_cache.formats import ai_toolkit, kohya, mean_std, musubi, tars
+from latentwire_cache.formats.encoded import Encoded, Format, Space
+from latentwire_cache.formats.fast_dit import FastDiT
+from latentwire_cache.formats.lightningdit import LightningDiT
+from latentwire_cache.formats.mds import Mds
+from latentwire_cache.formats.simpletuner import SimpleTuner
 
-if TYPE_CHECKING:
-    from latentwire_cache.manifest import Manifest
+__all__ = ["FORMATS", "REFUSED", "Encoded", "Format", "Space"]
 
-Array = npt.NDArray[np.floating[Any]]
-
-
-@dataclass(frozen=True, eq=False)
-class Encoded:
-    """One item that was encoded: raw float32 arrays (C,h,w)."""
-
-    key: str
-    source_path: str | None
-    frame: Frame
-    mean: Array
-    logvar: Array | None
-    sample: Array | None
-    flipped: "Encoded | None"
-    alpha_mask: Array | None
-    caption: str | None
-    label: int | None
-
-
-@dataclass(frozen=True)
-class Space:
-    """The latent space of a cache: scaled = (raw - shift) * scale."""
-
-    scale: tuple[float, ...]
-    shift: tuple[float, ...]
-    latent_space: str
-    weights_digest: str
-    dtype: str
-
-
-class Format(Protocol):
-    """The files of a trainer."""
-
-    name: str
-    rule: str
-    needs: frozenset[str]
-    per_item: bool
-
-    def files(self, items: Sequence[Encoded], space: Space, shard: int) -> Iterator[tuple[str, bytes]]:
-        """Map the items of a shard to files: relative path and whole bytes, the same for the same items."""
-        ...
-
-    def index(self, manifests: "Sequence[Manifest]") -> Iterator[tuple[str, bytes]]:
-        """Map the manifests of all shards to files that are made once at the end."""
-        ...
-
-
-FORMATS: Mapping[str, Format] = {}
+_ALL: tuple[Format, ...] = (
+    kohya.SD, kohya.SDXL, kohya.SD3, kohya.FLUX,
+    musubi.Z_IMAGE, musubi.QWEN_IMAGE, musubi.KREA2,
+    ai_toolkit.SDXL, ai_toolkit.SD3, ai_toolkit.FLUX,
+    LightningDiT(),
+    tars.WEBDATASET, tars.WEBDATASET_SAMPLE, tars.WEBDATASET_MOMENTS,
+    mean_std.PIXART, mean_std.PIXART_MS, mean_std.REPA,
+    FastDiT(), SimpleTuner(), Mds(), tars.LAT,
+)  # fmt: skip
+FORMATS: Mapping[str, Format] = {each.name: each for each in _ALL}
+"""The formats by name."""
+REFUSED: Mapping[str, str] = {
+    "edm2": "EDM2 feeds its VAE pixels in [0, 1], and all others [-1, 1]: latents of this cache would load in EDM2 "
+    "without an error and be wrong; encode with EDM2's own dataset_tool.py",
+    "musubi-flux2": "FLUX.2 in musubi-tuner is normalised by statistics inside its VAE that a cache does not have",
+    "musubi-flux-kontext": "FLUX.1 Kontext needs the latents of a control image beside those of each image",
+    "onetrainer": "OneTrainer finds its files by the place of an image in the folder, which any new image shifts",
+}
+"""Formats of which somebody may ask, and why there are none."""

@@ -12,13 +12,13 @@ Source: ostris/ai-toolkit (27a03a9), `toolkit/dataloader_mixins.py` (LatentCachi
 import base64
 import hashlib
 import json
+import posixpath
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
 from latentwire_cache.buckets.frame import Frame
-from latentwire_cache.formats.content import cast, safetensors
+from latentwire_cache.formats.content import cast, safetensors, without_suffix
 from latentwire_cache.formats.encoded import Encoded, File, NoIndex, Space, distinct, drawn, scaled
 
 LATENT_VERSION = 1
@@ -63,7 +63,7 @@ class AiToolkit(NoIndex):
 
     def _described(self, key: str, frame: Frame, *, flip: bool = False) -> dict[str, Any]:
         return {
-            "filename": PurePosixPath(key).name,
+            "filename": posixpath.basename(key),
             "scale_to_width": frame.resized[0],
             "scale_to_height": frame.resized[1],
             "crop_x": frame.crop[0],
@@ -77,8 +77,8 @@ class AiToolkit(NoIndex):
     def _path(self, key: str, described: dict[str, Any]) -> str:
         digest = hashlib.md5(json.dumps(described, sort_keys=True).encode(), usedforsecurity=False).digest()
         text = base64.urlsafe_b64encode(digest).decode().replace("=", "")
-        path = PurePosixPath(key)
-        return str(path.parent / "_latent_cache" / f"{path.stem}_{text}.safetensors")
+        folder, name = posixpath.split(without_suffix(key))
+        return posixpath.join(folder, "_latent_cache", f"{name}_{text}.safetensors")
 
 
 SDXL = AiToolkit("ai-toolkit-sdxl", "sdxl")

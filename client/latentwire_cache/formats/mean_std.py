@@ -5,10 +5,10 @@ Sources: PixArt-alpha/PixArt-sigma (1ce521a), `diffusion/data/datasets/InternalD
 sihyun-yu/REPA (67f7145), `dataset.py` and `preprocessing/dataset_tools.py`.
 """
 
+import posixpath
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from latentwire_cache.buckets.frame import Frame
 from latentwire_cache.buckets.pixart import RESOLUTIONS, table
@@ -37,7 +37,7 @@ class PixArt:
     def paths(self, key: str, frame: Frame) -> tuple[str, ...]:
         """Return the path of the image's features. PixArt replaces `.png` alone, and reads any name."""
         kind = "_ms_new" if self.multiscale else "_new"
-        name = PurePosixPath(key).name.replace(".png", ".npy")
+        name = posixpath.basename(key).replace(".png", ".npy")
         return (f"img_sdxl_vae_features_{self._resolution(key, frame)}resolution{kind}/{name}",)
 
     def files(self, items: Sequence[Encoded], space: Space, shard: int) -> Iterator[File]:
@@ -96,9 +96,9 @@ class Repa:
 
     def paths(self, key: str, frame: Frame) -> tuple[str, ...]:
         """Return the path of the image's features: `00000/img00000007.png` has a name of REPA's own."""
-        path = PurePosixPath(without_suffix(key))
-        numbered = REPA_IMAGE.fullmatch(path.name)
-        return (f"vae-sd/{path.with_name(f'img-mean-std-{numbered[1]}') if numbered else path}.npy",)
+        folder, name = posixpath.split(without_suffix(key))
+        numbered = REPA_IMAGE.fullmatch(name)
+        return (posixpath.join("vae-sd", folder, f"{f'img-mean-std-{numbered[1]}' if numbered else name}.npy"),)
 
     def files(self, items: Sequence[Encoded], space: Space, shard: int) -> Iterator[File]:
         """Yield an npy for each image: float32 (2C,h,w)."""

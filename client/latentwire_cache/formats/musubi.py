@@ -10,9 +10,9 @@ Source: kohya-ss/musubi-tuner (30c658c), `src/musubi_tuner/dataset/cache_io.py`,
 `zimage_cache_latents.py`, `qwen_image/qwen_image_autoencoder_kl.py`.
 """
 
+import posixpath
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from latentwire_cache.buckets.frame import Frame
 from latentwire_cache.formats.content import cast, safetensors, without_suffix
@@ -41,7 +41,7 @@ class Musubi(NoIndex):
     def paths(self, key: str, frame: Frame) -> tuple[str, ...]:
         """Return the path of the image's file."""
         width, height = frame.original
-        return (f"{PurePosixPath(without_suffix(key)).name}_{width:04d}x{height:04d}_{self.short}.safetensors",)
+        return (f"{posixpath.basename(without_suffix(key))}_{width:04d}x{height:04d}_{self.short}.safetensors",)
 
     def files(self, items: Sequence[Encoded], space: Space, shard: int) -> Iterator[File]:
         """Yield a safetensors file for each image."""

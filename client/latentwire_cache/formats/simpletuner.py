@@ -9,11 +9,11 @@ Source: bghira/SimpleTuner (bc8e6ab), `simpletuner/helpers/caching/vae.py` (gene
 """
 
 import hashlib
+import posixpath
 from collections.abc import Iterator, Sequence
-from pathlib import PurePosixPath
 
 from latentwire_cache.buckets.frame import Frame
-from latentwire_cache.formats.content import cast, pt
+from latentwire_cache.formats.content import cast, pt, without_suffix
 from latentwire_cache.formats.encoded import Encoded, File, NoIndex, Space, distinct, drawn
 
 
@@ -27,8 +27,8 @@ class SimpleTuner(NoIndex):
 
     def paths(self, key: str, frame: Frame) -> tuple[str, ...]:
         """Return the path of the image's file."""
-        path = PurePosixPath(key)
-        return (str(path.with_name(f"{hashlib.sha256(path.stem.encode()).hexdigest()}.pt")),)
+        folder, name = posixpath.split(without_suffix(key))
+        return (posixpath.join(folder, f"{hashlib.sha256(name.encode()).hexdigest()}.pt"),)
 
     def files(self, items: Sequence[Encoded], space: Space, shard: int) -> Iterator[File]:
         """Yield a file for each image: one tensor (C,h,w)."""

@@ -7,9 +7,9 @@ WebDataset ends the key of a sample at the first dot of its name, so that dots i
 is in the JSON. Members have no times: the same latents give the same file.
 """
 
+import posixpath
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
 from latentwire_cache.formats.content import cast, json_text, npy, tar, without_suffix
@@ -64,8 +64,8 @@ class Tars(Shards, NoIndex):
 
 def _free_key(key: str, taken: set[str]) -> str:
     """Map the key of an image to one without a dot in its last part, and with a number where it is taken."""
-    path = PurePosixPath(without_suffix(key))
-    plain = str(path.with_name(path.name.replace(".", "_")))
+    folder, name = posixpath.split(without_suffix(key))
+    plain = posixpath.join(folder, name.replace(".", "_"))
     number, free = 1, plain
     while free in taken:
         number += 1

@@ -7,6 +7,7 @@ the definitions in the checkout; where a definition needs a neighbour that is no
 
 import ast
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,10 @@ def checkout(repository: str) -> Path:
 
 def definitions(file: Path, *names: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Run the definitions of these names (classes, functions, constants) from a file, with `given` as its globals."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+    with warnings.catch_warnings():
+        # Some of the checkouts have escape sequences that Python warns of.
+        warnings.simplefilter("ignore")
+        tree = ast.parse(file.read_text(encoding="utf-8"))
     kept = [node for node in tree.body if _names(node) & set(names)]
     found = set().union(*map(_names, kept))
     assert found >= set(names), f"{file} has no {set(names) - found}"

@@ -296,9 +296,9 @@ def test_features_are_the_mean_and_then_the_standard_deviation(name: str) -> Non
 
 def test_pixart_finds_features_by_the_name_of_the_image_in_a_folder_of_the_resolution() -> None:
     single = encoded("a/my.photo.png", rule="pixart-square", resolution=512)
-    several = encoded("a/b.jpg", rule="pixart", resolution=1024)
+    several = encoded("a/b/c.jpg", rule="pixart", resolution=1024)
     assert list(files("pixart", [single])) == ["img_sdxl_vae_features_512resolution_new/my.photo.npy"]
-    assert list(files("pixart-ms", [several])) == ["img_sdxl_vae_features_1024resolution_ms_new/b.jpg"]
+    assert list(files("pixart-ms", [several])) == ["img_sdxl_vae_features_1024resolution_ms_new/a/b_c.npy"]
     assert np.load(io.BytesIO(files("pixart", [single], dtype="float16").popitem()[1])).dtype == np.float16
     with pytest.raises(ValueError, match="pixart needs squares"):
         files("pixart", [encoded()])

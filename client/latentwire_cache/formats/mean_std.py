@@ -15,12 +15,16 @@ from latentwire_cache.buckets.pixart import RESOLUTIONS, table
 from latentwire_cache.formats.content import cast, json_text, npy, without_suffix
 from latentwire_cache.formats.encoded import Encoded, File, Note, Space, distinct, label_of, mean_and_std
 
+REPLACED = (".png", ".jpg", ".webp", ".jpeg", ".JPEG", ".JPG")
+"""What PixArt replaces, wherever it stands in a path; a file of another suffix keeps its name, and is read alike."""
 REPA_IMAGE = re.compile(r"img(\d{8})")
 
 
 @dataclass(frozen=True)
 class PixArt:
-    """The features of PixArt-Sigma, and `data_info.json`: folders of images are dropped.
+    """The features of PixArt-Sigma, and `data_info.json`.
+
+    With one size, the folders of images are dropped; with several, `a/b/photo.png` becomes `a/b_photo.npy`.
 
     Attributes:
         name: a key of `FORMATS`.
@@ -35,10 +39,15 @@ class PixArt:
     per_item: bool = True
 
     def paths(self, key: str, frame: Frame) -> tuple[str, ...]:
-        """Return the path of the image's features. PixArt replaces `.png` alone, and reads any name."""
-        kind = "_ms_new" if self.multiscale else "_new"
-        name = posixpath.basename(key).replace(".png", ".npy")
-        return (f"img_sdxl_vae_features_{self._resolution(key, frame)}resolution{kind}/{name}",)
+        """Return the path of the image's features, named as PixArt looks for it."""
+        resolution = self._resolution(key, frame)
+        if not self.multiscale:
+            name = posixpath.basename(key).replace(".png", ".npy")
+            return (f"img_sdxl_vae_features_{resolution}resolution_new/{name}",)
+        name = "_".join(key.rsplit("/", 1))
+        for suffix in REPLACED:
+            name = name.replace(suffix, ".npy")
+        return (f"img_sdxl_vae_features_{resolution}resolution_ms_new/{name}",)
 
     def files(self, items: Sequence[Encoded], space: Space, shard: int) -> Iterator[File]:
         """Yield an npy for each image: float16 or float32 (2C,h,w)."""

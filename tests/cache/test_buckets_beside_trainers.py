@@ -229,6 +229,14 @@ class TestSimpleTuner:
         )
         assert agrees(rule, theirs, lambda frame: (frame.bucket, frame.resized)) > 2500
 
+    @pytest.mark.parametrize("size", [(1400, 900), (300, 310), (2048, 1536)])
+    def test_pixels_are_those_of_its_package(self, size: Size) -> None:
+        package = pytest.importorskip("trainingsample", reason="trainingsample is not installed: NOTHING IS RUN")
+        frame, pixels = size_rule("simpletuner", resolution=(1024, 1024)).frame(size, 1), photograph(*size)
+        [resized] = package.batch_resize_images([pixels], [frame.resized])
+        [theirs] = package.batch_center_crop_images([np.ascontiguousarray(resized)], [frame.bucket])
+        np.testing.assert_array_equal(fit(pixels, frame), theirs)
+
 
 class TestPixArt:
     pytestmark = slow_beside_trainers

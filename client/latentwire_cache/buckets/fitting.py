@@ -7,7 +7,8 @@ from PIL import Image
 from latentwire_cache.buckets.frame import Frame
 from latentwire_codec.images.geometry import Pixels, check_pixels, pad_to_multiple
 
-AREA, LANCZOS, BICUBIC, BILINEAR, ADM = "area", "lanczos", "bicubic", "bilinear", "adm"
+AREA, LINEAR = "area", "linear"
+LANCZOS, BICUBIC, BILINEAR, ADM = "lanczos", "bicubic", "bilinear", "adm"
 PAD = "pad-"
 """The filter of a frame that is padded and not scaled: the multiple follows."""
 
@@ -21,14 +22,14 @@ _PILLOW = {
 def fit(pixels: Pixels, frame: Frame) -> Pixels:
     """Map pixels, uint8 (H,W,3), to those of the frame's bucket, uint8 (H,W,3), C-contiguous.
 
-    The filters: `area` is OpenCV's INTER_AREA; `lanczos`, `bicubic` and `bilinear` are Pillow's; `adm` halves the image
-    by Pillow's BOX while its shorter side stays at least twice the bucket's, then takes BICUBIC; `pad-N` extends the
-    image to multiples of N as `pad_to_multiple` does.
+    The filters: `area` and `linear` are OpenCV's INTER_AREA and INTER_LINEAR; `lanczos`, `bicubic` and `bilinear` are
+    Pillow's; `adm` halves the image by Pillow's BOX while its shorter side stays at least twice the bucket's, then
+    takes BICUBIC; `pad-N` extends the image to multiples of N as `pad_to_multiple` does.
 
     Raises:
         TensorError: `pixels` is not uint8 (H,W,3).
         ValueError: the image does not have the frame's size, or the filter is unknown.
-        ModuleNotFoundError: the filter is `area`, and OpenCV is not installed.
+        ModuleNotFoundError: the filter is `area` or `linear`, and OpenCV is not installed.
     """
     check_pixels(pixels)
     size = (pixels.shape[1], pixels.shape[0])
@@ -44,23 +45,27 @@ def fit(pixels: Pixels, frame: Frame) -> Pixels:
 
 
 def _scaled(pixels: Pixels, frame: Frame) -> Pixels:
-    if frame.filter == AREA:
-        return _by_area(pixels, frame.resized)
+    if frame.filter in (AREA, LINEAR):
+        return _by_opencv(pixels, frame)
     image = Image.fromarray(pixels)
     if frame.filter == ADM:
         while min(image.size) >= 2 * min(frame.resized):
             image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
         return np.asarray(image.resize(frame.resized, Image.Resampling.BICUBIC))
     if frame.filter not in _PILLOW:
-        raise ValueError(f"the filter is {frame.filter!r}; it must be area, adm, pad-N or one of {', '.join(_PILLOW)}")
+        raise ValueError(
+            f"the filter is {frame.filter!r}; it must be area, linear, adm, pad-N or one of {', '.join(_PILLOW)}"
+        )
     return np.asarray(image.resize(frame.resized, _PILLOW[frame.filter]))
 
 
-def _by_area(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+def _by_opencv(pixels: Pixels, frame: Frame) -> Pixels:
     try:
         import cv2
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "kohya and musubi-tuner scale down by OpenCV's INTER_AREA; pip install 'latentwire[cache]'", name="cv2"
+            "the rules kohya, musubi and simpletuner scale by OpenCV, as their trainers; pip install 'latentwire[cache]'",
+            name="cv2",
         ) from error
-    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    interpolation = cv2.INTER_AREA if frame.filter == AREA else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(pixels, frame.resized, interpolation=interpolation), dtype=np.uint8)

@@ -8,7 +8,7 @@ Source: bghira/SimpleTuner (bc8e6ab), `simpletuner/helpers/multiaspect/image.py`
 from dataclasses import dataclass
 from math import sqrt
 
-from latentwire_cache.buckets.fitting import LANCZOS
+from latentwire_cache.buckets.fitting import LINEAR
 from latentwire_cache.buckets.frame import Frame, Size, cut, square, upright
 
 RATIO_DIGITS = 2
@@ -21,6 +21,8 @@ _ROUND_AREAS = {0.25: 512, 0.5: 768, 1.0: 1024, 2.0: 1536, 4.0: 2048}
 @dataclass(frozen=True)
 class SimpleTuner:
     """The sizes of a data set of SimpleTuner with `crop_style: center`; the options have SimpleTuner's names.
+
+    SimpleTuner scales by its package trainingsample, whose filter is OpenCV's INTER_LINEAR.
 
     SimpleTuner keeps the first size it meets for each rounded ratio; where two images of one ratio would get different
     sizes, its choice depends on the order in which it meets them, and this rule gives each its own.
@@ -59,7 +61,7 @@ class SimpleTuner:
             bucket = (side, side)
             if resized[0] < side:
                 resized = bucket
-        return cut(size, bucket, resized, LANCZOS, applies_exif=True)
+        return cut(size, bucket, resized, LINEAR, applies_exif=True)
 
     def _aligned(self, side: float) -> int:
         return max(round(side / self.aspect_bucket_alignment), 1) * self.aspect_bucket_alignment

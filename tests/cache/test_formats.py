@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trainers' files, read back by the libraries that are installed."""
 
-import functools
 import io
 import itertools
 import json
-import operator
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +39,18 @@ SQUARE = ("lightningdit", "fast-dit", "repa", "mds", "pixart", "webdataset")
 def items_for(name: str, count: int = 3) -> list[Encoded]:
     """Return images that have all that a format asks for."""
     chosen = FORMATS[name].rule
-    rule = {"resolution": 256} if name in SQUARE else {"resolution": 512}
+    resolution = 256 if name in SQUARE else 512
     channels = 16 if name.endswith(("sd3", "flux", "image", "krea2")) else 4
     return [
-        encoded(f"a/photo{n}.png", rule=chosen, channels=channels, flip=True, label=n, caption=f"a photo {n}", **rule)
+        encoded(
+            f"a/photo{n}.png",
+            rule=chosen,
+            channels=channels,
+            flip=True,
+            label=n,
+            caption=f"a photo {n}",
+            resolution=resolution,
+        )
         for n in range(count)
     ]
 
@@ -338,7 +345,7 @@ def test_fast_dit_pairs_latents_and_labels_by_sorted_names(tmp_path: Path) -> No
         for folder in ("imagenet256_features", "imagenet256_labels")
     )
     assert [label.tolist() for label in labels] == [[0], [1], [2]]
-    for item, feature in zip(functools.reduce(operator.iadd, shards, []), features, strict=True):
+    for item, feature in zip(chain(*shards), features, strict=True):
         assert item.sample is not None
         np.testing.assert_array_equal(feature, scaled(item.sample, SPACE)[None])
 

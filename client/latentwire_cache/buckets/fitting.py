@@ -64,7 +64,7 @@ def _by_opencv(pixels: Pixels, frame: Frame) -> Pixels:
         import cv2
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "the rules kohya, musubi and simpletuner scale by OpenCV, as their trainers; pip install 'latentwire[cache]'",
+            "the rules kohya, musubi and simpletuner scale by OpenCV, as trainers do; pip install 'latentwire[cache]'",
             name="cv2",
         ) from error
     interpolation = cv2.INTER_AREA if frame.filter == AREA else cv2.INTER_LINEAR

@@ -66,19 +66,27 @@ class Space:
 
 
 class Format(Protocol):
-    """The files of a trainer. All functions depend on their arguments alone, to the byte.
+    """The files of a trainer. All functions depend on their arguments alone, to the byte."""
 
-    Attributes:
-        name: a key of `FORMATS`.
-        rule: the name of the trainer's size rule.
-        needs: of `mode`, `sample` and `moments` what the files hold, and `flip` and `label` where each image needs one.
-        per_item: whether each image has files of its own.
-    """
+    @property
+    def name(self) -> str:
+        """A key of `FORMATS`."""
+        ...
 
-    name: str
-    rule: str
-    needs: frozenset[str]
-    per_item: bool
+    @property
+    def rule(self) -> str:
+        """The name of the trainer's size rule."""
+        ...
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the files hold, of `mode`, `sample` and `moments`; `flip` and `label` where each image needs one."""
+        ...
+
+    @property
+    def per_item(self) -> bool:
+        """Whether each image has files of its own."""
+        ...
 
     def paths(self, key: str, frame: Frame) -> tuple[str, ...]:
         """Return the paths of an image's own files; none where the files hold many images."""

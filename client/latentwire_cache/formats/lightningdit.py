@@ -5,6 +5,7 @@ Source: hustvl/LightningDiT (2725fed), `datasets/img_latent_dataset.py` and `ext
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,7 @@ class LightningDiT(Shards):
     def files(self, items: Sequence[Encoded], space: Space, shard: int) -> Iterator[File]:
         """Yield a shard: latents and latents_flip, float32 (N,C,h,w), and labels, int64 (N,)."""
         same_shape(items, self.name)
-        arrays = {
+        arrays: dict[str, npt.NDArray[Any]] = {
             "latents": _stacked(items),
             "latents_flip": _stacked([_flipped(item) for item in items]),
             "labels": np.array([label_of(item, self.name) for item in items], np.int64),

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Size rules: golden frames from the trainers' own code, and what holds for every image."""
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -143,6 +144,19 @@ def test_pixels_of_another_size_than_the_plan_are_refused() -> None:
     frame = size_rule("imagenet", resolution=(64, 64)).frame((100, 80), 1)
     with pytest.raises(ValueError, match="the image is 80x100; the plan has 100x80"):
         fit(np.zeros((100, 80, 3), dtype=np.uint8), frame)
+
+
+def test_a_filter_that_no_trainer_uses_is_refused() -> None:
+    frame = Frame((10, 10), (5, 5), (5, 5), (0, 0), "sinc", applies_exif=False)
+    with pytest.raises(ValueError, match="the filter is 'sinc'; it must be area, linear, adm, pad-N or one of lanczos"):
+        fit(np.zeros((10, 10, 3), dtype=np.uint8), frame)
+
+
+def test_without_opencv_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    frame = size_rule("kohya", resolution=(512, 512)).frame((1024, 1024), 1)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'latentwire\[cache\]'"):
+        fit(np.zeros((1024, 1024, 3), dtype=np.uint8), frame)
 
 
 def test_an_image_too_long_to_be_scaled_is_refused() -> None:

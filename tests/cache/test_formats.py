@@ -5,6 +5,8 @@ import io
 import itertools
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
@@ -69,6 +71,14 @@ def written(folder: Path, name: str, shards: Sequence[Sequence[Encoded]]) -> Non
     notes = [json.loads(json.dumps(trainer.note(items, SPACE, number))) for number, items in enumerate(shards)]
     for path, data in trainer.index(notes):
         (folder / path).write_bytes(data)
+
+
+def test_the_formats_load_no_heavy_package() -> None:
+    heavy = "{'torch', 'cv2', 'webdataset', 'diffusers'}"
+    script = f"import sys, latentwire_cache.formats, latentwire_cache.buckets; print({heavy} & set(sys.modules))"
+    assert (
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "set()\n"
+    )
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -345,7 +355,8 @@ def test_fast_dit_pairs_latents_and_labels_by_sorted_names(tmp_path: Path) -> No
         for folder in ("imagenet256_features", "imagenet256_labels")
     )
     assert [label.tolist() for label in labels] == [[0], [1], [2]]
-    for item, feature in zip(chain(*shards), features, strict=True):
+    items = list(chain(*shards))
+    for item, feature in zip(items, features, strict=True):
         assert item.sample is not None
         np.testing.assert_array_equal(feature, scaled(item.sample, SPACE)[None])
 

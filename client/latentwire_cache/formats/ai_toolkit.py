@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from latentwire_cache.buckets.frame import Frame
-from latentwire_cache.formats.content import cast, safetensors, without_suffix
+from latentwire_cache.formats.content import cast, without_suffix
 from latentwire_cache.formats.encoded import Encoded, File, NoIndex, Space, distinct, drawn, scaled
+from latentwire_core.files import to_safetensors
 
 LATENT_VERSION = 1
 
@@ -58,7 +59,7 @@ class AiToolkit(NoIndex):
                 }
                 yield (
                     item.key,
-                    (self._path(item.key, described), safetensors({"latent": latent}, {**metadata, "format": "pt"})),
+                    (self._path(item.key, described), to_safetensors({"latent": latent}, {**metadata, "format": "pt"})),
                 )
 
     def _described(self, key: str, frame: Frame, *, flip: bool = False) -> dict[str, Any]:

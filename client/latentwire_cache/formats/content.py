@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arrays and texts -> the bytes of a file, the same bytes each time: npy, npz, safetensors, tar, pt."""
+"""Arrays and texts -> the bytes of a file, the same bytes each time: npy, npz, tar, pt."""
 
 import io
 import json
@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-from latentwire_core.files import to_safetensors
 
 AnyArray = npt.NDArray[Any]
 DTYPES = ("float32", "float16", "bfloat16")
@@ -51,11 +49,6 @@ def npz(arrays: Mapping[str, AnyArray]) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]  # a mapping of arrays; the stubs see its first flag
     return buffer.getvalue()
-
-
-def safetensors(arrays: Mapping[str, AnyArray], metadata: Mapping[str, str]) -> bytes:
-    """Map arrays, bfloat16 too, to the bytes of a safetensors file."""
-    return to_safetensors(arrays, metadata)
 
 
 def pt(value: Any) -> bytes:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from latentwire_cache.formats.content import cast, pt, safetensors
+from latentwire_cache.formats.content import cast, pt
 from latentwire_cache.formats.encoded import Encoded, File, Note, Shards, Space, drawn, label_of, same_shape
+from latentwire_core.files import to_safetensors
 
 
 class LightningDiT(Shards):
@@ -33,7 +34,7 @@ class LightningDiT(Shards):
             "labels": np.array([label_of(item, self.name) for item in items], np.int64),
         }
         metadata = {"total_size": str(len(items)), "dtype": "torch.float32", "device": "cpu"}
-        yield f"latents_rank00_shard{shard:06d}.safetensors", safetensors(arrays, metadata)
+        yield f"latents_rank00_shard{shard:06d}.safetensors", to_safetensors(arrays, metadata)
 
     def note(self, items: Sequence[Encoded], space: Space, shard: int) -> Note:
         """Return the sums of each channel over the unflipped samples."""

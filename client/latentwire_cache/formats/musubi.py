@@ -15,8 +15,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from latentwire_cache.buckets.frame import Frame
-from latentwire_cache.formats.content import cast, safetensors, without_suffix
+from latentwire_cache.formats.content import cast, without_suffix
 from latentwire_cache.formats.encoded import Encoded, File, NoIndex, Space, distinct, scaled
+from latentwire_core.files import to_safetensors
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Musubi(NoIndex):
             "format_version": "1.0.1",
         }
         stored = latents[:, None] if self.has_frames else latents
-        return safetensors({f"latents_1x{height}x{width}_{space.dtype}": stored}, metadata)
+        return to_safetensors({f"latents_1x{height}x{width}_{space.dtype}": stored}, metadata)
 
 
 Z_IMAGE = Musubi("musubi-z-image", "zi", "z_image", has_frames=False)

@@ -21,7 +21,7 @@ from tests.mutation import EQUIVALENT, TARGETS, changes
 ROOT = Path(__file__).parents[1]
 PACKAGE_ROOTS = ("client", "codec", "proto", "server")
 PACKAGES = {
-    "client": ("latentwire_client", "latentwire_cli", "latentwire_lab"),
+    "client": ("latentwire_cache", "latentwire_client", "latentwire_cli", "latentwire_lab"),
     "codec": ("latentwire_core", "latentwire_data", "latentwire_codec", "latentwire_train"),
     "proto": ("latentwire_proto",),
     "server": ("latentwire_server",),

@@ -15,10 +15,12 @@ from latentwire_proto import __version__
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = {
+    "latentwire_cache",
     "latentwire_cli",
     "latentwire_client",
     "latentwire_codec",
     "latentwire_core",
+    "latentwire_data",
     "latentwire_lab",
     "latentwire_proto",
     "latentwire_server",

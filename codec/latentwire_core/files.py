@@ -15,19 +15,28 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+PARTIAL = ".partial"
+"""The suffix of partial files, whose names begin with a dot."""
+
 try:
     import fcntl
 except ImportError:  # Windows: each writer then has a partial file of its own
     fcntl = None  # type: ignore[assignment]
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes, *, replace: bool = True) -> None:
     """Write a file, whole or not at all, and the folders above it; several processes may write the same file.
 
     The bytes go to a hidden partial file beside the file first. A process that is killed may leave the partial file
-    behind; the next writer of the same file removes it.
+    behind; the next writer of the same file removes it, and so does `remove_partials`.
+
+    Args:
+        path: the file.
+        data: all of its bytes.
+        replace: whether the file takes the place of one that is there.
 
     Raises:
+        FileExistsError: there is a file, and it is not to be replaced.
         OSError: the file or a folder cannot be written; the earlier content stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,11 +47,32 @@ def write_whole(path: Path, data: bytes) -> None:
             file.flush()
             # Without fsync, a machine that loses power may keep the new name and lose the content.
             os.fsync(file.fileno())
-            partial.replace(path)
+            if replace:
+                partial.replace(path)
+            else:
+                # Unlike a question beforehand, a second name for the file fails where another writer was faster.
+                os.link(partial, path)
+                partial.unlink()
         except BaseException:
             # While the file is locked: later the name may be another writer's.
             partial.unlink(missing_ok=True)
             raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Let the names in a folder reach the disk, so that a machine that loses power keeps a file that was renamed."""
+    if fcntl is None:  # Windows opens no folders
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_partials(folder: Path) -> int:
+    """Remove the partial files that killed writers left in a folder; return their number."""
+    return sum(_left_behind(partial) for partial in folder.glob(f".*{PARTIAL}"))
 
 
 def _open_partial(path: Path) -> tuple[Path, BinaryIO]:
@@ -50,21 +80,20 @@ def _open_partial(path: Path) -> tuple[Path, BinaryIO]:
 
     Both names have a fixed length: the name of the file itself may be as long as the system allows.
     """
-    shared = path.with_name(f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]}.partial")
+    partial = path.with_name(f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]}{PARTIAL}")
     while True:
         try:
-            file: BinaryIO = shared.open("xb")
+            file: BinaryIO = partial.open("xb")
         except FileExistsError:
-            if not _left_behind(shared):
-                own = path.with_name(f".{uuid.uuid4().hex}.partial")
-                return own, own.open("xb")
+            if not _left_behind(partial):
+                partial = path.with_name(f".{uuid.uuid4().hex}{PARTIAL}")
             continue
         if fcntl is None:
-            return shared, file
+            return partial, file
         fcntl.flock(file, fcntl.LOCK_EX)
-        # Before the lock was taken, another writer may have removed the file as one left behind.
-        if _is_named(file, shared):
-            return shared, file
+        # Before the lock was taken, another process may have removed the file as one left behind.
+        if _is_named(file, partial):
+            return partial, file
         file.close()
 
 

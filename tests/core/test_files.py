@@ -5,11 +5,12 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from latentwire_core.files import write_whole
+from latentwire_core.files import remove_partials, write_whole
 
 
 def test_the_folders_above_are_made_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -75,3 +76,42 @@ def test_many_writers_of_one_file_leave_one_whole_file(tmp_path: Path) -> None:
     assert not failures
     assert path.read_bytes() in contents
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_is_not_to_be_replaced_stays_and_leaves_no_partial_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_whole(path, b"first", replace=False)
+    with pytest.raises(FileExistsError):
+        write_whole(path, b"second", replace=False)
+    assert path.read_bytes() == b"first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_only_one_of_many_writers_makes_a_file_that_is_not_to_be_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+
+    def write(number: int) -> bool:
+        try:
+            write_whole(path, str(number).encode() * 10_000, replace=False)
+        except FileExistsError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(write, range(10, 60)))
+    assert made.count(True) == 1
+    assert path.read_bytes() == str(10 + made.index(True)).encode() * 10_000
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="partial files are not locked there")
+def test_partial_files_are_removed_but_for_those_that_are_being_written(tmp_path: Path) -> None:
+    import fcntl
+
+    (tmp_path / ".left.partial").write_bytes(b"half")
+    held = tmp_path / ".held.partial"
+    with held.open("xb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert remove_partials(tmp_path) == 1
+        assert list(tmp_path.iterdir()) == [held]
+    assert remove_partials(tmp_path) == 1

@@ -31,7 +31,7 @@ from PIL import (
 
 from latentwire_codec.images import structure
 from latentwire_codec.images.geometry import Pixels
-from latentwire_core.colour.srgb import check_samples, exif_profile, shown
+from latentwire_core.colour.srgb import check_samples, exif_profile, orientation, shown
 from latentwire_core.errors import ImageError, ImageTooLarge
 
 # The signature and the Pillow plugin of each format. The plugins are called directly, because Image.open applies a
@@ -131,13 +131,19 @@ class OpenedImage:
 
     @property
     def size(self) -> tuple[int, int]:
-        """The width and height as stored, before the orientation is applied."""
+        """The width and height before `orientation` is applied."""
         return self._image.size
 
-    def read(self) -> Pixels:
-        """Decode the pixels, as `read_image` does."""
+    @property
+    def orientation(self) -> int:
+        """The EXIF orientation that the pixels still need, 1..8; 1 is upright."""
         with self._errors():
-            return np.array(shown(self._image, self._png_depth))
+            return orientation(self._image)
+
+    def read(self, upright: bool = True) -> Pixels:
+        """Decode the pixels, as `read_image` does; `upright` tells whether the orientation is applied."""
+        with self._errors():
+            return np.array(shown(self._image, self._png_depth, upright))
 
 
 def open_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> OpenedImage:

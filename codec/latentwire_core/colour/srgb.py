@@ -42,12 +42,13 @@ def check_samples(image: Image.Image) -> None:
         )
 
 
-def shown(image: Image.Image, png_depth: int | None = None) -> Image.Image:
+def shown(image: Image.Image, png_depth: int | None = None, upright: bool = True) -> Image.Image:
     """Map an image, decoded or still to be decoded, to what it shows.
 
     Args:
         image: of any mode, with Pillow's `info` (transparent colour, ICC profile, Exif).
         png_depth: bits per sample of the PNG file that the transparent colour in `info` comes from, else None.
+        upright: whether the orientation that Exif states is applied.
 
     Returns:
         Mode RGB: in sRGB, composited over white, turned upright by Exif.
@@ -64,8 +65,19 @@ def shown(image: Image.Image, png_depth: int | None = None) -> Image.Image:
         # No frame describes the rest of the image, which Pillow fills with a colour of the palette.
         frame, rgb = rgb.crop(covered), Image.new("RGB", rgb.size, "white")
         rgb.paste(frame, covered)
-    transposition = _TRANSPOSITIONS.get(_orientation(image))
+    transposition = _TRANSPOSITIONS.get(orientation(image)) if upright else None
     return rgb if transposition is None else rgb.transpose(transposition)
+
+
+def orientation(image: Image.Image) -> int:
+    """Map an image to the EXIF orientation that its pixels still need, 1..8; unreadable EXIF counts as 1, upright."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return 1  # Pillow turns a TIFF upright when it decodes the pixels, and states the size of the upright image
+    try:
+        stated = int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # broken metadata is no reason to refuse good pixels
+        return 1
+    return stated if stated in _TRANSPOSITIONS else 1
 
 
 def exif_profile(image: Image.Image) -> bytes | None:
@@ -75,14 +87,6 @@ def exif_profile(image: Image.Image) -> bytes | None:
     except Exception:  # broken metadata is no reason to refuse good pixels
         return None
     return adobe_rgb() if index in ("R03", b"R03") else None
-
-
-def _orientation(image: Image.Image) -> int:
-    """Map a decoded image to its EXIF orientation; 1 (upright) where none can be read."""
-    try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # broken metadata is no reason to refuse good pixels
-        return 1
 
 
 def _to_opaque_srgb(image: Image.Image, png_depth: int | None) -> Image.Image:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageCms
 
-from latentwire_codec.images.files import READABLE_FORMATS, ImageLimits, read_image
+from latentwire_codec.images.files import READABLE_FORMATS, ImageLimits, open_image, read_image
 from latentwire_codec.images.geometry import Pixels
 from latentwire_codec.images.writing import write_image
 from latentwire_codec.metrics.scores import psnr
@@ -484,6 +484,21 @@ def test_orientation_in_a_compressed_tiff_is_applied_once() -> None:
     image = Image.fromarray(np.arange(18, dtype=np.uint8).reshape(2, 3, 3))
     data = encode(image, "TIFF", compression="tiff_lzw", tiffinfo={274: 6})
     np.testing.assert_array_equal(read_image(data), np.rot90(np.asarray(image), -1))
+
+
+@pytest.mark.parametrize("name", ["PNG", "TIFF", "WEBP", "JPEG", "AVIF"])
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_an_opened_image_tells_its_orientation_and_reads_the_pixels_without(name: str, orientation: int) -> None:
+    levels = np.kron(np.array([[1, 2, 3], [4, 5, 6]]) * 40, np.ones((16, 16))).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(Image.fromarray(np.dstack([levels] * 3)), name, exif=exif)
+    opened = open_image(data)
+    pixels = open_image(data).read(upright=False)
+    assert opened.size == (pixels.shape[1], pixels.shape[0])
+    seen = np.rint(pixels[8::16, 8::16, 0] / 40).astype(int).tolist()
+    # Pillow turns the pixels of a TIFF itself.
+    assert (opened.orientation, seen) == ((1, UPRIGHT[orientation]) if name == "TIFF" else (orientation, UPRIGHT[1]))
 
 
 @pytest.mark.parametrize("exif", [b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\x7f", b"x" * 40])

@@ -24,7 +24,6 @@ PACKAGES = {
     "latentwire_lab",
     "latentwire_proto",
     "latentwire_server",
-    "latentwire_data",
     "latentwire_train",
 }
 

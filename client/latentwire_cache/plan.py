@@ -13,7 +13,8 @@ from typing import Any, Self
 from latentwire_cache.buckets import Frame
 from latentwire_cache.settings import CacheError, Settings
 from latentwire_cache.store import Store
-from latentwire_data.source import Item, Source, open_source
+from latentwire_data.item import Item
+from latentwire_data.source import Source, open_source
 
 PLAN = "plan.json"
 FORMAT = "latentwire.cache.plan/1"
@@ -55,7 +56,9 @@ class PlannedItem:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """Map the value of `to_json` to the item."""
-        frame = {name: tuple(each) if isinstance(each, list) else each for name, each in value["frame"].items()}
+        frame: dict[str, Any] = {
+            name: tuple(each) if isinstance(each, list) else each for name, each in value["frame"].items()
+        }
         return cls(_item(value["item"]), value["sha256"], tuple(value["header"]), value["orientation"], Frame(**frame))
 
 
@@ -193,4 +196,5 @@ class Draft:
 
 
 def _item(value: Mapping[str, Any]) -> Item:
-    return Item(**{name: tuple(each) if isinstance(each, list) else each for name, each in value.items()})
+    fields: dict[str, Any] = {name: tuple(each) if isinstance(each, list) else each for name, each in value.items()}
+    return Item(**fields)

@@ -20,7 +20,8 @@ from latentwire_cache.settings import CacheError, Settings, canonical, digest
 from latentwire_cache.store import Store
 from latentwire_codec.images.files import ImageLimits, open_image
 from latentwire_core.errors import ImageError
-from latentwire_data.source import Item, Source
+from latentwire_data.item import Item
+from latentwire_data.source import Source
 
 LIMITS = ImageLimits(max_side=32_768, max_pixels=80_000_000)
 """The largest image that is encoded: wider than a server's limits for files, since the worker decodes the file."""
@@ -97,6 +98,7 @@ def _examine(
                     planned.append(each)
                 else:
                     unusable.append(each)
+    unusable += [Unusable(Item(name, name, 0), why) for name, why in source.problems.items()]
     return planned, unusable
 
 

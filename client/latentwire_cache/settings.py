@@ -68,8 +68,10 @@ class Model:
     def latent_shape(self, bucket: tuple[int, int]) -> tuple[int, int, int]:
         """Map the size of a bucket, (width, height), to the shape (C,h,w) of its latents."""
         if self.fixed_size is not None:
-            return self.latent_channels, *(side // self.downsample_factor for side in self.fixed_size)
-        return self.latent_channels, bucket[1] // self.downsample_factor, bucket[0] // self.downsample_factor
+            height, width = self.fixed_size
+        else:
+            width, height = bucket
+        return self.latent_channels, height // self.downsample_factor, width // self.downsample_factor
 
 
 @dataclass(frozen=True)

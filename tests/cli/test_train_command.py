@@ -44,7 +44,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Callable[..., TrainingConfig]:
     def ask(*options: str) -> TrainingConfig:
         calls: list[TrainingConfig] = []
 
-        def refuse(config: TrainingConfig, data: Path, folder: Path, observer: Observer) -> None:
+        def refuse(config: TrainingConfig, data: str, folder: Path, observer: Observer) -> None:
             calls.append(config)
             assert (data, folder) == ("photos", Path("run"))
             raise DataError("there is no image")

@@ -163,7 +163,7 @@ def test_an_image_that_cannot_be_used_is_in_the_plan_with_its_reason(images: Pat
     assert plan.unusable[2] == 2
     reasons = {each.item.key: each.reason for each in plan.unusable_items(store)}
     assert "are not an image" in reasons["bad.png"]
-    assert reasons["gone.png"] == "No such file or directory"
+    assert reasons["gone.png"] == "cannot be read: No such file or directory"
 
 
 def test_a_folder_without_a_usable_image_is_refused(tmp_path: Path) -> None:

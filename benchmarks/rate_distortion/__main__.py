@@ -46,7 +46,7 @@ def show(
     page = Page(
         f"Rate and distortion on {len(measured.rows)} images",
         f"{', '.join(names)} beside {', '.join(plan.files) or 'nothing else'}, measured in one run. "
-        f"At {parts.RATES[0]:g} to {parts.RATES[-1]:g} bits per pixel, where latents are meant to be.",
+        f"At {parts.RATES[0]:g} to {parts.RATES[-1]:g} bits per pixel.",
     )
     page.blocks.append(parts.plots(curves, [c.codec for c in known], limits, parts.compared(metrics)))
     page.blocks.extend(parts.rate_tables(curves, metrics))

@@ -20,7 +20,7 @@ from latentwire_codec.lat.payload import decompress_latents
 from latentwire_codec.metrics.scores import bits_per_pixel
 from latentwire_core.quality import STEPS as QUALITIES
 
-STEPS = (0.1, 0.16, 0.35, 1.1, 2.2)  # steps of latentwire in units, between and beyond those of its named qualities
+STEPS = (0.1, 0.16, 0.35, 1.1, 2.2, 3.2, 4.6)  # steps of latentwire in units, between and beyond those of its named qualities
 
 
 @dataclass(frozen=True)
@@ -104,22 +104,22 @@ def _qualities(texts: str, **options: Any) -> tuple[tuple[str, ...], Callable[[s
 
 FILE_CODECS = (
     FileCodec(
-        "JPEG", "the whole file: 4:2:0, progressive, optimised tables, quality 1 to 42",
-        "JPEG", *_qualities("1 4 8 14 24 42", optimize=True, progressive=True),
+        "JPEG", "the whole file: 4:2:0, progressive, optimised tables, quality 1 to 60",
+        "JPEG", *_qualities("1 4 8 14 24 42 60", optimize=True, progressive=True),
     ),
-    FileCodec("WebP", "the whole file: method 6, quality 0 to 70", "WEBP", *_qualities("0 2 5 12 25 45 70", method=6)),
+    FileCodec("WebP", "the whole file: method 6, quality 0 to 84", "WEBP", *_qualities("0 2 5 12 25 45 70 84", method=6)),
     FileCodec(
-        "AVIF", "the whole file: 4:2:0, speed 4, quality 1 to 46",
-        "AVIF", *_qualities("1 8 16 24 34 46", speed=4, max_threads=1),
+        "AVIF", "the whole file: 4:2:0, speed 4, quality 1 to 58",
+        "AVIF", *_qualities("1 8 16 24 34 46 58", speed=4, max_threads=1),
     ),
     FileCodec(
-        "JPEG XL", "the whole file, without container: effort 7, quality 1 to 60",
-        "JXL", *_qualities("1 6 14 24 40 60", effort=7, num_threads=1),
+        "JPEG XL", "the whole file, without container: effort 7, quality 1 to 74",
+        "JXL", *_qualities("1 6 14 24 40 60 74", effort=7, num_threads=1),
     ),
     FileCodec(
         "JPEG 2000",
-        "the whole codestream, without the JP2 boxes: irreversible, colour transform, one layer, ratio 550 to 45",
-        "JPEG2000", ("550", "330", "200", "120", "75", "45"), _jpeg_2000,
+        "the whole codestream, without the JP2 boxes: irreversible, colour transform, one layer, ratio 550 to 24",
+        "JPEG2000", ("550", "330", "200", "120", "75", "45", "32", "24"), _jpeg_2000,
     ),
 )  # fmt: skip
 Codec = FileCodec | LatentCodec

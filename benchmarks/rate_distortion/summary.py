@@ -15,10 +15,10 @@ from benchmarks.report.scores import Metric, Scores
 from latentwire_codec.images.geometry import Pixels
 from latentwire_codec.metrics import scores
 
-RATES = (0.05, 0.1, 0.15, 0.25)  # bits per pixel of the tables
+RATES = (0.05, 0.1, 0.15, 0.25, 0.5, 1.0)  # bits per pixel of the tables
 NOT_REACHABLE = "not reachable"
 TICKS = (0.02, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2)
-SHOWN_RATES = 1.0  # bits per pixel at which plots end: this benchmark is about low rates
+SHOWN_RATES = 1.2  # bits per pixel at which plots end: this benchmark is about low rates
 # Metrics of plots and BD-rates: MS-SSIM only in dB.
 COMPARED = ("psnr_db", "ssim", "ms_ssim_db", "ssimulacra2", "butteraugli", "lpips")
 

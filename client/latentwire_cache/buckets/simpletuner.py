@@ -93,6 +93,7 @@ class SimpleTuner:
 
     def _by_area(self, size: Size, ratio: float) -> tuple[Size, Size]:
         """Return the bucket, and the size of the image's own ratio that covers it; the area is given."""
+        # SimpleTuner holds the area in megapixels; the way there and back may round.
         edge = self._aligned(int(sqrt(self.resolution[0] ** 2 / 1e6 * 1e6)))
         if ratio == 1.0 and size[0] == size[1]:
             return (edge, edge), (edge, edge)

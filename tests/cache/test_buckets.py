@@ -34,7 +34,7 @@ EXAMPLES = [
     ("exact", {}),
 ]
 NOT_ENLARGED = {"ai-toolkit", "exact"}
-APPLY_EXIF = {"ai-toolkit", "simpletuner", "diffusers", "exact"}
+APPLY_EXIF = {"ai-toolkit", "diffusers", "exact"}
 
 sides = st.integers(24, 3000)
 

@@ -34,7 +34,7 @@ EXAMPLES = [
     ("exact", {}),
 ]
 NOT_ENLARGED = {"ai-toolkit", "exact"}
-APPLY_EXIF = {"ai-toolkit", "simpletuner", "diffusers", "exact"}
+APPLY_EXIF = {"ai-toolkit", "diffusers", "exact"}
 
 sides = st.integers(24, 3000)
 
@@ -49,6 +49,13 @@ sides = st.integers(24, 3000)
         ("musubi", {"bucket_no_upscale": True}, (500, 401), (496, 400), (499, 400), (1, 0), "area"),
         ("ai-toolkit", {}, (1400, 900), (1216, 832), (1295, 832), (39, 0), "bicubic"),
         ("ai-toolkit", {}, (500, 401), (448, 448), (559, 448), (55, 0), "bicubic"),
+        ("kohya", {"max_bucket_reso": 2048}, (1216, 832), (1216, 832), (1216, 832), (0, 0), "area"),
+        ("kohya", {"bucket_no_upscale": True}, (3000, 2000), (1216, 832), (1248, 832), (16, 0), "area"),
+        ("ai-toolkit", {}, (63, 10), (64, 64), (404, 64), (170, 0), "bicubic"),
+        ("simpletuner", {}, (1000, 999), (1024, 1024), (1025, 1024), (0, 0), "linear"),
+        ("simpletuner", {"crop": True}, (1400, 900), (1024, 1024), (1592, 1024), (284, 0), "linear"),
+        ("simpletuner", {"resolution_type": "pixel"}, (1000, 1003), (1024, 1024), (1024, 1027), (0, 1), "linear"),
+        ("imagenet", {}, (5000, 2500), (1024, 1024), (2048, 1024), (512, 0), "adm"),
         ("pixart", {}, (1400, 900), (1216, 832), (1216, 832), (0, 0), "bicubic"),
         ("imagenet", {}, (1400, 900), (1024, 1024), (1593, 1024), (284, 0), "adm"),
     ],
@@ -164,6 +171,35 @@ def test_an_image_too_long_to_be_scaled_is_refused() -> None:
         size_rule("kohya", resolution=(512, 512)).frame((8192, 1), 1)
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "image", "message"),
+    [
+        ("kohya", {"bucket_no_upscale": True}, (63, 500), "the image is 63x500; without enlarging, each side needs 64"),
+        ("kohya", {"bucket_no_upscale": True}, (20000, 60), "the image is 20000x60: too long for buckets of 64 pixels"),
+        (
+            "musubi",
+            {"bucket_no_upscale": True},
+            (15, 500),
+            "the image is 15x500; without enlarging, each side",
+        ),
+        ("simpletuner", {}, (1, 1000), "the image is 1x1000; its ratio is 0 to 2 digits"),
+    ],
+)
+def test_an_image_that_the_trainer_cannot_use_is_refused_by_name(
+    name: str, options: dict[str, Any], image: tuple[int, int], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        size_rule(name, resolution=(512, 512), **options).frame(image, 1)
+
+
+def test_an_image_at_least_twice_as_large_is_halved_by_means_first() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    frame = size_rule("imagenet", resolution=(64, 64)).frame((256, 256), 1)
+    means = pixels.reshape(64, 4, 64, 4, 3).mean(axis=(1, 3))
+    # Each of the two halvings rounds twice, once for each axis.
+    assert np.abs(fit(pixels, frame) - means).max() <= 2
+
+
 @pytest.mark.parametrize("name", RULES)
 def test_every_rule_takes_what_every_rule_is_given(name: str) -> None:
     frame = size_rule(name, resolution=(1024, 1024), multiple=8).frame((2000, 1500), 1)
@@ -181,6 +217,7 @@ def test_every_rule_takes_what_every_rule_is_given(name: str) -> None:
         ("kohya", {"resolution": (128, 512)}, "min_bucket_reso is 256; it must be at most"),
         ("kohya", {"resolution": (512, 512), "bucket_no_upscale": 1}, "bucket_no_upscale is 1; it must be true"),
         ("kohya", {"resolution": 512.5}, "resolution is 512.5; it must be"),
+        ("kohya", {"resolution": (512, 512), "bucket_reso_steps": 0}, "must be at least 1"),
         ("musubi", {"resolution": (16, 16)}, "musubi-tuner needs 32x32"),
         ("ai-toolkit", {"resolution": (512, 768)}, "ai-toolkit takes one number as its resolution, not 512x768"),
         ("ai-toolkit", {"resolution": (512, 512), "bucket_tolerance": 0}, "must be at least 1"),

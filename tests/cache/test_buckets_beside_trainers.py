@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Size rules beside the trainers' own code; see `originals`."""
 
+import io
 import math
 import random
 import types
+import typing
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -236,6 +238,25 @@ class TestSimpleTuner:
         [resized] = package.batch_resize_images([pixels], [frame.resized])
         [theirs] = package.batch_center_crop_images([np.ascontiguousarray(resized)], [frame.bucket])
         np.testing.assert_array_equal(fit(pixels, frame), theirs)
+
+    def test_its_loader_ignores_exif_and_drops_alpha(self) -> None:
+        package = pytest.importorskip("trainingsample", reason="trainingsample is not installed: NOTHING IS RUN")
+        file = checkout("SimpleTuner") / "simpletuner/helpers/image_manipulation/load.py"
+        load = definitions(
+            file, "load_image", "remove_iccp_chunk", "_trainingsample_array_to_rgb_image",
+            given={"tsr": package, "np": np, "Image": Image, **vars(typing)},
+        )["load_image"]  # fmt: skip
+        turned = Image.Exif()
+        turned[0x0112] = 6
+        pixels = photograph(60, 40)
+        translucent = np.dstack([pixels, np.arange(60 * 40, dtype=np.uint8).reshape(40, 60)])
+        for stored, options in ((pixels, {"exif": turned}), (translucent, {})):
+            buffer = io.BytesIO()
+            Image.fromarray(stored).save(buffer, "PNG", **options)
+            image = load(buffer.getvalue())
+            np.testing.assert_array_equal(np.asarray(image), pixels)
+            assert not image.getexif()
+        assert not size_rule("simpletuner", resolution=(512, 512)).frame((60, 40), 6).applies_exif
 
 
 class TestPixArt:

@@ -257,6 +257,12 @@ def test_pixart_draws_from_the_features_where_its_list_says_they_are(tmp_path: P
         np.testing.assert_allclose(dataset.loader(path), item.mean, atol=1e-6)
     features = dataset[2][0]
     np.testing.assert_allclose(features, items[2].mean, atol=1e-6)
+    squares = [encoded(f"p/my.photo{n}.png", rule="pixart-square", resolution=512) for n in range(2)]
+    squares = [replace(item, logvar=np.full_like(item.mean, zero)) for item in squares]
+    written(root, "pixart", [squares])
+    single = given["InternalDataSigma"](str(root), resolution=512, load_vae_feat=True, load_t5_feat=False)
+    for place, item in enumerate(squares):
+        np.testing.assert_allclose(single[place][0], item.mean, atol=1e-6)
 
 
 def test_simpletuner_looks_for_the_file_that_is_written(tmp_path: Path) -> None:

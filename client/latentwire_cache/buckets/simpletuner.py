@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The size of an image -> its frame, by the rule of SimpleTuner, which applies EXIF.
+"""The size of an image -> its frame, by the rule of SimpleTuner, which ignores EXIF.
 
 Source: bghira/SimpleTuner (bc8e6ab), `simpletuner/helpers/multiaspect/image.py` and
-`simpletuner/helpers/image_manipulation/training_sample.py`.
+`simpletuner/helpers/image_manipulation/training_sample.py` and `load.py`.
 """
 
 from dataclasses import dataclass
 from math import sqrt
 
 from latentwire_cache.buckets.fitting import LINEAR
-from latentwire_cache.buckets.frame import Frame, Size, cut, square, upright
+from latentwire_cache.buckets.frame import Frame, Size, cut, square
 
 RATIO_DIGITS = 2
 """The ratio of an image is rounded before anything else."""
@@ -22,7 +22,8 @@ _ROUND_AREAS = {0.25: 512, 0.5: 768, 1.0: 1024, 2.0: 1536, 4.0: 2048}
 class SimpleTuner:
     """The sizes of a data set of SimpleTuner with `crop_style: center`; the options have SimpleTuner's names.
 
-    SimpleTuner scales by its package trainingsample, whose filter is OpenCV's INTER_LINEAR.
+    SimpleTuner decodes and scales by its package trainingsample: the decoder leaves the orientation away before
+    SimpleTuner could apply it, and the filter is OpenCV's INTER_LINEAR.
 
     SimpleTuner keeps the first size it meets for each rounded ratio; where two images of one ratio would get different
     sizes, its choice depends on the order in which it meets them, and this rule gives each its own.
@@ -49,8 +50,8 @@ class SimpleTuner:
             raise ValueError("the resolution and aspect_bucket_alignment must be at least 1")
 
     def frame(self, header_size: Size, orientation: int) -> Frame:
-        """Map the size in the file's header, turned as the orientation says, to a frame."""
-        size = upright(header_size, orientation)
+        """Map the size in the file's header to a frame; the orientation is ignored."""
+        size = header_size
         ratio = 1.0 if self.crop else round(size[0] / size[1], RATIO_DIGITS)
         if ratio <= 0:
             raise ValueError(f"the image is {size[0]}x{size[1]}; its ratio is 0 to {RATIO_DIGITS} digits")
@@ -61,7 +62,7 @@ class SimpleTuner:
             bucket = (side, side)
             if resized[0] < side:
                 resized = bucket
-        return cut(size, bucket, resized, LINEAR, applies_exif=True)
+        return cut(size, bucket, resized, LINEAR, applies_exif=False)
 
     def _aligned(self, side: float) -> int:
         return max(round(side / self.aspect_bucket_alignment), 1) * self.aspect_bucket_alignment
@@ -93,6 +94,7 @@ class SimpleTuner:
 
     def _by_area(self, size: Size, ratio: float) -> tuple[Size, Size]:
         """Return the bucket, and the size of the image's own ratio that covers it; the area is given."""
+        # SimpleTuner holds the area in megapixels; the way there and back may round.
         edge = self._aligned(int(sqrt(self.resolution[0] ** 2 / 1e6 * 1e6)))
         if ratio == 1.0 and size[0] == size[1]:
             return (edge, edge), (edge, edge)

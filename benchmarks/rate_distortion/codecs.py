@@ -20,7 +20,15 @@ from latentwire_codec.lat.payload import decompress_latents
 from latentwire_codec.metrics.scores import bits_per_pixel
 from latentwire_core.quality import STEPS as QUALITIES
 
-STEPS = (0.1, 0.16, 0.35, 1.1, 2.2, 3.2, 4.6)  # steps of latentwire in units, between and beyond those of its named qualities
+STEPS = (
+    0.1,
+    0.16,
+    0.35,
+    1.1,
+    2.2,
+    3.2,
+    4.6,
+)  # of latentwire, in units: between and beyond its named qualities
 
 
 @dataclass(frozen=True)
@@ -107,7 +115,10 @@ FILE_CODECS = (
         "JPEG", "the whole file: 4:2:0, progressive, optimised tables, quality 1 to 60",
         "JPEG", *_qualities("1 4 8 14 24 42 60", optimize=True, progressive=True),
     ),
-    FileCodec("WebP", "the whole file: method 6, quality 0 to 84", "WEBP", *_qualities("0 2 5 12 25 45 70 84", method=6)),
+    FileCodec(
+        "WebP", "the whole file: method 6, quality 0 to 84",
+        "WEBP", *_qualities("0 2 5 12 25 45 70 84", method=6),
+    ),
     FileCodec(
         "AVIF", "the whole file: 4:2:0, speed 4, quality 1 to 58",
         "AVIF", *_qualities("1 8 16 24 34 46 58", speed=4, max_threads=1),

@@ -20,13 +20,14 @@ def house() -> Canvas:
     c.card(
         40,
         138,
-        880,
+        490,
         66,
         "rose",
         "latentwire_lab",
-        "looking into a latent space: samples, morphs, attributes, reports, drawn faces",
+        "looking into a latent space: samples, morphs, attributes, reports",
         True,
     )
+    c.card(560, 138, 360, 66, "rose", "latentwire_cache", "a dataset becomes latents that trainers read", True)
     c.card(40, 262, 270, 92, "violet", "latentwire_client", "Client, AsyncClient,\nRemoteAutoencoderKL, no torch", True)
     c.card(
         345,
@@ -61,9 +62,11 @@ def house() -> Canvas:
         "what every side means by latents: kinds, noise, identity, scaling, the .lat container, errors (numpy)",
         True,
     )
-    c.arrow((480, 94), (480, 136))
+    c.arrow((285, 94), (285, 136))
+    c.arrow((740, 94), (740, 136))
     c.arrow((175, 204), (175, 260))
-    c.arrow((785, 204), (785, 260))
+    c.arrow((500, 204), (690, 260))
+    c.arrow((600, 204), (295, 260))
     c.arrow((220, 354), (220, 410))
     c.arrow((368, 354), (300, 410))
     c.arrow((480, 354), (480, 410))
@@ -72,6 +75,6 @@ def house() -> Canvas:
     c.arrow((85, 354), (85, 552))
     c.arrow((520, 496), (520, 552))
     c.arrow((820, 496), (820, 552))
-    c.text(490, 121, "and everything below it", 11.5, kind="soft", anchor="start")
+    c.text(295, 121, "and everything below it", 11.5, kind="soft", anchor="start")
     c.text(97, 530, "client to core", 11.5, kind="soft", anchor="start")
     return c

@@ -122,8 +122,12 @@ def avif_of(image: Image.Image, primaries: int, transfer: int) -> bytes:
     return bytes(file)
 
 
-def av1_sequence_header(width: int, height: int, *, reduced: bool = True) -> bytes:
-    """The unit of an AV1 stream that announces frames of at most this size; in full form with timing and two points."""
+def av1_sequence_header(width: int, height: int, *, reduced: bool = True, side_bits: int = 0) -> bytes:
+    """The unit of an AV1 stream that announces frames of at most this size; in full form with timing and two points.
+
+    Frames have no presentation time, number or order, and turn on screen content tools and integer motion themselves.
+    Sides take as few bits as they need, or as many as told.
+    """
     bits = "000" + "1" * (1 + reduced)
     if reduced:
         bits += "00000"
@@ -133,11 +137,25 @@ def av1_sequence_header(width: int, height: int, *, reduced: bool = True) -> byt
         bits += f"{0:012b}" + f"{9:05b}" + "0" + "1" + f"{0:020b}" + "0" + "1" + "0000"
         bits += f"{1:012b}" + f"{4:05b}" + "0" + "0"
     for side in (width, height):
-        bits += f"{max(1, (side - 1).bit_length()) - 1:04b}"
+        bits += f"{(side_bits or max(1, (side - 1).bit_length())) - 1:04b}"
     for side in (width, height):
-        bits += f"{side - 1:0{max(1, (side - 1).bit_length())}b}"
-    payload = int(bits.ljust(-(-len(bits) // 8) * 8, "0"), 2).to_bytes(-(-len(bits) // 8), "big")
-    return bytes([0x0A, len(payload)]) + payload
+        bits += f"{side - 1:0{side_bits or max(1, (side - 1).bit_length())}b}"
+    if not reduced:
+        bits += "0" + "000" + "0000" + "0" + "1" + "1"
+    return av1_unit(1, bits)
+
+
+def av1_unit(kind: int, bits: str) -> bytes:
+    """A unit of an AV1 stream with these bits and what fills their last byte."""
+    size = -(-len(bits) // 8)
+    assert size < 128
+    return bytes([kind << 3 | 2, size]) + int(bits.ljust(8 * size, "0"), 2).to_bytes(size, "big")
+
+
+def av1_frame(override: bool, kind: int = 0) -> bytes:
+    """The beginning of a frame that is shown and tells its own size, or not; 0 is the type of a key frame."""
+    resilient = "" if kind in (0, 3) else "0"
+    return av1_unit(6, "0" + f"{kind:02b}" + "1" + resilient + "0" + "1" + "0" + ("" if kind == 3 else f"{override:b}"))
 
 
 def box(kind: bytes, *parts: bytes) -> bytes:
@@ -148,11 +166,24 @@ def box(kind: bytes, *parts: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class AvifItem:
-    """An item of an AVIF: its type, its size as the boxes announce it, and its bytes."""
+    """An item of an AVIF: its type, its size as the boxes announce it, and its bytes; None has no place in the file.
+
+    `blank` lists property 0, which is no property, before the others.
+    """
 
     kind: bytes
     size: tuple[int, int]
-    data: bytes
+    data: bytes | None
+    alpha: bool = False
+    blank: bool = False
+
+    @property
+    def properties(self) -> list[bytes]:
+        sides = box(b"ispe", bytes(4), struct.pack(">II", *self.size))
+        if self.kind != b"av01":
+            return [sides]
+        use = [box(b"auxC", bytes(4), b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0")] if self.alpha else []
+        return [*use, box(b"av1C", b"\x81\0\x1c\0" if self.alpha else b"\x81\0\x0c\0"), sides]
 
 
 def avif_boxes(
@@ -167,35 +198,41 @@ def avif_boxes(
     Items with the same bytes share them.
     """
     zero = bytes(4)
-    streams = list(dict.fromkeys(item.data for item in items))
+    placed = [(number, item.data) for number, item in enumerate(items, 1) if item.data is not None]
+    streams = list(dict.fromkeys(data for _, data in placed))
     held = b"".join(streams)
 
     def meta(start: int) -> bytes:
         places = b""
-        for number, item in enumerate(items, 1):
-            at = start + sum(map(len, streams[: streams.index(item.data)]))
+        for number, data in placed:
+            at = start + sum(map(len, streams[: streams.index(data)]))
             places += struct.pack(">HHHH", number, int(in_idat), 0, extents)
-            step = -(-len(item.data) // extents)
+            step = -(-len(data) // extents)
             for part in range(extents):
-                size = min(step, len(item.data) - part * step)
+                size = min(step, len(data) - part * step)
                 places += struct.pack(">II", at, size)
                 at += size
         infos = [
             box(b"infe", b"\2\0\0\0", struct.pack(">HH4sx", number, 0, item.kind))
             for number, item in enumerate(items, 1)
         ]
-        sizes = [box(b"ispe", zero, struct.pack(">II", *item.size)) for item in items]
-        links = b"".join(struct.pack(">HBB", number, 1, number) for number in range(1, 1 + len(items)))
+        properties: list[bytes] = []
+        links = b""
+        for number, item in enumerate(items, 1):
+            own = [0] * item.blank + [len(properties) + each for each in range(1, 1 + len(item.properties))]
+            properties += item.properties
+            links += struct.pack(">HB", number, len(own)) + bytes(own)
         leads = [
             box(kind, struct.pack(f">HH{len(others)}H", one, len(others), *others)) for kind, one, others in references
         ]
         return box(
             b"meta",
             zero,
+            box(b"hdlr", zero, zero, b"pict", bytes(13)),
             box(b"pitm", zero, struct.pack(">H", 1)),
-            box(b"iloc", b"\1\0\0\0", b"\x44\0", struct.pack(">H", len(items)), places),
+            box(b"iloc", b"\1\0\0\0", b"\x44\0", struct.pack(">H", len(placed)), places),
             box(b"iinf", zero, struct.pack(">H", len(items)), *infos),
-            box(b"iprp", box(b"ipco", *sizes), box(b"ipma", zero, struct.pack(">I", len(items)), links)),
+            box(b"iprp", box(b"ipco", *properties), box(b"ipma", zero, struct.pack(">I", len(items)), links)),
             box(b"iref", zero, *leads) if leads else b"",
             box(b"idat", held) if in_idat else b"",
         )
@@ -203,3 +240,9 @@ def avif_boxes(
     head = box(b"ftyp", b"avif", zero, b"avifmif1miaf")
     start = 0 if in_idat else len(head) + len(meta(0)) + 8
     return head + meta(start) + (b"" if in_idat else box(b"mdat", held))
+
+
+def avif_stream(image: Image.Image, **options: Any) -> bytes:
+    """The AV1 stream of an image, as an encoder writes it."""
+    file = encode(image, "AVIF", speed=10, **options)
+    return file[file.rindex(b"mdat") + 4 :]

@@ -29,7 +29,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from latentwire_codec.images import structure
+from latentwire_codec.images import boxes, structure
 from latentwire_codec.images.geometry import Pixels
 from latentwire_core.colour.srgb import check_samples, exif_profile, orientation, shown
 from latentwire_core.errors import ImageError, ImageTooLarge
@@ -195,6 +195,7 @@ def _open(name: str, data: bytes, limits: ImageLimits) -> ImageFile.ImageFile:
     checked = structure.check(name, data)
     image = _FORMATS[name][1](io.BytesIO(checked.data))
     limits.check(*image.size)
+    boxes.check_frames(checked.frames, *image.size)
     profile = _profile(name, image, checked)
     if profile is not None:
         image.info["icc_profile"] = profile

@@ -37,18 +37,21 @@ class Checked:
         data: the file, without parts that say nothing of its pixels where Pillow would stumble over them.
         colours: code points of its colours, where it has any.
         icc: its ICC profile, where Pillow does not find it.
+        frames: (width, height) of the frames that are decoded, where they may be larger than the picture.
     """
 
     data: bytes
     colours: CodePoints | None = None
     icc: bytes | None = None
+    frames: tuple[tuple[int, int], ...] = ()
 
 
 def check(name: str, data: bytes) -> Checked:
     """Map a file of the format `name` to what may be decoded.
 
     Raises:
-        ImageError: it has more parts than the format's limit, or is a camera's raw file, or HDR is all that it holds.
+        ImageError: it has more parts than the format's limit, or parts that do not fit together, or is a camera's raw
+            file, or HDR is all that it holds.
     """
     return _CHECKS.get(name, Checked)(data)
 
@@ -210,11 +213,6 @@ def _webp(data: bytes) -> Checked:
     return Checked(data)
 
 
-def _avif(data: bytes) -> Checked:
-    boxes.check_frames(data)
-    return Checked(data, boxes.code_points(data))
-
-
 def _ppm(data: bytes) -> Checked:
     head = re.sub(rb"#[^\r\n]*", b"", data[:PPM_HEAD_BYTES])
     if len(data) > PPM_HEAD_BYTES and len(head.split(None, 3)) < 3:
@@ -231,7 +229,7 @@ def _bmp(data: bytes) -> Checked:
 
 
 _CHECKS: dict[str, Callable[[bytes], Checked]] = {
-    "AVIF": _avif,
+    "AVIF": lambda data: Checked(data, boxes.code_points(data), frames=boxes.frames(data)),
     "BMP": _bmp,
     "GIF": _gif,
     "JPEG": _jpeg,

@@ -93,7 +93,7 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], 
         step("loading")
         for case in chain.from_iterable(at.values()):
             if case.key not in runners:
-                runners[case.key] = (not options.emulated and case.refusal(options.device)) or case.load(options.device)
+                runners[case.key] = case.refusal(options.device, options.emulated) or case.load(options.device)
         products = matrix_products(options.device, options.emulated)
         for side, cases in at.items():
             measured, rates[side] = measure_size(options, products, side, cases, runners, step)

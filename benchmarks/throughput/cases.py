@@ -57,12 +57,12 @@ class Case:
         name, label = self.key
         return {"network": name, "case": label, "operation": operation, "width": width, "height": height}
 
-    def refusal(self, device: str) -> str:
-        """Return why the case is not measured on a device; empty: it is."""
+    def refusal(self, device: str, emulated: bool) -> str:
+        """Return why the case is not measured on a device, where dtypes may be `emulated` or not; empty: it is."""
         refusals = {OPENVINO: openvino.openvino_refusal, ONNX: onnx.onnx_refusal}
         if self.engine in refusals and (reason := refusals[self.engine](Placement.choose(device).device.type)):
             return reason
-        if self.dtype == MEASURED or not Placement.choose(device, self.dtype).is_emulated:
+        if emulated or self.dtype == MEASURED or not Placement.choose(device, self.dtype).is_emulated:
             return ""
         return f"this CPU has no instructions for {self.dtype}: about ten times slower than float32"
 

@@ -18,7 +18,7 @@ from benchmarks.throughput import halves
 from benchmarks.throughput.halves import Half
 from latentwire_core.extras import install_hint
 
-SIDES = {2: "height", 3: "width"}
+FREE = {0: "batch", 2: "height", 3: "width"}
 
 
 def onnx_refusal(device: str) -> str:
@@ -32,7 +32,7 @@ def onnx_refusal(device: str) -> str:
 def compile_halves(module: Any) -> tuple[Half, Half]:
     """Map a float32 network to its encode and decode, float32 tensors to float32 tensors.
 
-    They take images and latents of any size, and as many threads as torch has now.
+    They take images and latents of any size and number, and as many threads as torch has now.
     """
     return halves.compile_halves(module, _compiled)
 
@@ -48,7 +48,7 @@ def _compiled(half: nn.Module, example: Tensor) -> Half:
             # The newer one needs two further packages, and gives the same results.
             torch.onnx.export(
                 half, (example,), graph, dynamo=False, input_names=["given"], output_names=["result"],
-                dynamic_axes={"given": SIDES, "result": SIDES},
+                dynamic_axes={"given": FREE, "result": FREE},
             )  # fmt: skip
         session = runtime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     return lambda batch: torch.from_numpy(session.run(None, {"given": batch.contiguous().numpy()})[0])

@@ -27,7 +27,7 @@ def openvino_refusal(device: str) -> str:
 def compile_halves(module: Any, dtype: str) -> tuple[Half, Half]:
     """Map a float32 network to its encode and decode, float32 tensors to float32 tensors, computed in `dtype`.
 
-    They take images and latents of any size, and as many threads as torch has now.
+    They take images and latents of any size and number, and as many threads as torch has now.
     """
     return halves.compile_halves(module, partial(_compiled, dtype=dtype))
 

@@ -25,6 +25,12 @@ from latentwire_codec.runtime.placement import Placement
 
 MIB = 2**20
 WIDTHS = (32, 64)
+PEERS = {OPENVINO: ["openvino"], ONNX: ["onnxruntime", "onnx"]}  # engine -> its packages
+
+
+def missing(engine: str) -> str:
+    """Return the first package of an engine that is not installed; empty: all are."""
+    return next((package for package in PEERS[engine] if importlib.util.find_spec(package) is None), "")
 
 
 @pytest.fixture(scope="module")
@@ -54,16 +60,42 @@ def test_a_half_that_is_emulated_is_left_out_with_the_reason(record: dict[str, A
         assert "no instructions for bfloat16" in (throughput_run / "report.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(("engine", "package"), [(OPENVINO, "openvino"), (ONNX, "onnxruntime")])
-def test_a_peer_computes_the_same_or_is_left_out_where_it_is_not_installed(
-    record: dict[str, Any], engine: str, package: str
-) -> None:
+@pytest.mark.parametrize("engine", PEERS)
+def test_a_peer_computes_the_same_or_is_left_out_where_it_is_not_installed(record: dict[str, Any], engine: str) -> None:
     peers = [row for row in record["rows"] if row["engine"] == engine]
     assert peers
-    if importlib.util.find_spec(package) is None:
+    if package := missing(engine):
         assert all(f"{package} is not installed: pip install 'latentwire[peers]'" in row["left_out"] for row in peers)
     else:
         assert all(row["psnr_db"] > (90 if row["dtype"] == "float32" else 30) for row in peers)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 64, 64), (2, 3, 48, 80)])
+@pytest.mark.parametrize("engine", PEERS)
+def test_a_peer_takes_images_of_any_size_and_number(engine: str, shape: tuple[int, ...], tiny_kl: Path) -> None:
+    if package := missing(engine):
+        pytest.skip(f"{package} is not installed: {engine} is untested")
+    network = Network("tiny-kl", str(tiny_kl))
+    eager, peer = Case(network, EAGER).load("cpu"), Case(network, engine).load("cpu")
+    images = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    latents = eager.encode(images)
+    assert difference("encode", latents, peer.encode(images)).psnr_db > 90
+    assert difference("decode", eager.decode(latents), peer.decode(latents)).psnr_db > 90
+
+
+@pytest.mark.parametrize("emulated", [False, True])
+@pytest.mark.parametrize(
+    ("engine", "package"), [(engine, package) for engine, packages in PEERS.items() for package in packages]
+)
+def test_a_peer_without_its_package_is_left_out_whatever_is_emulated(
+    engine: str, package: str, emulated: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find_spec(name: str) -> object:
+        return None if name == package else object()
+
+    monkeypatch.setattr("importlib.util.find_spec", find_spec)
+    reason = Case(Network("none", "nowhere"), engine).refusal("cpu", emulated)
+    assert reason.startswith(f"{package} is not installed: pip install 'latentwire[peers]'")
 
 
 def test_the_numbers_of_a_row_fit_each_other(record: dict[str, Any]) -> None:

@@ -1,7 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """One image of a source: its key, its place, and what stands beside it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+CAPTIONS = ("caption", "text", "prompt")
+"""The names of the text that describes an image, in objects and tables; the first that is there counts."""
 
 
 @dataclass(frozen=True)
@@ -25,3 +30,10 @@ class Item:
     caption: str | None = None
     label: int | None = None
     sidecars: tuple[str, ...] = ()
+
+
+def described(about: Mapping[str, Any]) -> tuple[str | None, int | None]:
+    """Map what an object or a row says of an image to its caption and the number of its class."""
+    caption = next((about[name] for name in CAPTIONS if isinstance(about.get(name), str)), None)
+    label = about.get("label")
+    return caption, label if isinstance(label, int) else None

@@ -12,15 +12,13 @@ import json
 import posixpath
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from latentwire_core.errors import DataError
-from latentwire_data.item import Item
-from latentwire_data.places import Place, place, read_bytes
+from latentwire_data.item import Item, described
+from latentwire_data.places import Place, place, read_bytes, size_of
 
 FILES = ("image", "file_name", "image_path", "path")
-CAPTIONS = ("caption", "text", "prompt")
 
 
 @dataclass
@@ -73,18 +71,12 @@ class FileList:
             raise DataError(f"line {number} of {self.location} names no file; set one of {', '.join(FILES)}")
         location = folder.join(name)
         try:
-            num_bytes = _num_bytes(location)
+            num_bytes = size_of(location)
         except OSError as error:
             problems[name] = f"cannot be read: {error.strerror or error}"
             return None
-        label = about.get("label")
-        return Item(
-            key=name,
-            location=location,
-            num_bytes=num_bytes,
-            caption=next((about[key] for key in CAPTIONS if isinstance(about.get(key), str)), None),
-            label=label if isinstance(label, int) else None,
-        )
+        caption, label = described(about)
+        return Item(name, location, num_bytes, caption=caption, label=label)
 
     def _object(self, line: str, number: int) -> dict[str, Any]:
         try:
@@ -93,7 +85,3 @@ class FileList:
             raise DataError(f"line {number} of {self.location} is no JSON: {error}") from error
         assert isinstance(about, dict)  # it begins with a brace
         return about
-
-
-def _num_bytes(location: str) -> int:
-    return len(read_bytes(location)) if "://" in location else Path(location).stat().st_size

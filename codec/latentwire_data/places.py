@@ -8,7 +8,7 @@ import posixpath
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from latentwire_core.errors import DataError
 from latentwire_core.extras import install_hint
@@ -63,6 +63,23 @@ def read_bytes(location: str, start: int | None = None, size: int | None = None)
         if start is not None:
             file.seek(start)
         return file.read() if size is None else file.read(size)
+
+
+def size_of(location: str) -> int:
+    """Return the bytes of a file; raises OSError."""
+    if "://" in location:
+        system, path = _system(location)
+        return int(system.size(path))
+    return Path(location).stat().st_size
+
+
+def open_file(location: str) -> BinaryIO:
+    """Open a file to be read in pieces; raises OSError."""
+    if "://" in location:
+        system, path = _system(location)
+        file: BinaryIO = system.open(path, "rb")
+        return file
+    return Path(location).open("rb")
 
 
 @dataclass(frozen=True)

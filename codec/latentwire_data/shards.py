@@ -5,21 +5,21 @@ A sample is the members of a tar archive, one after the other, that share a name
 what follows that dot is the member's field. See https://github.com/webdataset/webdataset#the-webdataset-format.
 """
 
-import io
 import itertools
 import json
 import posixpath
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from latentwire_core.errors import DataError
 from latentwire_core.formats import IMAGE_SUFFIXES
-from latentwire_data.item import Item
-from latentwire_data.places import Place, read_bytes
+from latentwire_data.item import Item, described
+from latentwire_data.places import Place, open_file, read_bytes, size_of
 
-CAPTIONS = ("txt", "caption", "text")
-JSON_CAPTIONS = ("caption", "text", "prompt")
+TEXTS = ("txt", "caption", "text")
+"""The fields that are a caption; the first that is there counts, over the one in `json`."""
 
 
 @dataclass
@@ -48,9 +48,9 @@ class Shards:
             location = self.place.join(name) if name else self.place.root
             shard = posixpath.splitext(name or posixpath.basename(location))[0]
             seen: set[str] = set()
-            for sample, members in itertools.groupby(_members(location, problems), key=lambda member: member[0]):
-                fields = [(field, at, size) for _, field, at, size in members]
-                images = [each for each in fields if f".{each[0].rpartition('.')[2]}" in IMAGE_SUFFIXES]
+            for sample, members in itertools.groupby(_members(location, problems), key=lambda member: member.sample):
+                fields = list(members)
+                images = [each for each in fields if f".{each.field.rpartition('.')[2]}" in IMAGE_SUFFIXES]
                 if sample in seen:
                     raise DataError(f"{location} has two samples named {sample!r}; give each a name of its own")
                 seen.add(sample)
@@ -59,9 +59,8 @@ class Shards:
                     continue
                 if len(images) > 1:
                     raise DataError(f"the sample {sample!r} of {location} has {len(images)} images; one is needed")
-                _, offset, size = images[0]
-                caption, label = _beside(location, fields)
-                yield Item(f"{shard}/{sample}", location, size, offset, caption, label)
+                image = images[0]
+                yield Item(f"{shard}/{sample}", location, image.size, image.offset, *_beside(location, fields))
         self.problems = problems
         self.left_out = f"{without} samples without an image" if without else ""
 
@@ -73,38 +72,44 @@ class Shards:
         return [*self.place.listing((".tar",)).sizes] if self.place.is_folder() else [""]
 
 
-def _members(location: str, problems: dict[str, str]) -> Iterator[tuple[str, str, int, int]]:
-    """Yield sample, field, offset and size of the files in an archive; what ends too early is a problem.
+class _Member(NamedTuple):
+    """A file of an archive: its sample and field, where its bytes are, and those of a text."""
+
+    sample: str
+    field: str
+    offset: int
+    size: int
+    text: bytes
+
+
+def _members(location: str, problems: dict[str, str]) -> Iterator[_Member]:
+    """Yield the files in an archive; what ends too early is a problem.
 
     Raises:
         DataError: it is no tar archive without compression, or it cannot be read.
     """
-    if "://" in location:
-        source: io.BufferedIOBase = io.BytesIO(read_bytes(location))
-    else:
-        try:
-            source = open(location, "rb")  # noqa: SIM115 - closed below
-        except OSError as error:
-            raise DataError(f"{location} cannot be read: {error.strerror or error}") from error
-    with source:
-        end = source.seek(0, io.SEEK_END)
-        source.seek(0)
-        try:
-            with tarfile.open(fileobj=source, mode="r:") as archive:
-                for member in archive:
-                    if not member.isfile() or posixpath.basename(member.name).startswith("."):
-                        continue
-                    if member.offset_data + member.size > end:
-                        problems[location] = f"ends inside {member.name}; copy the shard again"
-                        return
-                    folder, base = posixpath.split(member.name)
-                    stem, _, name = base.partition(".")
-                    yield posixpath.join(folder, stem), name.lower(), member.offset_data, member.size
-        except tarfile.ReadError as error:
-            raise DataError(f"{location} is no tar archive without compression ({error})") from error
+    try:
+        end = size_of(location)
+        with open_file(location) as source, tarfile.open(fileobj=source, mode="r:") as archive:
+            for member in archive:
+                if not member.isfile() or posixpath.basename(member.name).startswith("."):
+                    continue
+                if member.offset_data + member.size > end:
+                    problems[location] = f"ends inside {member.name}; copy the shard again"
+                    return
+                folder, base = posixpath.split(member.name)
+                stem, _, name = base.partition(".")
+                name = name.lower()
+                held = archive.extractfile(member) if name in (*TEXTS, "json", "cls") else None
+                text = b"" if held is None else held.read()
+                yield _Member(posixpath.join(folder, stem), name, member.offset_data, member.size, text)
+    except tarfile.ReadError as error:
+        raise DataError(f"{location} is no tar archive without compression ({error})") from error
+    except OSError as error:
+        raise DataError(f"{location} cannot be read: {error.strerror or error}") from error
 
 
-def _beside(location: str, fields: Sequence[tuple[str, int, int]]) -> tuple[str | None, int | None]:
+def _beside(location: str, members: Sequence[_Member]) -> tuple[str | None, int | None]:
     """Return the caption and the class of a sample, of its text, `cls` and `json` fields.
 
     Raises:
@@ -112,23 +117,14 @@ def _beside(location: str, fields: Sequence[tuple[str, int, int]]) -> tuple[str 
     """
     caption: str | None = None
     label: int | None = None
-    by_name = {name: (offset, size) for name, offset, size in fields}
     try:
-        if "json" in by_name:
-            about = json.loads(_text(location, *by_name["json"]))
-            if isinstance(about, dict):
-                caption = next((about[name] for name in JSON_CAPTIONS if isinstance(about.get(name), str)), None)
-                label = about["label"] if isinstance(about.get("label"), int) else None
-        for name in CAPTIONS:
-            if name in by_name:
-                caption = _text(location, *by_name[name]).strip()
-                break
-        if "cls" in by_name:
-            label = int(_text(location, *by_name["cls"]))
+        texts = {member.field: member.text.decode("utf-8") for member in members}
+        if "json" in texts and isinstance(about := json.loads(texts["json"]), dict):
+            caption, label = described(about)
+        caption = next((texts[name].strip() for name in TEXTS if name in texts), caption)
+        if "cls" in texts:
+            label = int(texts["cls"])
     except ValueError as error:
-        raise DataError(f"{location} has a field that cannot be read at byte {fields[0][1]}: {error}") from error
+        at = members[0].offset
+        raise DataError(f"{location} has a field that cannot be read at byte {at}: {error}") from error
     return caption, label
-
-
-def _text(location: str, offset: int, size: int) -> str:
-    return read_bytes(location, offset, size).decode("utf-8")

@@ -61,22 +61,27 @@ def open_source(location: str, kind: str = AUTO, caption_suffixes: Sequence[str]
         "huggingface": lambda: Table(location),
         "list": lambda: FileList(location),
     }
-    chosen = _kind(here) if kind == AUTO else kind
+    chosen = _kind(here, bool(caption_suffixes)) if kind == AUTO else kind
     if chosen not in kinds:
         raise DataError(f"{kind!r} is no kind of source; there is {', '.join(kinds)}")
     return kinds[chosen]()
 
 
-def _kind(here: Place) -> str:
-    """Return the kind of what is there; raises DataError where nothing is, or nothing known."""
+def _kind(here: Place, captions: bool) -> str:
+    """Return the kind of what is there, by whether captions are wanted.
+
+    Raises:
+        DataError: there is nothing, or nothing known.
+    """
     if here.is_folder():
         names = here.listing((".tar", ".parquet", ".csv", ".jsonl", ".json", *IMAGE_SUFFIXES)).sizes
         suffixes = {posixpath.splitext(name)[1].lower() for name in names}
-        if any(name in names for name in (*METADATA, "dataset_info.json")):
-            return "huggingface"
         if suffixes & IMAGE_SUFFIXES:
-            return "folder"
-        return "webdataset" if ".tar" in suffixes else "huggingface" if ".parquet" in suffixes else "folder"
+            # Metadata beside images say their captions, and nothing else of use.
+            return "huggingface" if captions and any(name in names for name in METADATA) else "folder"
+        if "dataset_info.json" in names or ".parquet" in suffixes:
+            return "huggingface"
+        return "webdataset" if ".tar" in suffixes else "folder"
     suffix = posixpath.splitext(here.root)[1].lower()
     if suffix == ".tar":
         return "webdataset"

@@ -13,10 +13,9 @@ from typing import Any
 
 from latentwire_core.errors import DataError
 from latentwire_core.extras import install_hint
-from latentwire_data.item import Item
+from latentwire_data.item import Item, described
 from latentwire_data.places import place, read_bytes
 
-CAPTIONS = ("text", "caption", "prompt")
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
@@ -45,8 +44,6 @@ class Table:
             DataError: `datasets` is not installed, or cannot read it; or it has no column of images, or several.
         """
         rows, image = self._rows
-        text = next((name for name in CAPTIONS if name in rows.column_names), None)
-        label = "label" if "label" in rows.column_names else None
         without = 0
         seen: set[str] = set()
         for number, row in enumerate(rows):
@@ -57,9 +54,7 @@ class Table:
             key = f"row-{number:09d}" if path is None or str(path) in seen else self._below(str(path))
             seen.add(str(path))
             size = Path(path).stat().st_size if data is None else len(data)
-            caption = row[text] if text is not None and isinstance(row[text], str) else None
-            given = row[label] if label is not None and isinstance(row[label], int) else None
-            yield Item(key, self.location, size, number, caption, given)
+            yield Item(key, self.location, size, number, *described(row))
         self.left_out = f"{without} rows without an image" if without else ""
 
     def read(self, item: Item) -> bytes:

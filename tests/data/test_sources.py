@@ -218,6 +218,27 @@ def test_a_dataset_of_hugging_face_gives_its_rows(
     assert pickle.loads(pickle.dumps(source)).read(item) == png(1)
 
 
+def test_metadata_make_a_dataset_only_where_captions_are_wanted(tmp_path: Path) -> None:
+    write(tmp_path, {"a.png": png(1), "metadata.csv": b"file_name,text\na.png,one\n", "dataset_info.json": b"{}"})
+    (item,) = open_source(str(tmp_path), caption_suffixes=()).items()
+    assert item == Item("a.png", str(tmp_path / "a.png"), len(png(1)))
+
+
+def test_shards_behind_a_url_are_read_in_pieces(tmp_path: Path) -> None:
+    data = write_tar(tmp_path / "x.tar", SAMPLES).read_bytes()
+    system = fsspec.filesystem("memory")
+    system.pipe_file("/shards/x.tar", data)
+    try:
+        source = open_source("memory://shards")
+        found = list(source.items())
+        assert [(item.key, item.caption, item.label) for item in found] == [
+            ("x/0001", "one", 7), ("x/more/0002", "two", 3),
+        ]  # fmt: skip
+        assert [source.read(item) for item in found] == [png(1), png(2)]
+    finally:
+        system.rm("/shards", recursive=True)
+
+
 def test_a_kind_that_is_not_known_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="'zip' is no kind of source; there is folder, webdataset, huggingface, list"):
         open_source(str(tmp_path), kind="zip")

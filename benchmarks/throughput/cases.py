@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.report.networks import Network
 from benchmarks.report.rows import Row
 from benchmarks.throughput import onnx, openvino
+from benchmarks.throughput.halves import refusal
 from latentwire_codec.load import MEASURED, load_autoencoder
 from latentwire_codec.runtime.placement import Placement
 
@@ -59,8 +60,8 @@ class Case:
 
     def refusal(self, device: str, emulated: bool) -> str:
         """Return why the case is not measured on a device, where dtypes may be `emulated` or not; empty: it is."""
-        refusals = {OPENVINO: openvino.openvino_refusal, ONNX: onnx.onnx_refusal}
-        if self.engine in refusals and (reason := refusals[self.engine](Placement.choose(device).device.type)):
+        packages = {OPENVINO: openvino.PACKAGES, ONNX: onnx.PACKAGES}.get(self.engine)
+        if packages and (reason := refusal(packages, Placement.choose(device).device.type)):
             return reason
         if emulated or self.dtype == MEASURED or not Placement.choose(device, self.dtype).is_emulated:
             return ""

@@ -1,15 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """A network as diffusers loads it -> its encoder and its decoder as modules, for engines that compile a graph."""
 
-from collections.abc import Callable
+import importlib.util
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from latentwire_core.extras import install_hint
+
 TRIAL_SIDE = 64
 
 Half = Callable[[Tensor], Tensor]
+
+
+def refusal(packages: Iterable[str], device: str) -> str:
+    """Return why an engine of these packages is not measured on a device; empty: it is."""
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            return f"{package} is not installed: {install_hint('peers')}"
+    return "" if device == "cpu" else "engines of other makers are measured on CPUs only"
 
 
 class Encoder(nn.Module):

@@ -5,7 +5,6 @@ In float32 only: its CPU kernels have no convolution in bfloat16.
 """
 
 import importlib
-import importlib.util
 import tempfile
 import warnings
 from pathlib import Path
@@ -16,17 +15,9 @@ from torch import Tensor, nn
 
 from benchmarks.throughput import halves
 from benchmarks.throughput.halves import Half
-from latentwire_core.extras import install_hint
 
+PACKAGES = ("onnxruntime", "onnx")
 FREE = {0: "batch", 2: "height", 3: "width"}
-
-
-def onnx_refusal(device: str) -> str:
-    """Return why ONNX Runtime is not measured beside networks on a device; empty: it is."""
-    for package in ("onnxruntime", "onnx"):
-        if importlib.util.find_spec(package) is None:
-            return f"{package} is not installed: {install_hint('peers')}"
-    return "" if device == "cpu" else "ONNX Runtime is measured on CPUs only"
 
 
 def compile_halves(module: Any) -> tuple[Half, Half]:

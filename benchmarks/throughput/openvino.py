@@ -2,7 +2,6 @@
 """Half of a network -> the same compiled by OpenVINO for this CPU, where it is installed."""
 
 import importlib
-import importlib.util
 import warnings
 from functools import partial
 from typing import Any
@@ -12,16 +11,9 @@ from torch import Tensor, nn
 
 from benchmarks.throughput import halves
 from benchmarks.throughput.halves import Half
-from latentwire_core.extras import install_hint
 
+PACKAGES = ("openvino",)
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
-
-
-def openvino_refusal(device: str) -> str:
-    """Return why OpenVINO is not measured beside networks on a device; empty: it is."""
-    if importlib.util.find_spec("openvino") is None:
-        return f"openvino is not installed: {install_hint('peers')}"
-    return "" if device == "cpu" else "OpenVINO is measured on CPUs only"
 
 
 def compile_halves(module: Any, dtype: str) -> tuple[Half, Half]:

@@ -68,7 +68,7 @@ def compress(
 
     Without --model, f8c32 compresses, or the server's first model where it is not served: at equal PSNR its files are
     smaller than those of f8c4 at all qualities. Up to 0.2 bits per pixel, f8c4 has the higher MS-SSIM. `cache` and
-    `high` of f8c32 take more than one bit per pixel, `low` 0.4; steps of 2 to 4.6 take 0.2 to 0.07.
+    `high` of f8c32 take more than one bit per pixel, `low` 0.4; steps of 2 to 4.6 take 0.24 to 0.08.
     A file is decoded by the model that made it, or by another model of the same latent space.
     An image that cannot be compressed is reported, and the other images are compressed all the same.
     """
